@@ -1,0 +1,249 @@
+"""Where the workers of a plan start, and what they tell: here, as processes of this machine.
+
+One worker serves the runs of one lesson, in order; several lessons go on side by side.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ci.errors import MachineError
+from ci.plan import Run
+
+EXECUTED, LOG = "executed.ipynb", "log.txt"  # what a worker leaves in an attempt
+MARK = "PYTORCH_COURSE_WORKER"  # in the environment of all that a worker starts
+GRACE_S = 60.0  # beyond a run's own deadline, which the worker keeps
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened to a run: `started`, `cell` (n of m begins), or `ended`.
+
+    An end has a status (completed, failed, timed out), the cell and the reason of a fault, the
+    seconds that it took, and the environment that it ran in.
+    """
+
+    kind: str
+    run: Run
+    folder: Path
+    cell: int = 0
+    cells: int = 0
+    status: str = ""
+    at: str = ""
+    reason: str = ""
+    seconds: float = 0.0
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def start(runs: Sequence[Run], folder: Path, *, slots: int = 1) -> Iterator[Event]:
+    """Execute `runs`, `slots` lessons at once, and yield what happens, each run's end last.
+
+    Each run has an attempt of its own, a new folder under `folder`. Closing the iterator ends all
+    that is still running.
+    """
+    batches = queue.SimpleQueue[list[Run]]()
+    for _, batch in groupby(runs, key=lambda run: run.lesson.name):
+        batches.put(list(batch))
+    events = queue.SimpleQueue[Event | Exception]()
+    stop = threading.Event()
+    threads = [
+        threading.Thread(target=_serve, args=(batches, folder, events, stop)) for _ in range(slots)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        left = len(runs)
+        while left:
+            event = events.get()
+            if isinstance(event, Exception):
+                raise event
+            left -= event.kind == "ended"
+            yield event
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def attempt(run: Run, folder: Path) -> Path:
+    """A new folder for one execution of `run`. It is hidden until `complete` names it."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+    path = folder / run.lesson.name / run.key / f".{stamp}"
+    path.mkdir(parents=True)
+    return path
+
+
+def complete(attempt: Path) -> Path:
+    """Give a finished attempt its name, by which it is known to hold all that belongs to it."""
+    return attempt.rename(attempt.with_name(attempt.name.removeprefix(".")))
+
+
+def _serve(
+    batches: "queue.SimpleQueue[list[Run]]",
+    folder: Path,
+    events: "queue.SimpleQueue[Event | Exception]",
+    stop: threading.Event,
+) -> None:
+    try:
+        while not stop.is_set():
+            waiting = batches.get_nowait()
+            while waiting and not stop.is_set():
+                with Worker(waiting[0], stop) as worker:
+                    while waiting and worker.alive and not stop.is_set():
+                        for event in worker.execute(waiting.pop(0), folder):
+                            events.put(event)
+    except queue.Empty:
+        return
+    except Exception as error:  # the thread that consumes the events raises it again
+        events.put(error)
+
+
+class Worker:
+    """A worker process. After `alive` turns false it takes no more runs."""
+
+    def __init__(self, run: Run, stop: threading.Event) -> None:
+        self._stop = stop
+        self._mark = uuid.uuid4().hex
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "ci.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C is ours to answer
+            env={**os.environ, **_settings(run), MARK: self._mark},
+        )
+        self._lines = queue.SimpleQueue[str]()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self._environment: dict[str, str] = {}
+        self.alive = True
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the worker, and whatever it could not end itself."""
+        process = self._process
+        assert process.stdin and process.stdout
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        _end_marked(self._mark)
+        self._reader.join()
+        process.stdout.close()
+
+    def execute(self, run: Run, folder: Path) -> Iterator[Event]:
+        """Execute one run; the last event is its end, whatever becomes of the worker."""
+        path = attempt(run, folder)
+        yield Event("started", run, path)
+        began = time.monotonic()
+        self._request(run, path)
+        deadline = began + run.timeout_s + GRACE_S
+        for message in self._messages(deadline):
+            if message["event"] == "ready":
+                self._environment = message["environment"]
+                _require_cuda(run, self._environment)
+            elif message["event"] == "cell":
+                yield Event("cell", run, path, cell=message["cell"], cells=message["cells"])
+            else:
+                yield Event(
+                    "ended",
+                    run,
+                    path,
+                    status=message["status"],
+                    at=message["cell"],
+                    reason=message["reason"],
+                    seconds=message["seconds"],
+                    environment=self._environment,
+                )
+                return
+        self.alive = False
+        yield Event(
+            "ended",
+            run,
+            path,
+            status="failed",
+            reason=self._death(),
+            seconds=time.monotonic() - began,
+            environment=self._environment,
+        )
+
+    def _request(self, run: Run, path: Path) -> None:
+        request = {
+            "run": run.key,
+            "lesson": str(run.lesson.path),
+            "parameters": dict(run.parameters),
+            "output": str(path),
+            "timeout_s": run.timeout_s,
+            "environment": {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in run.gpus)},
+        }
+        assert self._process.stdin
+        with contextlib.suppress(OSError):  # a worker that is gone shows in its answers
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+
+    def _messages(self, deadline: float) -> Iterator[dict[str, Any]]:
+        """What the worker says, until it ends, hangs beyond `deadline`, or we are to stop."""
+        while time.monotonic() < deadline and not self._stop.is_set():
+            with contextlib.suppress(queue.Empty):
+                line = self._lines.get(timeout=0.2)
+                if not line:
+                    return
+                yield json.loads(line)
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self._lines.put("")
+
+    def _death(self) -> str:
+        if self._stop.is_set():
+            return "interrupted"
+        code = self._process.poll()
+        if code is None:
+            return "its worker hangs"
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"gone, exit status {code}"
+        return f"its worker was {how}"
+
+
+def _require_cuda(run: Run, environment: Mapping[str, str]) -> None:
+    if run.gpus and not environment.get("cuda"):
+        raise MachineError(
+            f"{run.gpus[0].name} is there, but torch {environment.get('torch')} is a CPU build: "
+            "install the CUDA build, or say --gpus none"
+        )
+
+
+def _settings(run: Run) -> dict[str, str]:
+    """Threads as the plan fixed them; waiting ones sleep, or two lessons on two cores crawl."""
+    threads = dict.fromkeys(THREAD_VARIABLES, str(run.threads))
+    return {**threads, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
+
+
+def _end_marked(mark: str) -> None:
+    """End what a killed worker left: it could not, and its subreaper's duty died with it."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARK) == mark:
+                process.kill()

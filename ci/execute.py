@@ -1,0 +1,187 @@
+"""A lesson script to an executed notebook: Papermill, with an engine that keeps its own verdict.
+
+Papermill's own verdict can't be used: it calls `sys.exit(0)` a success, marks the cells that a dead
+kernel never ran as completed, and raises at an error that a cell is meant to show.
+"""
+
+import contextlib
+import copy
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbformat import NotebookNode
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, papermill_engines
+
+from ci.course import Lesson
+from ci.parameters import Value
+
+ENGINE = "pytorch-course"
+LONGEST_TMP = 60  # a socket's path ends at 107 bytes, and our own names take some of them
+
+
+@dataclass
+class Verdict:
+    """How an execution ended. `cell` and `reason` are empty where each cell ran."""
+
+    notebook: NotebookNode
+    cell: str = ""
+    reason: str = ""
+    traceback: str = ""
+
+
+def execute(
+    lesson: Lesson,
+    parameters: Mapping[str, Value],
+    *,
+    environment: Mapping[str, str] | None = None,
+    on_cell: Callable[[int, int], None] = lambda index, total: None,
+) -> Verdict:
+    """Execute `lesson` with `parameters` in a kernel of its own, its folder as working directory.
+
+    `environment` is added to the kernel's; `on_cell(index, total)` is called before each cell.
+    A lesson that fails is a Verdict with a reason, never an exception.
+    """
+    verdict = Verdict(copy.deepcopy(lesson.notebook))
+    given = {name: value for name, value in parameters.items() if name in lesson.parameters}
+    with _private_folder() as folder, contextlib.suppress(papermill.PapermillExecutionError):
+        papermill.execute_notebook(
+            verdict.notebook,
+            None,
+            given,
+            engine_name=ENGINE,
+            progress_bar=False,
+            request_save_on_cell_execute=False,
+            start_timeout=120,
+            # for our engine:
+            verdict=verdict,
+            on_cell=on_cell,
+            folder=folder,
+            environment=dict(environment or {}),
+            resources={"metadata": {"path": str(lesson.path.parent)}},
+        )
+    _tidy(verdict.notebook)
+    return verdict
+
+
+def save(notebook: NotebookNode, path: Path) -> None:
+    """Write a notebook whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(nbformat.writes(notebook, version=4), encoding="utf-8")
+    partial.replace(path)
+
+
+class LessonEngine(NBClientEngine):
+    """Papermill's engine with our kernel and our loop over the cells."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> None:
+        """Run each cell of `nb_man.nb`; what happened is left in `options["verdict"]`."""
+        verdict, folder = options["verdict"], options["folder"]
+        client = LessonClient(
+            nb_man,
+            km=AsyncKernelManager(
+                kernel_name="python3",
+                kernel_spec_manager=LessonKernels(),
+                transport="ipc",  # a TCP port would be open to everybody on the machine
+                ip=str(folder / "k"),
+                connection_file=str(folder / "k.json"),
+            ),
+            startup_timeout=options["start_timeout"],
+            resources=options["resources"],
+            shutdown_kernel="immediate",
+            verdict=verdict,
+            on_cell=options["on_cell"],
+        )
+        environment = {**os.environ, **options["environment"], "IPYTHONDIR": str(folder)}
+        try:
+            client.execute(env=environment, cleanup_kc=True)
+        except (DeadKernelError, RuntimeError) as error:
+            # DeadKernelError: it died in a cell. RuntimeError: it never came up, or died after.
+            verdict.reason = verdict.reason or f"the kernel: {error}"
+        verdict.notebook = copy.deepcopy(nb_man.nb)  # Papermill is going to add cells to its own
+
+
+class LessonKernels(KernelSpecManager):
+    """The one kernel there is, whatever kernels the user has installed."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        """Our kernel, by this interpreter; -P keeps a lesson's neighbours off its imports."""
+        argv = [sys.executable, "-P", "-m", "ci.kernel", "-f", "{connection_file}"]
+        return KernelSpec(argv=argv, display_name=kernel_name, language="python")
+
+
+class LessonClient(PapermillNotebookClient):
+    """Runs cells one by one, stops at the first fault, and says which and why."""
+
+    def __init__(
+        self, nb_man: Any, *, verdict: Verdict, on_cell: Callable[[int, int], None], **options: Any
+    ) -> None:
+        super().__init__(nb_man, **options)
+        self.verdict, self.on_cell = verdict, on_cell
+
+    def papermill_execute_cells(self) -> None:
+        """Replaces Papermill's loop. A cell with `raises` may raise; its type is judged later."""
+        for index, cell in enumerate(self.nb.cells):
+            self.on_cell(index, len(self.nb.cells))
+            self.allow_error_names = [cell.metadata["raises"]] if "raises" in cell.metadata else []
+            try:
+                self.execute_cell(cell, index)
+            except CellExecutionError as error:
+                self._note(cell, _reason(error), error.traceback)
+                return
+            except DeadKernelError:
+                self._note(cell, f"its kernel {_ending(self.km.provisioner.process.poll())}")
+                raise
+
+    def _note(self, cell: NotebookNode, reason: str, traceback: str = "") -> None:
+        self.verdict.cell, self.verdict.reason, self.verdict.traceback = cell.id, reason, traceback
+
+
+def _reason(error: CellExecutionError) -> str:
+    if error.ename == "SystemExit":
+        return f"the lesson left by sys.exit({error.evalue or ''})"
+    return f"{error.ename}: {error.evalue}".splitlines()[0]
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        hint = "; perhaps the machine was out of memory" if code == -signal.SIGKILL else ""
+        return f"was killed by {signal.Signals(-code).name}{hint}"
+    return f"ended by itself with exit status {code}"
+
+
+@contextlib.contextmanager
+def _private_folder() -> Iterator[Path]:
+    """A folder for the kernel's sockets and settings, of this run and user alone."""
+    long = len(tempfile.gettempdir()) > LONGEST_TMP
+    folder = tempfile.mkdtemp(prefix="course-", dir="/tmp" if long else None)
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _tidy(notebook: NotebookNode) -> None:
+    """Take out what Papermill wrote for itself; its cell states are not to be believed."""
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.id = "injected-parameters"
+
+
+papermill_engines.register(ENGINE, LessonEngine)

@@ -1,0 +1,103 @@
+"""From `--gpus auto | all | none | 2 | device=0,2` to the GPUs that a run gets: its lease."""
+
+import csv
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ci.course import Lesson
+from ci.errors import MachineError, UsageError
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU of this machine. `index` and `uuid` are NVIDIA's."""
+
+    index: str
+    uuid: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `--gpus` asked for. `strict` where the lack of a GPU is the machine's fault."""
+
+    text: str
+    count: int | None = None
+    ids: tuple[str, ...] = ()
+
+    @property
+    def strict(self) -> bool:
+        """Whether a lesson that finds too few GPUs fails the command (exit status 3)."""
+        return self.text not in ("auto", "none")
+
+
+def parse(text: str) -> Request:
+    """Read the value of `--gpus`. Raises UsageError."""
+    if text in ("auto", "all", "none"):
+        return Request(text)
+    if text.isdecimal() and int(text) > 0:
+        return Request(text, count=int(text))
+    kind, _, ids = text.partition("=")
+    chosen = tuple(word.strip() for word in ids.split(","))
+    if kind == "device" and all(chosen) and len(set(chosen)) == len(chosen):
+        return Request(text, ids=chosen)
+    raise UsageError(f"--gpus {text}: there are auto, all, none, a number, device=0,2")
+
+
+def present() -> list[Gpu]:
+    """The NVIDIA GPUs that this process may use, as the driver numbers them.
+
+    None where the machine has none; MachineError where it has one that the driver can't reach.
+    """
+    devices = sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*"))
+    tool = shutil.which("nvidia-smi")
+    if not tool:
+        if devices:
+            raise MachineError(f"/dev/{devices[0]} is there, but no nvidia-smi: mend the driver")
+        return []
+    query = [tool, "--query-gpu=index,uuid,name", "--format=csv,noheader"]
+    answer = subprocess.run(query, capture_output=True, text=True, timeout=60, check=False)
+    if answer.returncode != 0:
+        if devices:
+            fault = (answer.stdout + answer.stderr).strip().splitlines()
+            raise MachineError(f"nvidia-smi: {fault[0] if fault else 'failed'}: mend the driver")
+        return []
+    rows = csv.reader(answer.stdout.splitlines(), skipinitialspace=True)
+    return _visible([Gpu(*row) for row in rows if len(row) == 3])
+
+
+def _visible(gpus: list[Gpu]) -> list[Gpu]:
+    """Those that CUDA_VISIBLE_DEVICES, set by a scheduler or the user, leaves us."""
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is None:
+        return gpus
+    words = allowed.split(",")
+    return [gpu for word in words for gpu in gpus if word and word in (gpu.index, gpu.uuid)]
+
+
+def grant(request: Request, gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
+    """The GPUs that the request allows. MachineError where a strict one can't be met."""
+    if request.text == "none":
+        return ()
+    if request.ids:
+        known = {gpu.index: gpu for gpu in gpus} | {gpu.uuid: gpu for gpu in gpus}
+        if missing := [word for word in request.ids if word not in known]:
+            raise MachineError(f"--gpus {request.text}: no GPU '{missing[0]}'; {_there(gpus)}")
+        return tuple(known[word] for word in request.ids)
+    if request.count is not None and request.count > len(gpus):
+        raise MachineError(f"--gpus {request.text}: {_there(gpus)}")
+    return tuple(gpus[: request.count])
+
+
+def lease(lesson: Lesson, granted: Sequence[Gpu]) -> tuple[Gpu, ...]:
+    """What `lesson` gets of them: no more than it can use."""
+    return tuple(granted[: lesson.max_gpus])
+
+
+def _there(gpus: Sequence[Gpu]) -> str:
+    ids = ", ".join(gpu.index for gpu in gpus)
+    return f"this machine has {len(gpus)}: {ids}" if gpus else "this machine has no NVIDIA GPU"

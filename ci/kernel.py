@@ -1,0 +1,120 @@
+"""The kernel a lesson runs in: IPython's own, with a display hook that makes shown values readable.
+
+What a cell shows as its value goes to the student as text, and beside it, in the same message, as
+the value itself in full precision. `python -m ci.kernel -f FILE` starts one.
+"""
+
+import base64
+import json
+from typing import Any
+
+import numpy as np
+from ipykernel.displayhook import ZMQShellDisplayHook
+from ipykernel.ipkernel import IPythonKernel
+from ipykernel.kernelapp import IPKernelApp
+from ipykernel.zmqshell import ZMQInteractiveShell
+from traitlets import Type
+from traitlets.config import Config
+
+from ci.value import MIME
+
+LARGEST = 2**20  # bytes of an encoded value; a check wants a number that a student can look at
+
+FIGURES = Config(
+    InlineBackend={
+        "figure_formats": {"svg"},  # sharp on paper and on any screen
+        "print_figure_kwargs": {"bbox_inches": "tight", "metadata": {"Date": None}},
+        "rc": {"svg.hashsalt": "pytorch-course"},  # the same figure has the same bytes
+    }
+)
+
+
+def encode(value: Any) -> dict[str, Any]:
+    """`value` as plain JSON: its kind, and all that is needed to compare it bit by bit.
+
+    It never raises: what can't be read is `{"kind": "unreadable", "why": …}`.
+    """
+    try:
+        encoded = _encode(value)
+        size = len(json.dumps(encoded))
+    except Exception as error:  # a shown value may be anything, and a display hook must not raise
+        return {"kind": "unreadable", "why": f"{type(value).__name__}: {error}"}
+    if size > LARGEST:
+        return {"kind": "unreadable", "why": f"{size} bytes, more than {LARGEST}"}
+    return encoded
+
+
+def _encode(value: Any) -> dict[str, Any]:
+    if value is None or isinstance(value, bool | str):
+        return {"kind": "plain", "value": value}
+    if isinstance(value, np.ndarray | np.generic):
+        return _array(np.asarray(value), str(value.dtype), None)
+    if isinstance(value, int):
+        return {"kind": "plain", "value": int(value)}
+    if isinstance(value, float):
+        return {"kind": "float", "value": repr(float(value))}  # strict JSON has no NaN
+    if isinstance(value, list | tuple):
+        return {"kind": "sequence", "items": [_encode(item) for item in value]}
+    if isinstance(value, dict):
+        # Pairs, since a notebook file sorts the keys of what it holds.
+        return {"kind": "mapping", "items": [[str(k), _encode(v)] for k, v in value.items()]}
+    if isinstance(value, type):
+        return {"kind": "plain", "value": f"{value.__module__}.{value.__qualname__}"}
+    return _encode_torch(value)
+
+
+def _encode_torch(value: Any) -> dict[str, Any]:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        tensor = value.detach().cpu().resolve_conj().resolve_neg()
+        dtype = str(value.dtype).removeprefix("torch.")
+        if (
+            tensor.dtype == torch.bfloat16
+        ):  # NumPy has no such type; float32 holds each of its values
+            tensor = tensor.float()
+        return _array(tensor.numpy(), dtype, str(value.device))
+    if isinstance(value, torch.dtype | torch.device):
+        return {"kind": "plain", "value": str(value)}
+    raise TypeError("no kind of value that a check can read")
+
+
+def _array(array: np.ndarray, dtype: str, device: str | None) -> dict[str, Any]:
+    if array.dtype.hasobject:
+        raise TypeError("an array of objects")
+    return {
+        "kind": "array",
+        "dtype": dtype,
+        "shape": list(array.shape),
+        "device": device,
+        "stored": array.dtype.newbyteorder("<").str,
+        "data": base64.b64encode(array.astype(array.dtype.newbyteorder("<")).tobytes()).decode(),
+    }
+
+
+class DisplayHook(ZMQShellDisplayHook):
+    """Shows a cell's value, and attaches what was shown. `display()` does not pass here."""
+
+    def compute_format_data(self, result: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """IPython's formats of `result`, and its value; a type's own claim to one is dropped."""
+        data, metadata = super().compute_format_data(result)
+        return {**data, MIME: encode(result)}, metadata
+
+
+class Shell(ZMQInteractiveShell):
+    """IPython's shell with our display hook."""
+
+    displayhook_class = Type(DisplayHook)
+
+
+class Kernel(IPythonKernel):
+    """IPython's kernel with our shell."""
+
+    shell_class = Type(Shell)
+
+
+if __name__ == "__main__":
+    # Started as __main__: the classes above are then `__main__.Kernel`, so take the importable one.
+    from ci.kernel import Kernel as LessonKernel
+
+    IPKernelApp.launch_instance(kernel_class=LessonKernel, config=FIGURES)

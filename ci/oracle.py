@@ -1,0 +1,143 @@
+"""Expected values: the functions in lessons/expected, which derive them without torch."""
+
+import ast
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ci.course import Lesson
+from ci.errors import CourseError, nearest
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How an oracle wants to be compared; see `expect`."""
+
+    rel: float | None = None
+    abs: float = 0.0
+    why: str = ""
+    dtype: str | None = None
+    device: str | None = None
+    zero: bool = False
+    constant: str = ""
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """The expected value of one check: a function of lesson parameters and givens."""
+
+    function: Callable[..., Any]
+    rule: Rule
+    wants: tuple[str, ...]
+
+    @property
+    def derivation(self) -> str:
+        """Why the value is what it is, in the words of the oracle's docstring."""
+        return " ".join((inspect.getdoc(self.function) or "").split())
+
+
+def expect(
+    *,
+    rel: float | None = None,
+    abs: float = 0.0,
+    why: str = "",
+    dtype: str | None = None,
+    device: str | None = None,
+    zero: bool = False,
+    constant: str = "",
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Say how an oracle is compared, where the defaults don't fit.
+
+    rel, abs   tolerance: max|shown - expected| <= rel * max|expected| + abs, per tensor; `rel=0`
+               asks for equal bits. Anything but that needs a reason, `why`.
+    dtype      of floating tensors, where it is neither the lesson's `dtype` nor float32
+    device     "cpu" or "cuda", where it is not that of the lesson's `device`
+    zero       the expected value is zero throughout, and that is meant
+    constant   why the value does not depend on the lesson's parameters
+    """
+    if (abs or (rel is not None and rel != 0)) and not why:
+        raise ValueError("a tolerance of one's own wants a reason: why=…")
+    rule = Rule(rel, abs, why, dtype, device, zero, constant)
+
+    def mark(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.rule = rule  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def load(lesson: Lesson) -> dict[str, Oracle]:
+    """The oracles of a lesson, one for each check that shows a value, no more and no less.
+
+    Raises CourseError where one is missing, left over, imports torch, or wants an unknown name.
+    """
+    path = lesson.path.parent / "expected" / lesson.path.name
+    place = f"{lesson.path.parent.name}/expected/{path.name}"
+    oracles = _import(path, place) if path.exists() else {}
+    for check in lesson.checks:
+        if check.kind != "raises" and check.name not in oracles:
+            raise CourseError(
+                f"{lesson.where(check.cell)}: {check.kind} '{check.name}' has no function "
+                f"of that name in {place}"
+            )
+    names = {check.name for check in lesson.checks if check.kind != "raises"}
+    known = {*lesson.parameters, *(c.name for c in lesson.checks if c.kind == "given")}
+    for name, oracle in oracles.items():
+        line = oracle.function.__code__.co_firstlineno
+        if name not in names:
+            raise CourseError(f"{place}:{line}: '{name}' is no check of {lesson.name}")
+        for word in oracle.wants:
+            if word not in known:
+                hint = nearest(word, sorted(known))
+                raise CourseError(
+                    f"{place}:{line}: {name}({word}): not a parameter or given of the lesson{hint}"
+                )
+        if not oracle.derivation:
+            raise CourseError(f"{place}:{line}: '{name}' has no docstring: how is it derived?")
+    return oracles
+
+
+def _import(path: Path, place: str) -> dict[str, Oracle]:
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise CourseError(f"{place}:{error.lineno}: not Python: {error.msg}") from None
+    _refuse_imports(tree, place)
+    spec = importlib.util.spec_from_file_location(f"expected_{path.stem}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise CourseError(f"{place}: {type(error).__name__}: {error}") from None
+    return {
+        name: Oracle(
+            found, getattr(found, "rule", Rule()), tuple(inspect.signature(found).parameters)
+        )
+        for name, found in vars(module).items()
+        if inspect.isfunction(found)
+        and found.__module__ == module.__name__
+        and not name.startswith("_")
+    }
+
+
+def _refuse_imports(tree: ast.Module, place: str) -> None:
+    """An oracle that imports what it judges, or what may import it, is no oracle."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            modules = [node.module or ""]
+        else:
+            continue
+        for module in modules:
+            top = module.split(".")[0]
+            if top not in sys.stdlib_module_names and top != "numpy" and module != "ci.check":
+                raise CourseError(
+                    f"{place}:{node.lineno}: imports {module}: an oracle uses NumPy and the "
+                    "standard library, and `expect` from ci.check"
+                )

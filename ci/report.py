@@ -1,0 +1,215 @@
+"""What the outcomes are, for people and for machines: terminal, JSON, JUnit."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from junitparser import Attr, Failure, JUnitXml, Skipped, TestCase, TestSuite
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Column, Table
+from rich.text import Text
+
+from ci.check import Outcome, Result
+from ci.engine import LOG, Event
+from ci.plan import Run
+
+COLOURS = {"verified": "green", "unchecked": "yellow", "running": "cyan", "waiting": "dim"}
+
+
+class Screen:
+    """The live table of a plan; plain lines where there is no terminal."""
+
+    def __init__(self, runs: Sequence[Run], console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self._rows: dict[int, tuple[Run, str, str]] = {
+            id(run): (run, "waiting", "") for run in runs
+        }
+        self._live = Live(
+            get_renderable=self._table,
+            console=self.console,
+            transient=True,
+            refresh_per_second=8,
+            auto_refresh=self.console.is_terminal,
+        )
+
+    def __enter__(self) -> "Screen":
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:
+            self._live.stop()
+
+    def say(self, line: str) -> None:
+        """A line that stays, above the table."""
+        self.console.print(line, markup=False, soft_wrap=True)
+
+    def on_event(self, event: Event) -> None:
+        """Show how far a run is."""
+        if event.kind == "cell":
+            self._rows[id(event.run)] = (event.run, "running", f"{event.cell + 1}/{event.cells}")
+
+    def on_outcome(self, outcome: Outcome) -> None:
+        """Show what became of a run."""
+        self._rows[id(outcome.run)] = (outcome.run, outcome.status, _checks(outcome))
+        if not self.console.is_terminal:
+            self.say(line(outcome))
+
+    def _table(self) -> Table:
+        table = Table("lesson", "parameters", "device", "status", "checks", box=None)
+        for run, status, text in self._rows.values():
+            colour = COLOURS.get(status, "red")
+            table.add_row(run.lesson.name, run.label, run.device, Text(status, colour), text)
+        return table
+
+
+def line(outcome: Outcome) -> str:
+    """One outcome in a line."""
+    name = " ".join(filter(None, [outcome.run.lesson.name, outcome.run.label]))
+    because = f" ({outcome.reason})" if outcome.reason else ""
+    return f"{name}: {outcome.status}{because}, checks {_checks(outcome)}, {outcome.seconds:.1f} s"
+
+
+def final(outcomes: Sequence[Outcome]) -> Group:
+    """The table of all outcomes and, below, each fault as a good test failure reads."""
+    table = Table(
+        Column("lesson", no_wrap=True),
+        *("parameters", "device", "checks", "margin used", "time", "status"),
+        box=box.SIMPLE_HEAD,
+    )
+    for outcome in outcomes:
+        colour = COLOURS.get(outcome.status, "red")
+        table.add_row(
+            outcome.run.lesson.name,
+            outcome.run.label,
+            outcome.run.device,
+            _checks(outcome),
+            _margin(outcome),
+            f"{outcome.seconds:.1f} s",
+            Text(outcome.status, colour),
+        )
+    faults = [Text(text) for outcome in outcomes for text in faults_of(outcome)]
+    return Group(*faults, table)
+
+
+def faults_of(outcome: Outcome) -> Iterator[str]:
+    """What is wrong with an outcome, a block of lines each: first what ended it, then checks."""
+    lesson = outcome.run.lesson
+    name = " ".join(filter(None, [lesson.name, outcome.run.label]))
+    if outcome.status in ("failed", "timed out", "unchecked") and not outcome.green:
+        place = f"{lesson.where(outcome.at)}: " if outcome.at else ""
+        log = f"\n  log: {outcome.attempt / LOG}" if outcome.attempt else ""
+        yield f"{name} {outcome.status}: {place}{outcome.reason}{log}"
+    missing = [result.check.name for result in outcome.results if result.status == "missing"]
+    if missing and outcome.status != "differs":
+        yield f"{name}: never reported: {', '.join(missing)}"
+    for result in outcome.results:
+        if not result.green and not (result.status == "missing" and outcome.status != "differs"):
+            yield f"{name} {result.status}: " + _fault(outcome, result)
+    if outcome.status == "differs" and all(result.green for result in outcome.results):
+        yield f"{name} differs: {outcome.reason}"
+
+
+def _fault(outcome: Outcome, result: Result) -> str:
+    where = outcome.run.lesson.where(result.check.cell)
+    facts = {
+        "derivation": result.derivation,
+        "shown": result.shown,
+        "expected": result.expected,
+        "tolerance": result.tolerance,
+    }
+    lines = [f"{where}: check '{result.check.name}' {result.message}"]
+    lines += [f"  {label:<12}{fact}" for label, fact in facts.items() if fact]
+    return "\n".join(lines)
+
+
+def write(outcomes: Sequence[Outcome], folder: Path) -> None:
+    """Write `report.json` and `junit.xml` into `folder`, each whole."""
+    report = {
+        "green": all(outcome.green for outcome in outcomes),
+        "runs": list(map(record, outcomes)),
+    }
+    _replace(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
+    suites = JUnitXml("pytorch-course")
+    for outcome in outcomes:
+        suites.add_testsuite(_suite(outcome))
+    _replace(folder / "junit.xml", suites.tostring().decode())
+
+
+def record(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as plain data."""
+    run = outcome.run
+    return {
+        "lesson": run.lesson.name,
+        "parameters": dict(run.parameters),
+        "device": run.device,
+        "threads": run.threads,
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "at": run.lesson.where(outcome.at) if outcome.at else "",
+        "seconds": round(outcome.seconds, 3),
+        "attempt": str(outcome.attempt or ""),
+        "environment": dict(outcome.environment),
+        "checks": [checked(result) for result in outcome.results],
+    }
+
+
+def checked(result: Result) -> dict[str, Any]:
+    """A check's result as plain data."""
+    facts = dataclasses.asdict(result)
+    check = facts.pop("check")
+    return {"name": check["name"], "kind": check["kind"], "line": check["line"], **facts}
+
+
+class _Case(TestCase):
+    file = Attr()
+    line = Attr()
+
+
+def _suite(outcome: Outcome) -> TestSuite:
+    run = outcome.run
+    name = " ".join(filter(None, [run.lesson.name, run.label]))
+    suite = TestSuite(name)
+    case = _case(outcome, "run", run.lesson.line(outcome.at))
+    case.time = round(outcome.seconds, 3)
+    if outcome.needs_gpus:
+        case.result = [Skipped(outcome.status)]
+    elif outcome.status in ("failed", "timed out", "unchecked") and not outcome.green:
+        case.result = [Failure("\n".join(faults_of(outcome)), outcome.status)]
+    suite.add_testcase(case)
+    for result in outcome.results:
+        case = _case(outcome, result.check.name, result.check.line)
+        if not result.green:
+            case.result = [Failure(_fault(outcome, result), result.status)]
+        suite.add_testcase(case)
+    return suite
+
+
+def _case(outcome: Outcome, name: str, line: int) -> _Case:
+    case = _Case(name, outcome.run.lesson.name)
+    case.file = f"{outcome.run.lesson.path.parent.name}/{outcome.run.lesson.path.name}"
+    case.line = str(line)
+    return case
+
+
+def _checks(outcome: Outcome) -> str:
+    total = len(outcome.run.lesson.checks)
+    good = sum(result.green for result in outcome.results)
+    return f"{good}/{total}" if total else "none"
+
+
+def _margin(outcome: Outcome) -> str:
+    used = [result.margin for result in outcome.results if result.margin]
+    return f"{max(used):.0%}" if used else "-"
+
+
+def _replace(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,124 @@
+"""A shown or an expected value, in the one form in which the two are compared."""
+
+import base64
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from nbformat import NotebookNode
+
+MIME = "application/vnd.pytorch-course.value+json"  # private; taken out of every handout
+
+
+@dataclass(frozen=True)
+class Comparable:
+    """A sequence, a mapping, a plain value (bool, int, text), a Python float, or an array.
+
+    `dtype` is an array's element type, `device` where a tensor lives (None for NumPy's arrays).
+    Floating values are held in float64, which has each value of the smaller types.
+    """
+
+    kind: Literal["sequence", "mapping", "plain", "float", "array"]
+    value: Any = None
+    dtype: str | None = None
+    device: str | None = None
+    items: Mapping[str, "Comparable"] = field(default_factory=dict)
+
+    def leaves(self) -> Iterator["Comparable"]:
+        """The plain values, floats and arrays in it."""
+        if self.kind not in ("sequence", "mapping"):
+            yield self
+        for item in self.items.values():
+            yield from item.leaves()
+
+    def devices(self) -> set[str]:
+        """The devices on which its tensors live."""
+        return {leaf.device for leaf in self.leaves() if leaf.device}
+
+    def describe(self) -> str:
+        """What kind of thing it is, for a message."""
+        match self.kind:
+            case "array":
+                return f"an array of shape {self.value.shape}"
+            case "float" | "plain":
+                return repr(self.python())
+            case _:
+                return f"a {self.kind} of {len(self.items)}"
+
+    def text(self) -> str:
+        """Short, for a table: at most a few numbers with six digits."""
+        match self.kind:
+            case "array":
+                short = np.array2string(self.value, precision=6, threshold=8, edgeitems=2)
+                return " ".join(short.split())
+            case "float":
+                return f"{float(self.value):.6g}"
+            case "plain":
+                return str(self.value)
+        named = self.kind == "mapping"
+        parts = [f"{k}: {v.text()}" if named else v.text() for k, v in self.items.items()]
+        return f"({', '.join(parts[:4])}{', …' if len(parts) > 4 else ''})"
+
+    def python(self) -> Any:
+        """The value as an oracle takes a given: a NumPy array or scalar, or a Python value."""
+        match self.kind:
+            case "sequence":
+                return [item.python() for item in self.items.values()]
+            case "mapping":
+                return {key: item.python() for key, item in self.items.items()}
+            case "float":
+                return float(self.value)
+            case "array":
+                return self.value[()]
+        return self.value
+
+
+def shown_value(cell: NotebookNode) -> Comparable:
+    """The one value that an executed cell displayed. Raises ValueError with why there is none."""
+    if cell.execution_count is None:
+        raise ValueError("its cell never ran")
+    results = [out for out in cell.outputs if out.output_type == "execute_result"]
+    if len(results) != 1:
+        raise ValueError(f"its cell shows {len(results) or 'no'} values")
+    if MIME not in results[0].data:
+        raise ValueError("its value was not recorded by the kernel")
+    return _decode(results[0].data[MIME])
+
+
+def _decode(value: Mapping[str, Any]) -> Comparable:
+    match value["kind"]:
+        case "plain":
+            return Comparable("plain", value["value"])
+        case "float":
+            return Comparable("float", np.float64(value["value"]))
+        case "sequence":
+            items = {str(i): _decode(item) for i, item in enumerate(value["items"])}
+            return Comparable("sequence", items=items)
+        case "mapping":
+            items = {key: _decode(item) for key, item in value["items"]}
+            return Comparable("mapping", items=items)
+        case "array":
+            data = np.frombuffer(base64.b64decode(value["data"]), dtype=value["stored"])
+            array = data.reshape(value["shape"])
+            wide = array.astype(np.float64) if array.dtype.kind == "f" else array
+            return Comparable("array", wide, value["dtype"], value["device"])
+    raise ValueError(f"its value can't be read: {value.get('why', value['kind'])}")
+
+
+def expected_value(value: Any) -> Comparable:
+    """What an oracle returned, in the same form. Raises TypeError for what can't be compared."""
+    if isinstance(value, np.ndarray | np.generic):
+        array = np.asarray(value)
+        return Comparable("array", array, str(array.dtype))
+    if isinstance(value, float):
+        return Comparable("float", np.float64(value))
+    if isinstance(value, bool | int | str):
+        return Comparable("plain", value)
+    if isinstance(value, list | tuple):
+        items = {str(i): expected_value(item) for i, item in enumerate(value)}
+        return Comparable("sequence", items=items)
+    if isinstance(value, dict):
+        items = {str(key): expected_value(item) for key, item in value.items()}
+        return Comparable("mapping", items=items)
+    raise TypeError(f"returns {type(value).__name__}, which no shown value compares with")

@@ -1,0 +1,166 @@
+"""Beside the lesson: executes one run at a time. `python -m ci.worker`.
+
+A request is a JSON line in, events are JSON lines out. It is the subreaper of what its runs start:
+whatever a run leaves behind, in a session of its own too, comes back to the worker and is ended.
+When its standard input ends, its parent is gone, and it ends with all that it started.
+"""
+
+import contextlib
+import ctypes
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import runpy
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import psutil
+
+from ci import course
+from ci.execute import Verdict, execute, save
+
+EXECUTED, LOG = "executed.ipynb", "log.txt"
+PR_SET_CHILD_SUBREAPER = 36
+GRACE_S = 30.0  # for an execution to notice that its kernel was ended
+
+
+def serve(requests: int, events: TextIO) -> None:
+    """Serve requests from the file descriptor `requests`, until it ends."""
+    _become_subreaper()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which then ends us
+    try:
+        _send(events, event="ready", environment=describe())
+        for line in _lines(requests):
+            _serve(json.loads(line), requests, events)
+    finally:
+        end_descendants()
+
+
+def describe() -> dict[str, str]:
+    """What runs the lessons here: versions, build and processor. Does not import torch."""
+    facts = {"Python": platform.python_version(), "machine": _processor()}
+    spec = importlib.util.find_spec("torch")
+    if spec and spec.origin:
+        build = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
+        facts["torch"] = str(build["__version__"])
+        facts["cuda"] = str(build.get("cuda") or "")
+    facts["NumPy"] = importlib.metadata.version("numpy")
+    return facts
+
+
+def _serve(request: Mapping[str, Any], requests: int, events: TextIO) -> None:
+    output = Path(request["output"])
+    started = time.monotonic()
+    with _log_to(output / LOG):
+        ended = _execute(request, output, requests, events)
+    _send(events, event="ended", run=request["run"], seconds=time.monotonic() - started, **ended)
+
+
+def _execute(
+    request: Mapping[str, Any], output: Path, requests: int, events: TextIO
+) -> dict[str, str]:
+    """Execute in a thread of its own, so that this one can keep the deadline."""
+    verdicts: list[Verdict] = []
+    done, report = os.pipe()
+
+    def run() -> None:
+        try:
+            verdicts.append(
+                execute(
+                    course.read(Path(request["lesson"])),
+                    request["parameters"],
+                    environment=request["environment"],
+                    on_cell=lambda cell, cells: _send(
+                        events, event="cell", run=request["run"], cell=cell, cells=cells
+                    ),
+                )
+            )
+        finally:
+            os.close(report)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    ready, _, _ = select.select([requests, done], [], [], request["timeout_s"])
+    in_time = done in ready
+    end_descendants()
+    thread.join(GRACE_S)
+    os.close(done)
+    if requests in ready and not in_time:
+        sys.exit("the parent is gone")
+    cell = verdicts[0].cell if verdicts else ""
+    if verdicts:
+        save(verdicts[0].notebook, output / EXECUTED)
+    if not in_time:
+        reason = f"not done within {request['timeout_s']:g} s"
+        return {"status": "timed out", "cell": cell, "reason": reason}
+    if not verdicts:
+        return {"status": "failed", "cell": "", "reason": "the execution broke; its log says how"}
+    reason = verdicts[0].reason
+    return {"status": "failed" if reason else "completed", "cell": cell, "reason": reason}
+
+
+def end_descendants() -> None:
+    """End all that this process started, and all that those started, however they hid."""
+    while children := psutil.Process().children(recursive=True):
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        psutil.wait_procs(children, timeout=5)
+
+
+def _become_subreaper() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _lines(descriptor: int) -> Iterator[str]:
+    """The lines of a file descriptor, unbuffered, so that `select` sees what is waiting."""
+    rest = b""
+    while chunk := os.read(descriptor, 65536):
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from (line.decode() for line in whole)
+
+
+@contextlib.contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """Send this process's output, and that of all it starts, to the attempt's log."""
+    before = [os.dup(1), os.dup(2)]
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.dup2(log, 1), os.dup2(log, 2)
+        yield
+    finally:
+        sys.stdout.flush(), sys.stderr.flush()
+        for number, saved in enumerate(before, start=1):
+            os.dup2(saved, number)
+            os.close(saved)
+        os.close(log)
+
+
+def _send(events: TextIO, **event: Any) -> None:
+    events.write(json.dumps(event) + "\n")
+    events.flush()
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+if __name__ == "__main__":
+    # Events have standard output for themselves; what a lesson prints there goes to the log.
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    serve(0, channel)

@@ -1,0 +1,460 @@
+# ---
+# jupyter:
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+#   lesson:
+#     gpus: {min: 0, max: 64}
+#     parameters:
+#       size: {min: 2, max: 16}
+#       gpus: {min: 0, max: 64}
+# ---
+
+# %% [markdown] lang="en"
+# # PyTorch: what it is, how to install it, where to learn it
+#
+# A neural network is a long chain of array operations, improved step by step with the help of
+# derivatives. By hand, each new network would mean new derivatives, and new code for the GPU.
+# **PyTorch** does both for you, from Python.
+#
+# After this lesson PyTorch runs on your machine, you have checked it yourself, and you know where
+# to look things up.
+
+# %% [markdown] lang="zh"
+# # PyTorch：简介、安装与学习资源
+#
+# 神经网络是一长串数组运算，靠导数一步一步地改进。
+# 如果全靠手工，每换一个网络，就要重新推导导数，重新编写 GPU 程序。
+# **PyTorch** 替我们做这两件事，而我们只写 Python。
+#
+# 学完这一课，PyTorch 已经在你的机器上运行，你亲自检查过它，也知道到哪里查资料。
+
+# %% tags=["parameters"]
+size: int = 4  # order of the first computation
+gpus: int = 0  # GPUs that should be found; filled in when the pipeline runs the lesson
+
+# %%
+import platform
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+# %% [markdown] lang="en"
+# ## Where it comes from
+#
+# **Torch7** (2011) was a library for machine learning: a core in C and C++, used from a small
+# language, Lua. But scientists wrote Python. So a group at Facebook AI Research put a Python
+# interface on that core: PyTorch, public since January 2017.
+
+# %% [markdown] lang="zh"
+# ## 它从哪里来
+#
+# **Torch7**（2011 年）是一个机器学习库：
+# 核心用 C 和 C++ 编写，使用时写一种小巧的语言 Lua。
+# 可是科研人员惯用的是 Python。
+# 于是 Facebook 人工智能研究院（FAIR）的一个小组给这个核心配上了 Python 接口，
+# 这就是 PyTorch，2017 年 1 月公开发布。
+
+# %% [markdown] lang="en"
+# It did not stay an interface. It grew its own C++ core: the tensor library ATen, and
+# **autograd**, which computes derivatives. Caffe2, another framework of the same company, was
+# merged into it for version 1.0, in 2018. Since September 2022 PyTorch has belonged to no single
+# company but to the PyTorch Foundation, a part of the Linux Foundation.
+
+# %% [markdown] lang="zh"
+# 它没有停留在接口上，而是长出了自己的 C++ 核心：
+# 张量库 ATen，以及计算导数的 **autograd**（自动求导）。
+# 2018 年的 1.0 版并入了同一家公司的另一个框架 Caffe2。
+# 2022 年 9 月起，PyTorch 不再属于哪家公司，
+# 而归 PyTorch 基金会（隶属 Linux 基金会）。
+
+
+# %% tags=["figure"]
+def block(x, y, width, text, color, ink="white"):
+    panel.add_patch(plt.Rectangle((x, y), width, 0.8, color=color))
+    panel.text(x + width / 2, y + 0.4, text, color=ink, ha="center", va="center")
+
+
+figure, panel = plt.subplots(figsize=(7, 2.2), layout="constrained")
+dark, light = "#1d3557", "#a9c6de"
+events = ["Torch7", 1, 2011], ["PyTorch", 3.6, 2017], ["PyTorch 1.0", 6.1, 2018]
+for name, x, year in [*events, ["PyTorch Foundation", 8.5, 2022]]:
+    panel.text(x, 2.75, name, ha="center", va="center", weight="bold")
+    panel.text(x, 2.25, year, ha="center", va="center", color="#6c7a89")
+block(0, 1, 2, "Lua", "#8a6a4d")
+block(2.6, 1, 2, "Python", "#c2571a")
+block(5.2, 1, 4.7, "Python", "#c2571a")
+block(0, 0, 2, "C, C++", light, dark)
+block(2.6, 0, 2, "C, C++", light, dark)
+block(5.2, 0, 4.7, "C++: ATen, autograd, Caffe2", dark)
+for x in (2.05, 4.65):
+    panel.annotate("", (x + 0.5, 0.9), (x, 0.9), arrowprops={"arrowstyle": "->"})
+panel.set(xlim=(-0.05, 10), ylim=(-0.1, 3.1))
+panel.axis("off")
+plt.show()
+
+# %% [markdown] lang="en"
+# **Figure.** What you write (above) and what computes (below). Torch7 to PyTorch: another
+# language, the same core. PyTorch to 1.0: the same language, another core.
+
+# %% [markdown] lang="zh"
+# **图。** 上层是我们写的语言，下层是负责计算的核心。
+# 从 Torch7 到 PyTorch：换了语言，核心不变；
+# 从 PyTorch 到 1.0：语言不变，换了核心。
+
+# %% [markdown] lang="en"
+# ## Why people choose it
+#
+# **It reads like NumPy.** If you know arrays, you can start. Here are three lines of NumPy: a
+# matrix with 2 rows and `size` columns, a matrix of ones, and their product.
+
+# %% [markdown] lang="zh"
+# ## 为什么选用它
+#
+# **写法与 NumPy 相近**。会用数组，就能上手。
+# 先看三行 NumPy：一个 2 行 `size` 列的矩阵，一个全一矩阵，以及两者的乘积。
+
+# %% check="in_numpy"
+a = np.arange(2.0 * size).reshape(2, size)
+b = np.ones((size, 2))
+a @ b  # (2, 2)
+
+# %% [markdown] lang="en"
+# Three lines of PyTorch. Predict what will differ.
+
+# %% [markdown] lang="zh"
+# 再看三行 PyTorch。猜一猜，哪里会不同？
+
+# %% check="in_torch"
+a = torch.arange(2.0 * size).reshape(2, size)
+b = torch.ones(size, 2)
+a @ b  # (2, 2)
+
+# %% [markdown] lang="en"
+# The numbers are equal. The object is called `tensor`, and each number takes 32 bits in place of
+# NumPy's 64, half the memory. What NumPy does not have comes at the end of this lesson:
+# the same lines on a GPU, and derivatives.
+
+# %% [markdown] lang="zh"
+# 数值相同。对象叫做 `tensor`（张量），每个数占 32 位，而 NumPy 用 64 位，内存省了一半。
+# NumPy 没有的本领，这一课的最后会看到：同样的代码在 GPU 上运行，还能求导。
+
+# %% [markdown] lang="en"
+# **You see each step.** PyTorch computes a line when Python reaches it: **eager execution**.
+# So `print`, a debugger, and an honest traceback all work. Here is a function of three lines, and
+# a target that is too long by one. Which line will the traceback point to?
+
+# %% [markdown] lang="zh"
+# **每一步都看得见**。Python 执行到哪一行，PyTorch 就算到哪一行，这叫**即时执行**。
+# 所以 `print`、调试器和报错的位置都靠得住。
+# 下面的函数有三行，而传入的 `target` 多了一个元素。报错会指向哪一行？
+
+
+# %%
+def squared_error(x, target):
+    prediction = 3 * x  # (size,)
+    difference = prediction - target  # (size,)
+    return (difference**2).sum()  # ()
+
+
+# %% check="shape_bug" raises="RuntimeError"
+x = torch.arange(float(size))  # 0, 1, ..., size - 1
+squared_error(x, target=2 * torch.arange(size + 1.0) + 1)
+
+# %% [markdown] lang="en"
+# The arrow points to the subtraction, and the last line names both lengths. We fix the target,
+# then go through the function line by line, as a debugger would. Predict the three
+# values for $x = 0, 1, 2, \dots$: with $t = 2x + 1$, the difference is $3x - t = x - 1$.
+
+# %% [markdown] lang="zh"
+# 箭头停在减法那一行，最后一行给出了两个长度。
+# 改正 `target`，再像调试器那样逐行执行。
+# 对 $x = 0, 1, 2, \dots$ 预测三个值：
+# 因为 $t = 2x + 1$，所以差是 $3x - t = x - 1$。
+
+# %% check="step_by_step"
+target = 2 * x + 1  # (size,)
+prediction = 3 * x  # (size,)
+difference = prediction - target  # (size,)
+prediction, difference, (difference**2).sum()
+
+# %% [markdown] lang="en"
+# Where speed matters more than seeing each step, `torch.compile` turns a function into faster
+# code. That is an option; nothing in this course needs it.
+#
+# **You are not alone.** PyTorch is open source, has official documentation, tutorials and a forum,
+# a foundation behind it, and libraries for pictures, sound, text and graphs on top.
+
+# %% [markdown] lang="zh"
+# 如果更在意速度，可以用 `torch.compile` 把函数编译成更快的代码。
+# 这只是一个选项，本课程用不到。
+#
+# **有人同行**。PyTorch 开放源代码，有官方的文档、教程和论坛，背后有基金会支持，
+# 还有许多处理图像、声音、文本和图的扩展库。
+
+# %% [markdown] lang="en"
+# ## Installing it
+#
+# PyTorch 2.13 needs Python 3.10 or newer. First make an environment of its own, so that the
+# versions of this course do not collide with those of your other projects:
+#
+# ```bash
+# python3 -m venv course
+# source course/bin/activate
+# ```
+
+# %% [markdown] lang="zh"
+# ## 安装
+#
+# PyTorch 2.13 要求 Python 3.10 或更新的版本。
+# 先建一个单独的环境，免得本课程的软件版本与其他项目冲突：
+#
+# ```bash
+# python3 -m venv course
+# source course/bin/activate
+# ```
+
+# %% [markdown] lang="en"
+# **Without an NVIDIA GPU**, on Linux, take the CPU build from PyTorch's own index. It is much
+# smaller:
+#
+# ```bash
+# pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu
+# pip install numpy matplotlib jupyterlab jupytext
+# ```
+#
+# On macOS, leave out `--index-url …`: there is only one build.
+
+# %% [markdown] lang="zh"
+# **没有 NVIDIA GPU** 的 Linux 机器，从 PyTorch 自己的软件源安装 CPU 版，体积小得多：
+#
+# ```bash
+# pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu
+# pip install numpy matplotlib jupyterlab jupytext
+# ```
+#
+# 在 macOS 上不要写 `--index-url …`，那里只有一种版本。
+
+# %% [markdown] lang="en"
+# **With an NVIDIA GPU**, on Linux, the plain command is the right one. It is the CUDA build, a
+# download of gigabytes:
+#
+# ```bash
+# pip install torch==2.13.0
+# pip install numpy matplotlib jupyterlab jupytext
+# ```
+#
+# It brings its own CUDA 13; you install nothing but NVIDIA's driver, version 580 or newer
+# (`nvidia-smi` prints it).
+
+# %% [markdown] lang="zh"
+# **有 NVIDIA GPU** 的 Linux 机器，直接安装即可。
+# 这样装上的是 CUDA 版，要下载几个 GB：
+#
+# ```bash
+# pip install torch==2.13.0
+# pip install numpy matplotlib jupyterlab jupytext
+# ```
+#
+# 它自带 CUDA 13，我们只需装好 580 或更新版本的 NVIDIA 驱动（用 `nvidia-smi` 查看）。
+
+# %% [markdown] lang="en"
+# **uv** does the same, and can choose the build that fits your driver:
+#
+# ```bash
+# uv venv course
+# source course/bin/activate
+# uv pip install torch==2.13.0 --torch-backend=auto
+# uv pip install numpy matplotlib jupyterlab jupytext
+# ```
+#
+# `--torch-backend=cpu` asks for the CPU build. Older tutorials name conda; PyTorch's official conda
+# channel [was discontinued](https://github.com/pytorch/pytorch/issues/138506).
+
+# %% [markdown] lang="zh"
+# 用 **uv** 也可以，它还能按驱动自动挑选版本：
+#
+# ```bash
+# uv venv course
+# source course/bin/activate
+# uv pip install torch==2.13.0 --torch-backend=auto
+# uv pip install numpy matplotlib jupyterlab jupytext
+# ```
+#
+# `--torch-backend=cpu` 表示要 CPU 版。较早的教程会提到 conda，
+# 但 PyTorch 的官方 conda 频道[已经停用](https://github.com/pytorch/pytorch/issues/138506)。
+
+# %% [markdown] lang="en"
+# ## Checking the installation
+#
+# Don't believe an installation; ask it. `CUDA None` means a CPU build: it finds no GPU, even where
+# there is one.
+
+# %% [markdown] lang="zh"
+# ## 检查安装结果
+#
+# 装好没有，要问它自己。`CUDA None` 表示这是 CPU 版：即使机器上有 GPU，它也找不到。
+
+# %%
+print("Python ", platform.python_version())
+print("PyTorch", torch.__version__)
+print("CUDA   ", torch.version.cuda)
+print("threads", torch.get_num_threads())
+print("GPUs   ", torch.cuda.device_count(), "found,", gpus, "expected")
+for i in range(torch.cuda.device_count()):
+    gpu = torch.cuda.get_device_properties(i)
+    print(f"cuda:{i}  {gpu.name}, {gpu.total_memory / 2**30:.1f} GiB")
+
+# %% [markdown] lang="en"
+# What follows the `+` in the version is the build, such as `cpu` or `cu130`. What stands before it
+# must be the version that this course was written for.
+
+# %% [markdown] lang="zh"
+# 版本号中 `+` 后面的是构建方式，例如 `cpu` 或 `cu130`；
+# 前面的部分应当等于本课程所用的版本。
+
+# %% check="version"
+torch.__version__.split("+")[0]
+
+# %% [markdown] lang="en"
+# Can PyTorch use a GPU, and how many?
+
+# %% [markdown] lang="zh"
+# PyTorch 能使用 GPU 吗？能用几个？
+
+# %% check="accelerator"
+torch.cuda.is_available()
+
+# %% check="device_count"
+torch.cuda.device_count()
+
+# %% [markdown] lang="en"
+# If a GPU is missing here, look in this order: Does `nvidia-smi` list it? Is its driver 580 or
+# newer? Does `CUDA` above show a number? If it shows `None`, install the CUDA build.
+
+# %% [markdown] lang="zh"
+# 如果少了 GPU，按这个顺序查：`nvidia-smi` 列出它了吗？驱动是 580 或更新的版本吗？
+# 上面的 `CUDA` 一行是数字吗？如果是 `None`，就改装 CUDA 版。
+
+# %% [markdown] lang="en"
+# ## The first computation, on each device
+#
+# Finding a device does not prove that it works. So each one computes something that we know:
+# the sum $1 + 2 + \dots + n = n(n+1)/2$.
+
+# %% [markdown] lang="zh"
+# ## 在每个设备上做第一次计算
+#
+# 找得到，不等于用得了。让每个设备都算一个我们知道答案的式子：
+# $1 + 2 + \dots + n = n(n+1)/2$。
+
+# %% check="first_sum"
+devices = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+{d: torch.arange(1, size + 1, device=d).sum() for d in devices}
+
+# %% [markdown] lang="en"
+# Then a matrix times itself, the work that GPUs are made for. Row $i$ meets column $j$:
+#
+# $$C_{ij} = \sum_{k} A_{ik} A_{kj}$$
+
+# %% [markdown] lang="zh"
+# 再让矩阵乘以它自己，这正是 GPU 最擅长的事。第 $i$ 行与第 $j$ 列相遇：
+#
+# $$C_{ij} = \sum_{k} A_{ik} A_{kj}$$
+
+
+# %% check="first_product"
+def square(d):
+    matrix = torch.arange(float(size**2), device=d).reshape(size, size)
+    return matrix @ matrix
+
+
+{d: square(d) for d in devices}
+
+# %% [markdown] lang="en"
+# Finally, what an array library lacks. Let $y = \sum_i x_i^2$. How fast does $y$ grow when one
+# $x_i$ grows? By calculus, $\partial y / \partial x_i = 2 x_i$. PyTorch finds it by itself; how,
+# is the story of lesson 3.
+
+# %% [markdown] lang="zh"
+# 最后是数组库没有的本领。设 $y = \sum_i x_i^2$，某个 $x_i$ 增大时，$y$ 增大得多快？
+# 由微积分，$\partial y / \partial x_i = 2 x_i$。
+# PyTorch 自己就能求出来；怎样求，是第 3 课的内容。
+
+
+# %% check="first_gradient"
+def gradient(d):
+    x = torch.arange(float(size), device=d, requires_grad=True)
+    (x**2).sum().backward()
+    return x.grad
+
+
+{d: gradient(d) for d in devices}
+
+# %% [markdown] lang="en"
+# Each device has added, multiplied and differentiated, and all results are right to the last
+# digit. The installation works.
+
+# %% [markdown] lang="zh"
+# 每个设备都做了求和、相乘与求导，结果分毫不差。安装成功。
+
+# %% [markdown] lang="en"
+# ## Where to learn more
+#
+# 1. [PyTorch documentation](https://docs.pytorch.org/docs/stable/): every function, with examples.
+# 2. [PyTorch tutorials](https://docs.pytorch.org/tutorials/): official, and each can be run.
+# 3. [PyTorch forum](https://discuss.pytorch.org/): questions, answered by its developers too.
+# 4. [Dive into Deep Learning](https://d2l.ai/), by Zhang, Lipton, Li and Smola: a book that runs.
+
+# %% [markdown] lang="zh"
+# ## 学习资源
+#
+# 1. [PyTorch 官方文档](https://docs.pytorch.org/docs/stable/)：每个函数都有说明和例子。
+# 2. [PyTorch 官方教程](https://docs.pytorch.org/tutorials/)：每一篇都能运行。
+# 3. [PyTorch 官方论坛](https://discuss.pytorch.org/)：开发者也来回答问题。
+# 4. [《动手学深度学习》](https://zh.d2l.ai/)：阿斯顿·张、扎卡里·立顿、李沐、
+#    亚历山大·斯莫拉著，书中的代码都能运行。
+
+# %% [markdown] lang="en"
+# Three collections, kept by readers like you:
+#
+# 5. [Awesome-pytorch-list](https://github.com/bharathgs/Awesome-pytorch-list): libraries, and
+#    implementations of papers.
+# 6. [PyTorch handbook](https://github.com/zergtant/pytorch-handbook), in Chinese.
+# 7. [Awesome-PyTorch-Chinese](https://github.com/INTERMT/Awesome-PyTorch-Chinese): resources in
+#    Chinese.
+
+# %% [markdown] lang="zh"
+# 还有三份由读者自己维护的汇总：
+#
+# 5. [Awesome-pytorch-list](https://github.com/bharathgs/Awesome-pytorch-list)：
+#    扩展库与论文实现。
+# 6. [PyTorch 手册](https://github.com/zergtant/pytorch-handbook)：中文入门手册。
+# 7. [Awesome-PyTorch-Chinese](https://github.com/INTERMT/Awesome-PyTorch-Chinese)：中文资源。
+
+# %% [markdown] lang="en"
+# ## What to remember
+#
+# - One environment for each project; one build in it, CPU or CUDA.
+# - After installing, ask: `torch.__version__`, `torch.version.cuda`, `torch.cuda.device_count()`.
+# - Then compute something that you know, on each device.
+
+# %% [markdown] lang="zh"
+# ## 要点
+#
+# - 一个项目一个环境；版本二选一：CPU 版或 CUDA 版。
+# - 装好就问：`torch.__version__`、`torch.version.cuda`、`torch.cuda.device_count()`。
+# - 然后在每个设备上算一个知道答案的式子。
+
+# %% [markdown] lang="en"
+# Change this and run it again:
+#
+# - Let `size` be 16. Do the product's numbers still fit into the 24 binary digits of a `float32`?
+# - Make `target` too short, instead of too long. Give it the length 1: why is there no error now?
+# - Differentiate $y = \sum_i x_i^3$. Predict first.
+
+# %% [markdown] lang="zh"
+# 改一改，再运行：
+#
+# - 把 `size` 改成 16。`float32` 有 24 个二进制位，乘积里的数还放得下吗？
+# - 让 `target` 太短而不是太长。再让它的长度为 1：为什么这次不报错？
+# - 求 $y = \sum_i x_i^3$ 的导数。先猜再算。

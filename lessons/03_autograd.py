@@ -1,0 +1,560 @@
+# ---
+# jupyter:
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+#   lesson:
+#     gpus: {min: 0, max: 1}
+#     parameters:
+#       size: {min: 2, max: 64}
+#       seed: {min: 0, max: 4294967295}
+#       dtype: {choices: [float32, float64]}
+#       limit: {min: 0, max: 1000000}
+# ---
+
+# %% [markdown] lang="en"
+# # Automatic differentiation
+#
+# Training changes a network's parameters a little, in the direction that lowers the loss. That
+# direction is the **gradient**: one derivative for each parameter, and there may be billions. Nobody
+# derives them by hand.
+#
+# After this lesson you can let PyTorch differentiate any computation that you write, you know when
+# gradients add up and when they stop, and you can test a gradient without trusting anyone.
+
+# %% [markdown] lang="zh"
+# # 自动求导
+#
+# 训练，就是把网络的参数朝着使损失下降的方向一点一点地改。这个方向由**梯度**给出：每个参数对应一个导数，
+# 而参数可能有几十亿个，没有人能逐个手算。
+#
+# 学完这一课，你写下的任何计算都能交给 PyTorch 求导（**自动求导**，学名自动微分）；
+# 你会知道梯度何时累积、何时中断，还能不依赖任何人的结论，自己检验一个梯度。
+
+# %% tags=["parameters"]
+size: int = 4  # length of the vector x that we differentiate by
+seed: int = 0  # of the draw of a, where the computation branches
+dtype: str = "float32"  # element type of the tensors
+limit: float = 1000.0  # the loop of the last section doubles until it gets here
+device: str = "cpu"  # where the tensors live
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+kind = getattr(torch, dtype)
+
+# %% [markdown] lang="en"
+# ## One gradient
+#
+# We begin with a case that we can do by hand. Let $y = 2\,\mathbf{x}^\top \mathbf{x}$, that is
+# $y = 2\sum_i x_i^2$. Each $x_i$ occurs in one term only, so
+#
+# $$\frac{\partial y}{\partial x_i} = 4 x_i .$$
+#
+# Keep this result in mind. First, the vector:
+
+# %% [markdown] lang="zh"
+# ## 一个梯度
+#
+# 先看一个能手算的例子。令 $y = 2\,\mathbf{x}^\top \mathbf{x}$，也就是 $y = 2\sum_i x_i^2$。
+# 每个 $x_i$ 只出现在一项里，所以
+#
+# $$\frac{\partial y}{\partial x_i} = 4 x_i .$$
+#
+# 记住这个结果。先准备好向量：
+
+# %% check="vector"
+x = torch.arange(size, dtype=kind, device=device)
+x
+
+# %% [markdown] lang="en"
+# To differentiate by `x`, PyTorch must watch what happens to it. `requires_grad_(True)` asks for
+# that. The gradient will be kept in `x.grad`. What is there before anything was computed?
+
+# %% [markdown] lang="zh"
+# 要对 `x` 求导，PyTorch 就得留意 `x` 参与的每一步运算，`requires_grad_(True)` 提出这个要求。
+# 梯度将存放在 `x.grad` 里。什么都还没算的时候，那里有什么？
+
+# %% check="no_gradient_yet"
+x.requires_grad_(True)  # or at once: torch.arange(4.0, requires_grad=True)
+x.grad is None
+
+# %% [markdown] lang="en"
+# Nothing: `None`, not zeros. Now the **forward pass** computes $y$, and on the way PyTorch notes each
+# operation in a **computational graph**. The note shows up in the output as `grad_fn`: the last
+# operation was a multiplication.
+
+# %% [markdown] lang="zh"
+# 什么也没有：是 `None`，不是零。现在做**前向传播**，算出 $y$；PyTorch 一边算，一边把每步运算记进**计算图**。
+# 输出里的 `grad_fn` 就是这份记录：最后一步是乘法。
+
+# %% check="y"
+y = 2 * torch.dot(x, x)
+y
+
+# %% [markdown] lang="en"
+# The **backward pass** walks the graph from $y$ back to $\mathbf{x}$ and applies the chain rule at
+# each step. Predict `x.grad` before you look.
+
+# %% [markdown] lang="zh"
+# **反向传播**从 $y$ 出发，沿着计算图倒着走回 $\mathbf{x}$，每一步用一次链式法则。先预测 `x.grad`，再往下看。
+
+# %% check="gradient"
+y.backward()
+x.grad
+
+# %% [markdown] lang="en"
+# It is what we derived. We can let the computer compare: for this function both sides are exact, as
+# multiplying by 2 and 4 only changes the exponent of a floating-point number.
+
+# %% [markdown] lang="zh"
+# 与手算一致。也可以让计算机来验证：对这个函数，两边都是精确的，因为乘以 2 和 4 只改变浮点数的指数。
+
+# %% check="gradient_is_4x"
+x.grad == 4 * x
+
+# %% [markdown] lang="en"
+# ## A test that trusts nobody
+#
+# Our derivation could be wrong as well. There is a check that needs no calculus: move one $x_i$ a
+# little both ways, and see how much $y$ changes. This is the **central difference**
+#
+# $$\frac{\partial y}{\partial x_i} \approx \frac{f(x_i + h) - f(x_i - h)}{2h} .$$
+#
+# We compute it in `float64`, since subtracting close numbers loses digits.
+
+# %% [markdown] lang="zh"
+# ## 不依赖任何人的检验
+#
+# 我们的推导也可能出错。有一种检验不需要微积分：把某个 $x_i$ 向两边各移一点，看 $y$ 变了多少。这就是**中心差分**
+#
+# $$\frac{\partial y}{\partial x_i} \approx \frac{f(x_i + h) - f(x_i - h)}{2h} .$$
+#
+# 相近的数相减会丢失有效数字，所以用 `float64` 来算。
+
+# %%
+def slopes(f, x, h=2.0**-10):
+    """Central differences of the scalar f at x, one for each element."""
+    steps = h * torch.eye(len(x), dtype=x.dtype, device=x.device)  # row i moves x_i alone
+    return torch.stack([(f(x + step) - f(x - step)) / (2 * h) for step in steps])
+
+
+x64 = x.detach().double()
+
+# %% check="numeric_gradient"
+slopes(lambda x: 2 * torch.dot(x, x), x64)
+
+# %% [markdown] lang="en"
+# Three ways, one result: by hand, by autograd, by trying. From here on each new gradient gets the
+# same test.
+
+# %% [markdown] lang="zh"
+# 三条路，一个结果：手算、自动求导、试出来。下面每个新梯度都要过这一关。
+
+# %% [markdown] lang="en"
+# ## Gradients add up
+#
+# Call `backward` once more. What do you expect?
+
+# %% [markdown] lang="zh"
+# ## 梯度会累积
+#
+# 再调用一次 `backward`，你预计会怎样？
+
+# %% check="same_graph_twice" raises="RuntimeError"
+y.backward()
+
+# %% [markdown] lang="en"
+# An error: the backward pass uses the graph up. The values saved for the chain rule are freed on the
+# way, to save memory. To differentiate again we compute $y$ again, which builds a new graph.
+
+# %% [markdown] lang="zh"
+# 报错了：反向传播会把计算图用掉，为链式法则保存的中间值随走随释放，以节省内存。
+# 想再求一次导，就重新计算 $y$，建一张新图。
+
+# %% check="accumulated"
+y = 2 * torch.dot(x, x)
+y.backward()
+x.grad
+
+# %% [markdown] lang="en"
+# Not $4\mathbf{x}$ but $8\mathbf{x}$. PyTorch *adds* a new gradient to what is already in `x.grad`:
+# **gradient accumulation**. This is meant, as it lets several small batches act as a large one. Who
+# forgets it trains with the sum of all gradients so far. So we clear, once, before the next pass:
+
+# %% [markdown] lang="zh"
+# 不是 $4\mathbf{x}$，而是 $8\mathbf{x}$。PyTorch 把新梯度*加*到 `x.grad` 已有的值上，这叫**梯度累积**。
+# 这样设计是有意的：几个小批量可以合起来当一个大批量用。但若忘了它，训练时用的就是历次梯度之和。
+# 所以，下一次反向传播之前要做一次**梯度清零**：
+
+# %% check="cleared"
+x.grad.zero_()
+
+# %% check="after_clearing"
+y = 2 * torch.dot(x, x)
+y.backward()
+x.grad
+
+# %% tags=["figure"]
+heights, w = [], torch.tensor(1.0, requires_grad=True)
+for _ in range(3):
+    (2 * w * w).backward()
+    heights.append(w.grad.item())
+w.grad.zero_()
+heights.append(w.grad.item())
+(2 * w * w).backward()
+heights.append(w.grad.item())
+labels = ["backward()", "backward()", "backward()", "zero_()", "backward()"]
+figure, axes = plt.subplots(figsize=(7, 2.4))
+axes.step(range(6), [*heights, heights[-1]], where="post", color="#1f5fa8", linewidth=2)
+for i, (height, label) in enumerate(zip(heights, labels)):
+    axes.text(i + 0.5, height + 0.5, f"{height:g}", ha="center", color="#1f5fa8")
+axes.set_xticks([i + 0.5 for i in range(5)], labels, family="monospace", fontsize=9)
+axes.set(ylim=(-0.5, 14), yticks=[0, 4, 8, 12], ylabel="x.grad   (x = 1)")
+axes.spines[["top", "right"]].set_visible(False)
+plt.show()
+
+# %% [markdown] lang="en"
+# **Figure.** The gradient at $x = 1$ after each call: every `backward()` adds 4, a staircase of 4, 8,
+# 12; `zero_()` takes it back to the ground. In a training loop `optimizer.zero_grad()` does this for
+# all parameters.
+
+# %% [markdown] lang="zh"
+# **图。** 每次调用之后 $x = 1$ 处的梯度：每次 `backward()` 加 4，形成 4、8、12 的台阶；`zero_()` 让它回到地面。
+# 在训练循环里，`optimizer.zero_grad()` 替所有参数做这件事。
+
+# %% [markdown] lang="en"
+# ## When the output is not one number
+#
+# Now let $\mathbf{y} = \mathbf{x} \cdot \mathbf{x}$ be taken elementwise: a vector. We try what worked
+# before.
+
+# %% [markdown] lang="zh"
+# ## 输出不是一个数的时候
+#
+# 现在令 $\mathbf{y} = \mathbf{x} \cdot \mathbf{x}$，逐元素相乘，得到一个向量。照刚才的办法试一试。
+
+# %% check="nonscalar_fails" raises="RuntimeError"
+x.grad.zero_()
+y = x * x
+y.backward()
+
+# %% [markdown] lang="en"
+# PyTorch refuses, and rightly: a vector by a vector is a matrix of derivatives, the **Jacobian**
+# $J_{ij} = \partial y_i / \partial x_j$. For a network it would be huge. What training needs is one
+# row $\mathbf{v}^\top J$, the **vector–Jacobian product**, and we must say which $\mathbf{v}$. The
+# usual choice is ones. That is the gradient of the sum, so summing first does the same:
+
+# %% [markdown] lang="zh"
+# PyTorch 拒绝了，而且有理：向量对向量求导得到一个矩阵，即**雅可比矩阵** $J_{ij} = \partial y_i / \partial x_j$，
+# 对一个网络来说它大得惊人。训练需要的只是一行 $\mathbf{v}^\top J$，叫**向量–雅可比积**，而 $\mathbf{v}$ 要由我们指定。
+# 最常用的是全一向量，那正是对各元素之和求导，所以先求和也一样：
+
+# %% check="sum_gradient"
+y.sum().backward()
+x.grad
+
+# %% check="numeric_sum"
+slopes(lambda x: (x * x).sum(), x64)
+
+# %% [markdown] lang="en"
+# Another $\mathbf{v}$ goes in as `gradient`, in the shape of $\mathbf{y}$. With digits that are easy to
+# recognise, $\mathbf{v} = (1, 10, 100, \ldots)$, we see that each output is weighted on its own:
+# $2 x_i v_i$.
+
+# %% [markdown] lang="zh"
+# 换一个 $\mathbf{v}$，就用 `gradient` 参数传进去，形状与 $\mathbf{y}$ 相同。
+# 取好认的数字 $\mathbf{v} = (1, 10, 100, \ldots)$，就能看出每个输出各有各的权重：$2 x_i v_i$。
+
+# %% check="vector_jacobian"
+x.grad.zero_()
+v = 10.0 ** (torch.arange(size, dtype=kind, device=device) % 4)  # 1, 10, 100, 1000, 1, …
+y = x * x
+y.backward(gradient=v)
+x.grad
+
+# %% check="numeric_vector_jacobian"
+slopes(lambda x: (v.double() * x * x).sum(), x64)
+
+# %% tags=["figure"]
+J = torch.autograd.functional.jacobian(lambda x: x * x, x.detach())[:4, :4].cpu()
+vJ = (v[:4].cpu() @ J).numpy()
+pieces = [(v[None, :4].cpu().numpy(), "$v^T$"), (J.numpy(), "$J$"), (vJ[None], "$v^T J$")]
+figure, axes = plt.subplots(1, 3, figsize=(7, 2.2), gridspec_kw={"wspace": 0.5})
+for axis, (values, name), sign in zip(axes, pieces, ["×", "=", ""]):
+    axis.imshow(np.log10(1 + values), cmap="Blues", vmin=0, vmax=4.5)
+    for (i, j), value in np.ndenumerate(values):
+        colour = "white" if value > 300 else "#333333"
+        axis.text(j, i, f"{value:g}", ha="center", va="center", fontsize=8, color=colour)
+    axis.set_title(name)
+    axis.set(xticks=[], yticks=[])
+    axis.text(1.25, 0.5, sign, transform=axis.transAxes, ha="center", va="center", fontsize=15)
+plt.show()
+
+# %% [markdown] lang="en"
+# **Figure.** The row $\mathbf{v}^\top$ times the Jacobian $J$, here of the first four elements, gives
+# the row that `backward` adds to `x.grad`. $J$ is diagonal, since $y_i$ depends on $x_i$ alone; autograd
+# never builds it.
+
+# %% [markdown] lang="zh"
+# **图。** 行向量 $\mathbf{v}^\top$ 乘以雅可比矩阵 $J$（这里取前四个元素），就是 `backward` 加进 `x.grad` 的那一行。
+# $y_i$ 只依赖 $x_i$，所以 $J$ 是对角的；自动求导从不真的把它建出来。
+
+# %% [markdown] lang="en"
+# One element is enough to need no `gradient`: a tensor of shape (1, 1) is as clear as a scalar.
+
+# %% [markdown] lang="zh"
+# 只有一个元素的张量不必给出 `gradient`：形状为 (1, 1) 的张量和标量一样明确。
+
+# %% check="one_element"
+w = torch.full((1, 1), float(size), dtype=kind, device=device, requires_grad=True)
+(w * w).backward()
+w.grad
+
+# %% [markdown] lang="en"
+# ## Cutting the graph
+#
+# Sometimes a value shall count as a constant: a target, a weight that is not to be trained.
+# `detach()` **detaches** it: the same numbers without the history. Let $\mathbf{u}$ be the detached
+# $\mathbf{y} = \mathbf{x}^2$ and $\mathbf{z} = \mathbf{u}\mathbf{x}$. As $\mathbf{u}$ is a constant,
+# $\partial z_i / \partial x_i = u_i = x_i^2$.
+
+# %% [markdown] lang="zh"
+# ## 从计算图中分离
+#
+# 有时想让某个值只当常数用：比如目标值，或不参加训练的权重。`detach()` 把它从计算图中**分离**出来：数值相同，没有来历。
+# 令 $\mathbf{u}$ 为分离后的 $\mathbf{y} = \mathbf{x}^2$，$\mathbf{z} = \mathbf{u}\mathbf{x}$。
+# 既然 $\mathbf{u}$ 是常数，$\partial z_i / \partial x_i = u_i = x_i^2$。
+
+# %% check="detached"
+x.grad.zero_()
+y = x * x
+u = y.detach()
+z = u * x
+z.sum().backward()
+x.grad
+
+# %% check="detached_is_u"
+x.grad == u
+
+# %% [markdown] lang="en"
+# The test by trying must hold $\mathbf{u}$ fixed as well: what is held constant is part of the
+# question.
+
+# %% [markdown] lang="zh"
+# 用差分检验时也要让 $\mathbf{u}$ 保持不变：把什么当常数，本身就是问题的一部分。
+
+# %% check="numeric_detached"
+slopes(lambda x: (u.double() * x).sum(), x64)
+
+# %% [markdown] lang="en"
+# Without `detach` the path through $\mathbf{y}$ counts too: $z_i = x_i^3$, so the gradient is
+# $3 x_i^2$.
+
+# %% [markdown] lang="zh"
+# 不分离，经过 $\mathbf{y}$ 的那条路也要算：$z_i = x_i^3$，梯度就是 $3 x_i^2$。
+
+# %% check="not_detached"
+x.grad.zero_()
+y = x * x
+z = y * x
+z.sum().backward()
+x.grad
+
+# %% check="numeric_not_detached"
+slopes(lambda x: (x * x * x).sum(), x64)
+
+# %% [markdown] lang="en"
+# Two things remain to be known. Detaching leaves the graph of $\mathbf{y}$ itself whole: it still
+# gives $2\mathbf{x}$. And nothing is copied: $\mathbf{u}$ and $\mathbf{y}$ share memory, so writing
+# into one changes the other.
+
+# %% [markdown] lang="zh"
+# 还有两点要知道。分离并不破坏 $\mathbf{y}$ 自己的计算图：对它求导仍得 $2\mathbf{x}$。
+# 分离也不复制数据：$\mathbf{u}$ 与 $\mathbf{y}$ 共用底层存储，改一个，另一个也变。
+
+# %% check="y_keeps_its_graph"
+x.grad.zero_()
+y = x * x
+u = y.detach()
+y.sum().backward()
+x.grad
+
+# %% check="shares_memory"
+u[0] = 7
+y[0].item(), u.data_ptr() == y.data_ptr()
+
+# %% tags=["figure"]
+t = torch.linspace(0, 2, 50)
+figure, axes = plt.subplots(figsize=(7, 2.6))
+for curve, label, colour in [
+    (t**2, "$x^2$", "#1f5fa8"),
+    (2 * t, "$2x$", "#7a7a7a"),
+    (3 * t**2, "$3x^2$", "#c0392b"),
+]:
+    axes.plot(t, curve, color=colour, linewidth=2)
+    axes.text(2.03, curve[-1], label, color=colour, va="center")
+    axes.plot(1, curve[25] if label == "$2x$" else {"$x^2$": 1, "$3x^2$": 3}[label], "o", color=colour)
+axes.set(xlabel="x", ylabel="gradient", xlim=(0, 2.2))
+axes.spines[["top", "right"]].set_visible(False)
+plt.show()
+
+# %% [markdown] lang="en"
+# **Figure.** Three gradients from the same numbers: $x^2$ with $\mathbf{u}$ detached, $3x^2$ without,
+# $2x$ for $\mathbf{y}$ alone. The distance between blue and red is what flows through $\mathbf{y}$.
+
+# %% [markdown] lang="zh"
+# **图。** 同样的数，三种梯度：分离 $\mathbf{u}$ 得 $x^2$，不分离得 $3x^2$，单看 $\mathbf{y}$ 得 $2x$。
+# 蓝线与红线之差，就是从 $\mathbf{y}$ 流过来的那一部分。
+
+# %% [markdown] lang="en"
+# ## Through Python's control flow
+#
+# A formula is not needed. The function below doubles until a limit is reached, and then takes one of
+# two branches. The graph notes what was really executed, whatever `while` and `if` decided.
+
+# %% [markdown] lang="zh"
+# ## 穿过 Python 的控制流
+#
+# 求导不需要一个公式。下面的函数不断加倍，直到超过界限，再走两个分支之一。
+# 不管 `while` 和 `if` 作了什么决定，计算图记下的是真正执行过的运算。
+
+# %%
+def f(a):
+    b = a * 2
+    while b.abs() < limit:
+        b = b * 2
+    return b if b > 0 else 100 * b
+
+
+# %% [markdown] lang="en"
+# We draw $a$ at random, and take $-a$ beside it, so that both branches are seen. (A value near zero
+# would double for a long time, zero itself for ever: we draw again.)
+
+# %% [markdown] lang="zh"
+# 随机抽一个 $a$，再取 $-a$ 作伴，两个分支就都能看到。（离零太近要加倍很久，等于零则永无止境，所以遇到就重抽。）
+
+# %% check="draw"
+generator = np.random.default_rng(seed)
+number = generator.standard_normal()
+while abs(number) < 1e-3:
+    number = generator.standard_normal()
+a = torch.tensor([number, -number], dtype=kind, device=device, requires_grad=True)
+a
+
+# %% check="control_flow_value"
+d = torch.stack([f(a[0]), f(a[1])])
+d
+
+# %% [markdown] lang="en"
+# Along the path taken, $f$ multiplies by 2 a number of times, $k$, and perhaps by 100. So near $a$ it
+# is a straight line through the origin, with the slope $2^k$ or $100 \cdot 2^k$:
+
+# %% [markdown] lang="zh"
+# 沿着走过的路，$f$ 做的只是乘 $k$ 次 2，也许再乘一次 100。所以在 $a$ 附近它是一条过原点的直线，
+# 斜率为 $2^k$ 或 $100 \cdot 2^k$：
+
+# %% check="control_flow"
+d.sum().backward()
+a.grad
+
+# %% tags=["figure"]
+points = torch.logspace(-1.5, 1.5, 400, dtype=torch.float64)
+values = torch.stack([f(p) for p in points])
+figure, axes = plt.subplots(figsize=(7, 2.6))
+ratio = values / points
+for slope in ratio.unique():
+    mine = ratio == slope
+    axes.plot(points[mine], values[mine], color="#1f5fa8", linewidth=2)
+    if slope in ratio.unique()[::3]:
+        middle = mine.nonzero()[mine.sum() // 2]
+        axes.text(points[middle], 1.15 * values[middle], f"{slope:g}", ha="right", fontsize=8)
+axes.set(xscale="log", xlabel="a", ylabel="d = f(a)")
+axes.spines[["top", "right"]].set_visible(False)
+plt.show()
+
+# %% [markdown] lang="en"
+# **Figure.** For positive $a$ the function is made of straight pieces through the origin; some slopes
+# are written beside them. At a jump one doubling more is needed. Autograd gives the slope of the piece
+# that $a$ lies on and knows nothing of the jump.
+
+# %% [markdown] lang="zh"
+# **图。** 对正的 $a$，函数由一段段过原点的直线组成，旁边标了几个斜率。每到跳跃处，加倍的次数就差一次。
+# 自动求导给出的是 $a$ 所在那一段的斜率，对跳跃一无所知。
+
+# %% [markdown] lang="en"
+# ## Exact, or close?
+#
+# As $f$ is a line through the origin here, $d = a \cdot f'(a)$. Is that exactly true in floating
+# point? The factor $2^k$ costs no digits, and the factor 100 is rounded once on either side, in the
+# same way. So these are equal to the last bit:
+
+# %% [markdown] lang="zh"
+# ## 精确相等，还是接近？
+#
+# 既然 $f$ 在这里是过原点的直线，就有 $d = a \cdot f'(a)$。在浮点运算里，这个等式精确成立吗？
+# 因子 $2^k$ 不损失位数；因子 100 在两边各舍入一次，而且舍入得一样。所以两边一位不差：
+
+# %% check="control_flow_product"
+d == a * a.grad
+
+# %% [markdown] lang="en"
+# The quotient $d / a$ is another matter. It rounds a second time, and so may miss `a.grad` by the
+# last bit: for about one negative draw in eight it does (`seed=15` is one). Its values are close, and
+# must be compared as such. Never test floating-point results with `==` unless you can say why they
+# are exact.
+
+# %% [markdown] lang="zh"
+# 商 $d / a$ 就不同了：它多舍入一次，最后一位可能与 `a.grad` 不同，负数里大约每八次抽取就有一次（例如 `seed=15`）。
+# 它只是接近，就要按“接近”来比较。除非说得出为什么精确，否则不要用 `==` 检验浮点结果。
+
+# %% check="quotient"
+(d / a).detach()
+
+# %%
+(d / a == a.grad).tolist(), torch.allclose(d / a, a.grad)
+
+# %% [markdown] lang="en"
+# Last, the test by trying. It is valid only where no jump lies between $a - h$ and $a + h$, so we look
+# for one first.
+
+# %% [markdown] lang="zh"
+# 最后还是用差分检验。只有当 $a - h$ 与 $a + h$ 之间没有跳跃时它才成立，所以先看看有没有。
+
+# %%
+a64 = a.detach().double()
+h = a64.abs() * 2**-20
+low, high = (torch.stack([f(p) for p in side]) for side in (a64 - h, a64 + h))
+
+# %% check="numeric_jump"
+on_one_piece = torch.isclose(low / (a64 - h), high / (a64 + h), rtol=1e-9)
+on_one_piece
+
+# %% check="numeric_control_flow"
+(high - low) / (2 * h)
+
+# %% [markdown] lang="en"
+# ## What to keep
+#
+# 1. `requires_grad_()`, compute, `backward()`, read `.grad`.
+# 2. Clear the gradient before the next pass: it adds up.
+# 3. Compute anew before each `backward()`: it uses the graph up.
+# 4. An output of several numbers needs `gradient=`, or a sum.
+# 5. `detach()` makes a constant, and shares memory.
+# 6. Autograd differentiates the path that was executed.
+#
+# **Change this and run it again:** `size`, to see the digits of $\mathbf{v}$ repeat; `seed=15` with
+# `dtype="float64"` and without; `limit=10`: how many pieces does the last figure have then?
+
+# %% [markdown] lang="zh"
+# ## 小结
+#
+# 1. `requires_grad_()`，计算，`backward()`，读 `.grad`。
+# 2. 下一次反向传播之前先清零：梯度会累积。
+# 3. 每次 `backward()` 之前重新计算：计算图用过就没了。
+# 4. 输出有多个数时，给出 `gradient=`，或先求和。
+# 5. `detach()` 得到常数，但共用底层存储。
+# 6. 自动求导针对的是真正执行过的那条路。
+#
+# **改一改，再运行：** 改 `size`，看 $\mathbf{v}$ 的数字怎样重复；用 `seed=15`，再试有无 `dtype="float64"`；
+# 取 `limit=10`，最后一幅函数图会有几段？

@@ -1,0 +1,76 @@
+"""What lesson 01 must show, derived without PyTorch."""
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+
+from ci.check import expect
+
+
+def _per_device(gpus, value):
+    return dict.fromkeys(["cpu", *(f"cuda:{i}" for i in range(gpus))], value)
+
+
+def _row_sums(size):
+    first = size * (size - 1) / 2
+    return np.array([[first, first], [first + size**2, first + size**2]])
+
+
+@expect(rel=0, dtype="float64")
+def in_numpy(size):
+    """Times ones, a row gives its sum: n(n-1)/2 for 0 ... n-1, and n^2 more for n ... 2n-1."""
+    return _row_sums(size)
+
+
+@expect(rel=0)
+def in_torch(size):
+    """The same sums: n(n-1)/2 and n(n-1)/2 + n^2."""
+    return _row_sums(size)
+
+
+@expect(rel=0)
+def step_by_step(size):
+    """3i; 3i - (2i + 1) = i - 1; and 1 + 0 + 1 + 4 + ... + (n-2)^2 = 1 + (n-2)(n-1)(2n-3)/6."""
+    i = np.arange(float(size))
+    return 3 * i, i - 1, np.float64(1 + (size - 2) * (size - 1) * (2 * size - 3) / 6)
+
+
+@expect(constant="the course is written for one version")
+def version():
+    """The version that the project asks for in its pyproject.toml."""
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    needs = tomllib.loads(text)["project"]["dependencies"]
+    (pin,) = [need.removeprefix("torch==") for need in needs if need.startswith("torch==")]
+    return pin
+
+
+def accelerator(gpus):
+    """There is one where the run was given a GPU."""
+    return gpus > 0
+
+
+def device_count(gpus):
+    """As many as the run was given."""
+    return gpus
+
+
+def first_sum(size, gpus):
+    """1 + 2 + ... + n = n(n+1)/2, on each device."""
+    return _per_device(gpus, np.int64(size * (size + 1) // 2))
+
+
+@expect(rel=0)
+def first_product(size, gpus):
+    """The sum over k of (in + k)(kn + j): whole numbers below 2^24, so float32 holds them all."""
+    entries = [
+        [sum((i * size + k) * (k * size + j) for k in range(size)) for j in range(size)]
+        for i in range(size)
+    ]
+    return _per_device(gpus, np.array(entries, dtype=float))
+
+
+@expect(rel=0)
+def first_gradient(size, gpus):
+    """y = sum(x_i^2), so dy/dx_i = 2 x_i, with x = 0, 1, ..., n-1; exact, as it only doubles."""
+    return _per_device(gpus, 2 * np.arange(size, dtype=float))

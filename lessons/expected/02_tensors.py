@@ -1,0 +1,243 @@
+"""What lesson 02 must show, derived without PyTorch."""
+
+import numpy as np
+
+from ci.check import expect
+
+
+@expect(rel=0, constant="the temperatures are written into the lesson")
+def indexing():
+    """Two cities by three days: 2 axes, shape (2, 3); city 1, day 2 is the last number, 20."""
+    return 2, (2, 3), np.float64(20.0)
+
+
+@expect(constant="the image is 6 by 9 pixels, with 2 clips of 4 frames")
+def axes():
+    """(), (day), (city, day), (C, H, W), (N, C, H, W), (N, T, C, H, W), lengths as written."""
+    return {
+        "scalar": (),
+        "vector": (3,),
+        "matrix": (2, 3),
+        "image": (3, 6, 9),
+        "batch": (2, 3, 6, 9),
+        "video": (2, 4, 3, 6, 9),
+    }
+
+
+@expect(rel=0, constant="the picture is fixed")
+def last_frame():
+    """The sun stands in rows and columns 1 to 3; by frame 3 it is 3 columns further right."""
+    return np.array([[float(1 <= i <= 3 and 4 <= j <= 6) for j in range(9)] for i in range(6)])
+
+
+def arange(size):
+    """0, 1, ..., size - 1."""
+    return np.array(list(range(size)))
+
+
+@expect(constant="a dtype follows from the kind of the argument, not from its value")
+def arange_dtypes():
+    """A whole argument gives 64-bit integers, a decimal point 32-bit fractions."""
+    return "torch.int64", "torch.float32"
+
+
+@expect(constant="the list is written into the lesson")
+def nested_shape():
+    """The outer list has 1 element, which has 3 lists of 3 numbers."""
+    return 1, 3, 3
+
+
+@expect(rel=0, zero=True)
+def zeros(rows, cols):
+    """2 * rows * cols zeros."""
+    return np.zeros((2, rows, cols))
+
+
+@expect(rel=0)
+def ones(rows, cols):
+    """2 * rows * cols ones."""
+    return np.full((2, rows, cols), 1.0)
+
+
+def normal_shape(samples):
+    """One axis with all the draws; without a wish, randn draws 32-bit numbers."""
+    return (samples,), "torch.float32"
+
+
+@expect(constant="the bounds follow the number of draws, so that they hold for every number")
+def normal_moments():
+    """Mean and variance of n draws scatter by 1/sqrt(n) and sqrt(2/(n-1)); 5 times that holds."""
+    return True, True
+
+
+def _x(size):
+    return np.arange(1, size + 1)
+
+
+def arithmetic(size):
+    """With x = 1, 2, ..., n and y = 2: x + 2, x - 2, 2x, x/2, x squared."""
+    x = _x(size)
+    return x + 2, x - 2, 2 * x, x / 2, x * x
+
+
+@expect(constant="dtypes do not depend on values")
+def arithmetic_dtypes():
+    """Sums, differences, products and powers of int64 are int64; a quotient is float32."""
+    return "torch.int64", "torch.int64", "torch.int64", "torch.float32", "torch.int64"
+
+
+def exponential(size):
+    """e to the power of 1, 2, ..., n."""
+    return np.exp(_x(size).astype(float))
+
+
+@expect(constant="the two exponents are written into the lesson")
+def overflow():
+    """float32 ends at 2^128 = e^88.72, between e^88 and e^89."""
+    return np.array([88, 89]) > 128 * np.log(2)
+
+
+def total(size):
+    """1 + 2 + ... + n = n(n+1)/2."""
+    return np.int64(size * (size + 1) // 2)
+
+
+def _grid(rows, cols):
+    return np.array([[i * cols + j for j in range(cols)] for i in range(rows)])
+
+
+def column_sums(rows, cols):
+    """Row i holds i*cols + j; summed over i: cols * rows(rows-1)/2 + rows * j."""
+    return cols * (rows * (rows - 1) // 2) + rows * np.arange(cols)
+
+
+def mean(size):
+    """n(n+1)/2 divided by n is (n+1)/2."""
+    return np.float64((size + 1) / 2)
+
+
+def cat_rows(rows, cols):
+    """Row r is row r of the upper matrix; from r = rows on, it is row r - rows of the lower."""
+    upper = _grid(rows, cols)
+    return np.array([upper[r] if r < rows else upper[r - rows] + 100 for r in range(2 * rows)])
+
+
+def cat_columns(rows, cols):
+    """Row i of the result is row i of the upper matrix, then row i of the lower one."""
+    return np.array([[*line, *(line + 100)] for line in _grid(rows, cols)])
+
+
+def stacked(rows, cols):
+    """A new first axis, as long as there are matrices: 2."""
+    return 2, rows, cols
+
+
+def _table(rows, cols):
+    return np.array([[i + j for j in range(cols)] for i in range(rows)])
+
+
+def by_hand(rows, cols):
+    """i + j in row i and column j."""
+    return _table(rows, cols)
+
+
+def broadcast(rows, cols):
+    """i + j in row i and column j."""
+    return _table(rows, cols)
+
+
+def broadcast_shape(rows, cols):
+    """(rows, 1) and (1, cols), the 1 of the second put there: each 1 gives way to the other."""
+    return rows, cols
+
+
+def empty_and_scalar(rows, cols):
+    """(0, cols) and (1, cols) give (0, cols); a scalar has no axis, so (rows, 1) stays."""
+    return (0, cols), (rows, 1)
+
+
+@expect(rel=0)
+def per_row(rows, cols):
+    """0 + i everywhere in row i."""
+    return np.array([[float(i)] * (rows + cols) for i in range(rows)])
+
+
+@expect(rel=0)
+def square_is_silent(rows):
+    """At the right, entry j meets column j: 0 + j everywhere in column j."""
+    return np.array([[float(j) for j in range(rows)] for _ in range(rows)])
+
+
+@expect(constant="a column moves by 1 number a row, and a stretched axis by none")
+def stretched():
+    """The next row is the next number, 1 further; the next column is the same number, 0 further."""
+    return 1, 0
+
+
+def in_place_value(size):
+    """x + 2 = 3, 4, ..., n + 2."""
+    return np.arange(3, size + 3)
+
+
+@expect(rel=0)
+def view_writes(rows, cols):
+    """The last number of the flat view is the last of the last row; other object, same memory."""
+    m = np.zeros((rows, cols))
+    m[rows - 1, cols - 1] = 7
+    return m, False, True
+
+
+@expect(constant="where a result stands does not depend on its size")
+def address_kept():
+    """An in-place operation writes into the memory of a; a + b has memory of its own."""
+    return {
+        "a += b": True,
+        "a[:] = a + b": True,
+        "torch.add(a, b, out=a)": True,
+        "a = a + b": False,
+    }
+
+
+def temporary_moved(size):
+    """a is alive, so a + b stands elsewhere: 1024 * size numbers of 4 bytes."""
+    return True, 4 * 1024 * size
+
+
+def allocated(size):
+    """Where a + b is written out, its 1024 * size numbers of 4 bytes; in place, nothing."""
+    temporary = 4 * 1024 * size
+    return {
+        "a += b": 0,
+        "a[:] = a + b": temporary,
+        "torch.add(a, b, out=a)": 0,
+        "a = a + b": temporary,
+    }
+
+
+def truncated(size):
+    """1.9 without its fraction is 1."""
+    return np.array([int(1.9)] * size)
+
+
+@expect(rel=0, device="cpu")
+def shares(size):
+    """0, 1, 2, ... with -1 written over the 0 in three of them, as they are one memory."""
+    written = np.array([-1.0, *range(1, size)])
+    return written, written, written, np.arange(float(size))
+
+
+@expect(constant="conversions always have the same types")
+def types():
+    """A tensor, the array on its memory, and a tensor that copies the array."""
+    return "torch.Tensor", "numpy.ndarray", "torch.Tensor"
+
+
+@expect(constant="the two defaults")
+def from_numpy_dtype():
+    """NumPy makes 64-bit fractions and from_numpy keeps them; PyTorch makes 32-bit ones."""
+    return "torch.float64", "torch.float32"
+
+
+def round_trip(size):
+    """x comes back as it went: 1, 2, ..., n."""
+    return _x(size)
