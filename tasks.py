@@ -20,6 +20,7 @@ BUILD = ROOT / "build"
         "lessons": "numbers or names, comma separated: 03,tensors (default: all)",
         "p": "a parameter, name=value; name=2,4,16 is a sweep; repeatable",
         "gpus": "auto | all | none | a number | device=0,2 (default: auto)",
+        "handouts": "default | all: with all, each run of a sweep gets handouts too",
         "timeout": "seconds that a run may take (default: the lesson's, or 600)",
         "jobs": "lessons that go on at once (default: one a core; one on GPUs)",
     },
@@ -29,32 +30,44 @@ def run(
     lessons: str = "",
     p: Sequence[str] | None = None,
     gpus: str = "auto",
+    handouts: str = "default",
     timeout: str = "",
     jobs: str = "",
 ) -> None:
     """Execute the lessons, check what they show, and write the handouts."""
     with _boundary():
-        from ci import check, course, engine, oracle, plan, report
+        from ci import check, course, engine, handout, oracle, plan, publish, report
         from ci import gpus as devices
 
         request = devices.parse(gpus)
-        chosen = [course.read(path) for path in course.select(course.find(LESSONS), lessons)]
+        paths = course.find(LESSONS)
+        chosen = [course.read(path) for path in course.select(paths, lessons)]
         oracles = {lesson.name: oracle.load(lesson) for lesson in chosen}
-        granted = devices.grant(request, devices.present() if request.text != "none" else [])
+        granted = devices.grant(request)
         slots = plan.slots(jobs, granted)
         runs = plan.runs(chosen, p or [], granted, timeout_s=plan.seconds(timeout), slots=slots)
+        notes = publish.notes(request, granted, handouts)
+        for lesson in chosen:
+            handout.check_formulas(lesson)
+
         outcomes = [check.not_run(run) for run in runs if run.lacks_gpus]
         with report.Screen(runs) as screen:
+            for note in notes:
+                screen.say(note["en"])
             for event in engine.start(
                 [run for run in runs if not run.lacks_gpus], BUILD / "runs", slots=slots
             ):
                 screen.on_event(event)
                 if event.kind == "ended":
-                    outcomes.append(check.outcome(event, oracles[event.run.lesson.name]))
-                    screen.on_outcome(outcomes[-1])
+                    judged = check.outcome(event, oracles[event.run.lesson.name])
+                    outcomes.append(report.keep(judged))
+                    screen.on_outcome(judged)
         outcomes.sort(key=lambda outcome: runs.index(outcome.run))
         report.write(outcomes, BUILD)
         screen.console.print(report.final(outcomes))
+        order = [path.stem for path in paths]
+        for folder in publish.publish(outcomes, order, BUILD, handouts=handouts, notes=notes):
+            screen.say(f"{folder.relative_to(ROOT)}/")
     sys.exit(check.status(outcomes, request))
 
 

@@ -66,6 +66,7 @@ class Outcome:
     reason: str = ""
     at: str = ""
     seconds: float = 0.0
+    date: str = ""
     attempt: Path | None = None
     notebook: NotebookNode | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -97,9 +98,17 @@ def outcome(end: Event, oracles: Mapping[str, Oracle]) -> Outcome:
     if status == "completed":
         status, reason = _status(run, results)
     return Outcome(
-        run, status, tuple(results), reason, end.at, end.seconds, end.folder, notebook,
-        end.environment,
-    )  # fmt: skip
+        run=run,
+        status=status,
+        results=tuple(results),
+        reason=reason,
+        at=end.at,
+        seconds=end.seconds,
+        date=end.date,
+        attempt=end.folder,
+        notebook=notebook,
+        environment=end.environment,
+    )
 
 
 def _status(run: Run, results: Sequence[Result]) -> tuple[str, str]:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,7 +37,7 @@ class Event:
     """What happened to a run: `started`, `cell` (n of m begins), or `ended`.
 
     An end has a status (completed, failed, timed out), the cell and the reason of a fault, the
-    seconds that it took, and the environment that it ran in.
+    seconds that it took, the date (UTC), and the environment that it ran in.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Event:
     at: str = ""
     reason: str = ""
     seconds: float = 0.0
+    date: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -57,6 +59,7 @@ def start(runs: Sequence[Run], folder: Path, *, slots: int = 1) -> Iterator[Even
     Each run has an attempt of its own, a new folder under `folder`. Closing the iterator ends all
     that is still running.
     """
+    _sweep(folder)
     batches = queue.SimpleQueue[list[Run]]()
     for _, batch in groupby(runs, key=lambda run: run.lesson.name):
         batches.put(list(batch))
@@ -82,16 +85,23 @@ def start(runs: Sequence[Run], folder: Path, *, slots: int = 1) -> Iterator[Even
 
 
 def attempt(run: Run, folder: Path) -> Path:
-    """A new folder for one execution of `run`. It is hidden until `complete` names it."""
+    """A new folder for one execution of `run`, hidden until it is complete."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-    path = folder / run.lesson.name / run.key / f".{stamp}"
+    path = folder / run.lesson.name / run.key / f".{stamp}-{os.getpid()}"
     path.mkdir(parents=True)
     return path
 
 
 def complete(attempt: Path) -> Path:
     """Give a finished attempt its name, by which it is known to hold all that belongs to it."""
-    return attempt.rename(attempt.with_name(attempt.name.removeprefix(".")))
+    return attempt.rename(attempt.with_name(attempt.name[1:].partition("-")[0]))
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the attempts of processes that were killed before they could complete them."""
+    for path in folder.glob("*/*/.*-*"):
+        if not psutil.pid_exists(int(path.name.rpartition("-")[2])):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _serve(
@@ -174,6 +184,7 @@ class Worker:
                     at=message["cell"],
                     reason=message["reason"],
                     seconds=message["seconds"],
+                    date=_now(),
                     environment=self._environment,
                 )
                 return
@@ -185,6 +196,7 @@ class Worker:
             status="failed",
             reason=self._death(),
             seconds=time.monotonic() - began,
+            date=_now(),
             environment=self._environment,
         )
 
@@ -220,11 +232,16 @@ class Worker:
     def _death(self) -> str:
         if self._stop.is_set():
             return "interrupted"
-        code = self._process.poll()
-        if code is None:
+        try:
+            code = self._process.wait(1)
+        except subprocess.TimeoutExpired:
             return "its worker hangs"
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"gone, exit status {code}"
         return f"its worker was {how}"
+
+
+def _now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _require_cuda(run: Run, environment: Mapping[str, str]) -> None:

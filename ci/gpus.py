@@ -79,10 +79,13 @@ def _visible(gpus: list[Gpu]) -> list[Gpu]:
     return [gpu for word in words for gpu in gpus if word and word in (gpu.index, gpu.uuid)]
 
 
-def grant(request: Request, gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
-    """The GPUs that the request allows. MachineError where a strict one can't be met."""
-    if request.text == "none":
-        return ()
+def grant(request: Request) -> tuple[Gpu, ...]:
+    """The GPUs of this machine that the request allows. MachineError where it can't be met."""
+    return () if request.text == "none" else allowed(request, present())
+
+
+def allowed(request: Request, gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
+    """The GPUs among `gpus` that the request allows. MachineError where it can't be met."""
     if request.ids:
         known = {gpu.index: gpu for gpu in gpus} | {gpu.uuid: gpu for gpu in gpus}
         if missing := [word for word in request.ids if word not in known]:

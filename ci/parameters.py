@@ -120,7 +120,8 @@ def _parameter(statement: ast.stmt, comments: Mapping[int, str]) -> Parameter | 
         value = float(value)
     if kind is None or type(value) is not kind:
         return None
-    return Parameter(statement.target.id, kind, value, comments.get(statement.lineno, ""))
+    default: Any = value
+    return Parameter(statement.target.id, kind, default, comments.get(statement.lineno, ""))
 
 
 def _comments(source: str) -> dict[int, str]:

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
+from ci import engine
 from ci.check import Outcome, Result
 from ci.engine import LOG, Event
 from ci.plan import Run
@@ -126,6 +127,15 @@ def _fault(outcome: Outcome, result: Result) -> str:
     lines = [f"{where}: check '{result.check.name}' {result.message}"]
     lines += [f"  {label:<12}{fact}" for label, fact in facts.items() if fact]
     return "\n".join(lines)
+
+
+def keep(outcome: Outcome) -> Outcome:
+    """Complete an outcome's attempt: its checks beside its notebook and log, and its name."""
+    if outcome.attempt is None:
+        return outcome
+    facts = json.dumps(record(outcome), indent=1, ensure_ascii=False)
+    _replace(outcome.attempt / "checks.json", facts)
+    return dataclasses.replace(outcome, attempt=engine.complete(outcome.attempt))
 
 
 def write(outcomes: Sequence[Outcome], folder: Path) -> None:

@@ -13,18 +13,19 @@
 # %% [markdown] lang="en"
 # # Automatic differentiation
 #
-# Training changes a network's parameters a little, in the direction that lowers the loss. That
-# direction is the **gradient**: one derivative for each parameter, and there may be billions. Nobody
-# derives them by hand.
+# Training changes a network's parameters a little, in the direction that lowers the loss.
+# That direction is the **gradient**: one derivative for each parameter, and there may be
+# billions. Nobody derives them by hand.
 #
-# After this lesson you can let PyTorch differentiate any computation that you write, you know when
-# gradients add up and when they stop, and you can test a gradient without trusting anyone.
+# After this lesson you can let PyTorch differentiate any computation that you write, you know
+# when gradients add up and when they stop, and you can test a gradient without trusting
+# anyone.
 
 # %% [markdown] lang="zh"
 # # 自动求导
 #
-# 训练，就是把网络的参数朝着使损失下降的方向一点一点地改。这个方向由**梯度**给出：每个参数对应一个导数，
-# 而参数可能有几十亿个，没有人能逐个手算。
+# 训练，就是把网络的参数朝着使损失下降的方向一点一点地改。这个方向由**梯度**给出：
+# 每个参数对应一个导数，而参数可能有几十亿个，没有人能逐个手算。
 #
 # 学完这一课，你写下的任何计算都能交给 PyTorch 求导（**自动求导**，学名自动微分）；
 # 你会知道梯度何时累积、何时中断，还能不依赖任何人的结论，自己检验一个梯度。
@@ -46,8 +47,8 @@ kind = getattr(torch, dtype)
 # %% [markdown] lang="en"
 # ## One gradient
 #
-# We begin with a case that we can do by hand. Let $y = 2\,\mathbf{x}^\top \mathbf{x}$, that is
-# $y = 2\sum_i x_i^2$. Each $x_i$ occurs in one term only, so
+# We begin with a case that we can do by hand. Let $y = 2\,\mathbf{x}^\top \mathbf{x}$, that
+# is $y = 2\sum_i x_i^2$. Each $x_i$ occurs in one term only, so
 #
 # $$\frac{\partial y}{\partial x_i} = 4 x_i .$$
 #
@@ -68,8 +69,8 @@ x = torch.arange(size, dtype=kind, device=device)
 x
 
 # %% [markdown] lang="en"
-# To differentiate by `x`, PyTorch must watch what happens to it. `requires_grad_(True)` asks for
-# that. The gradient will be kept in `x.grad`. What is there before anything was computed?
+# To differentiate by `x`, PyTorch must watch what happens to it. `requires_grad_(True)` asks
+# for that. The gradient will be kept in `x.grad`. What is there before anything was computed?
 
 # %% [markdown] lang="zh"
 # 要对 `x` 求导，PyTorch 就得留意 `x` 参与的每一步运算，`requires_grad_(True)` 提出这个要求。
@@ -80,32 +81,33 @@ x.requires_grad_(True)  # or at once: torch.arange(4.0, requires_grad=True)
 x.grad is None
 
 # %% [markdown] lang="en"
-# Nothing: `None`, not zeros. Now the **forward pass** computes $y$, and on the way PyTorch notes each
-# operation in a **computational graph**. The note shows up in the output as `grad_fn`: the last
-# operation was a multiplication.
+# Nothing: `None`, not zeros. Now the **forward pass** computes $y$, and on the way PyTorch
+# notes each operation in a **computational graph**. The note shows up in the output as
+# `grad_fn`: the last operation was a multiplication.
 
 # %% [markdown] lang="zh"
-# 什么也没有：是 `None`，不是零。现在做**前向传播**，算出 $y$；PyTorch 一边算，一边把每步运算记进**计算图**。
-# 输出里的 `grad_fn` 就是这份记录：最后一步是乘法。
+# 什么也没有：是 `None`，不是零。现在做**前向传播**，算出 $y$；PyTorch 一边算，
+# 一边把每步运算记进**计算图**。输出里的 `grad_fn` 就是这份记录：最后一步是乘法。
 
 # %% check="y"
 y = 2 * torch.dot(x, x)
 y
 
 # %% [markdown] lang="en"
-# The **backward pass** walks the graph from $y$ back to $\mathbf{x}$ and applies the chain rule at
-# each step. Predict `x.grad` before you look.
+# The **backward pass** walks the graph from $y$ back to $\mathbf{x}$ and applies the chain
+# rule at each step. Predict `x.grad` before you look.
 
 # %% [markdown] lang="zh"
-# **反向传播**从 $y$ 出发，沿着计算图倒着走回 $\mathbf{x}$，每一步用一次链式法则。先预测 `x.grad`，再往下看。
+# **反向传播**从 $y$ 出发，沿着计算图倒着走回 $\mathbf{x}$，每一步用一次链式法则。先预测 `x.grad`，
+# 再往下看。
 
 # %% check="gradient"
 y.backward()
 x.grad
 
 # %% [markdown] lang="en"
-# It is what we derived. We can let the computer compare: for this function both sides are exact, as
-# multiplying by 2 and 4 only changes the exponent of a floating-point number.
+# It is what we derived. We can let the computer compare: for this function both sides are
+# exact, as multiplying by 2 and 4 only changes the exponent of a floating-point number.
 
 # %% [markdown] lang="zh"
 # 与手算一致。也可以让计算机来验证：对这个函数，两边都是精确的，因为乘以 2 和 4 只改变浮点数的指数。
@@ -116,8 +118,8 @@ x.grad == 4 * x
 # %% [markdown] lang="en"
 # ## A test that trusts nobody
 #
-# Our derivation could be wrong as well. There is a check that needs no calculus: move one $x_i$ a
-# little both ways, and see how much $y$ changes. This is the **central difference**
+# Our derivation could be wrong as well. There is a check that needs no calculus: move one
+# $x_i$ a little both ways, and see how much $y$ changes. This is the **central difference**
 #
 # $$\frac{\partial y}{\partial x_i} \approx \frac{f(x_i + h) - f(x_i - h)}{2h} .$$
 #
@@ -126,7 +128,8 @@ x.grad == 4 * x
 # %% [markdown] lang="zh"
 # ## 不依赖任何人的检验
 #
-# 我们的推导也可能出错。有一种检验不需要微积分：把某个 $x_i$ 向两边各移一点，看 $y$ 变了多少。这就是**中心差分**
+# 我们的推导也可能出错。有一种检验不需要微积分：把某个 $x_i$ 向两边各移一点，看 $y$ 变了多少。
+# 这就是**中心差分**
 #
 # $$\frac{\partial y}{\partial x_i} \approx \frac{f(x_i + h) - f(x_i - h)}{2h} .$$
 #
@@ -135,7 +138,7 @@ x.grad == 4 * x
 # %%
 def slopes(f, x, h=2.0**-10):
     """Central differences of the scalar f at x, one for each element."""
-    steps = h * torch.eye(len(x), dtype=x.dtype, device=x.device)  # row i moves x_i alone
+    steps = h * torch.eye(len(x)).to(x)  # row i moves x_i alone
     return torch.stack([(f(x + step) - f(x - step)) / (2 * h) for step in steps])
 
 
@@ -145,8 +148,8 @@ x64 = x.detach().double()
 slopes(lambda x: 2 * torch.dot(x, x), x64)
 
 # %% [markdown] lang="en"
-# Three ways, one result: by hand, by autograd, by trying. From here on each new gradient gets the
-# same test.
+# Three ways, one result: by hand, by autograd, by trying. From here on each new gradient gets
+# the same test.
 
 # %% [markdown] lang="zh"
 # 三条路，一个结果：手算、自动求导、试出来。下面每个新梯度都要过这一关。
@@ -165,12 +168,13 @@ slopes(lambda x: 2 * torch.dot(x, x), x64)
 y.backward()
 
 # %% [markdown] lang="en"
-# An error: the backward pass uses the graph up. The values saved for the chain rule are freed on the
-# way, to save memory. To differentiate again we compute $y$ again, which builds a new graph.
+# An error: the backward pass uses the graph up. The values saved for the chain rule are freed
+# on the way, to save memory. To differentiate again we compute $y$ again, which builds a new
+# graph.
 
 # %% [markdown] lang="zh"
-# 报错了：反向传播会把计算图用掉，为链式法则保存的中间值随走随释放，以节省内存。
-# 想再求一次导，就重新计算 $y$，建一张新图。
+# 报错了：反向传播会把计算图用掉，为链式法则保存的中间值随走随释放，以节省内存。想再求一次导，
+# 就重新计算 $y$，建一张新图。
 
 # %% check="accumulated"
 y = 2 * torch.dot(x, x)
@@ -178,14 +182,15 @@ y.backward()
 x.grad
 
 # %% [markdown] lang="en"
-# Not $4\mathbf{x}$ but $8\mathbf{x}$. PyTorch *adds* a new gradient to what is already in `x.grad`:
-# **gradient accumulation**. This is meant, as it lets several small batches act as a large one. Who
-# forgets it trains with the sum of all gradients so far. So we clear, once, before the next pass:
+# Not $4\mathbf{x}$ but $8\mathbf{x}$. PyTorch *adds* a new gradient to what is already in
+# `x.grad`: **gradient accumulation**. This is meant, as it lets several small batches act as
+# a large one. Who forgets it trains with the sum of all gradients so far. So we clear, once,
+# before the next pass:
 
 # %% [markdown] lang="zh"
-# 不是 $4\mathbf{x}$，而是 $8\mathbf{x}$。PyTorch 把新梯度*加*到 `x.grad` 已有的值上，这叫**梯度累积**。
-# 这样设计是有意的：几个小批量可以合起来当一个大批量用。但若忘了它，训练时用的就是历次梯度之和。
-# 所以，下一次反向传播之前要做一次**梯度清零**：
+# 不是 $4\mathbf{x}$，而是 $8\mathbf{x}$。PyTorch 把新梯度*加*到 `x.grad` 已有的值上，
+# 这叫**梯度累积**。这样设计是有意的：几个小批量可以合起来当一个大批量用。但若忘了它，
+# 训练时用的就是历次梯度之和。所以，下一次反向传播之前要做一次**梯度清零**：
 
 # %% check="cleared"
 x.grad.zero_()
@@ -207,7 +212,7 @@ heights.append(w.grad.item())
 labels = ["backward()", "backward()", "backward()", "zero_()", "backward()"]
 figure, axes = plt.subplots(figsize=(7, 2.4))
 axes.step(range(6), [*heights, heights[-1]], where="post", color="#1f5fa8", linewidth=2)
-for i, (height, label) in enumerate(zip(heights, labels)):
+for i, height in enumerate(heights):
     axes.text(i + 0.5, height + 0.5, f"{height:g}", ha="center", color="#1f5fa8")
 axes.set_xticks([i + 0.5 for i in range(5)], labels, family="monospace", fontsize=9)
 axes.set(ylim=(-0.5, 14), yticks=[0, 4, 8, 12], ylabel="x.grad   (x = 1)")
@@ -215,19 +220,19 @@ axes.spines[["top", "right"]].set_visible(False)
 plt.show()
 
 # %% [markdown] lang="en"
-# **Figure.** The gradient at $x = 1$ after each call: every `backward()` adds 4, a staircase of 4, 8,
-# 12; `zero_()` takes it back to the ground. In a training loop `optimizer.zero_grad()` does this for
-# all parameters.
+# **Figure.** The gradient at $x = 1$ after each call: every `backward()` adds 4, a staircase
+# of 4, 8, 12; `zero_()` takes it back to the ground. In a training loop
+# `optimizer.zero_grad()` does this for all parameters.
 
 # %% [markdown] lang="zh"
-# **图。** 每次调用之后 $x = 1$ 处的梯度：每次 `backward()` 加 4，形成 4、8、12 的台阶；`zero_()` 让它回到地面。
-# 在训练循环里，`optimizer.zero_grad()` 替所有参数做这件事。
+# **图。** 每次调用之后 $x = 1$ 处的梯度：每次 `backward()` 加 4，形成 4、8、12 的台阶；
+# `zero_()` 让它回到地面。在训练循环里，`optimizer.zero_grad()` 替所有参数做这件事。
 
 # %% [markdown] lang="en"
 # ## When the output is not one number
 #
-# Now let $\mathbf{y} = \mathbf{x} \cdot \mathbf{x}$ be taken elementwise: a vector. We try what worked
-# before.
+# Now let $\mathbf{y} = \mathbf{x} \cdot \mathbf{x}$ be taken elementwise: a vector. We try
+# what worked before.
 
 # %% [markdown] lang="zh"
 # ## 输出不是一个数的时候
@@ -240,14 +245,16 @@ y = x * x
 y.backward()
 
 # %% [markdown] lang="en"
-# PyTorch refuses, and rightly: a vector by a vector is a matrix of derivatives, the **Jacobian**
-# $J_{ij} = \partial y_i / \partial x_j$. For a network it would be huge. What training needs is one
-# row $\mathbf{v}^\top J$, the **vector–Jacobian product**, and we must say which $\mathbf{v}$. The
-# usual choice is ones. That is the gradient of the sum, so summing first does the same:
+# PyTorch refuses, and rightly: a vector by a vector is a matrix of derivatives, the
+# **Jacobian** $J_{ij} = \partial y_i / \partial x_j$. For a network it would be huge. What
+# training needs is one row $\mathbf{v}^\top J$, the **vector–Jacobian product**, and we must
+# say which $\mathbf{v}$. The usual choice is ones. That is the gradient of the sum, so
+# summing first does the same:
 
 # %% [markdown] lang="zh"
-# PyTorch 拒绝了，而且有理：向量对向量求导得到一个矩阵，即**雅可比矩阵** $J_{ij} = \partial y_i / \partial x_j$，
-# 对一个网络来说它大得惊人。训练需要的只是一行 $\mathbf{v}^\top J$，叫**向量–雅可比积**，而 $\mathbf{v}$ 要由我们指定。
+# PyTorch 拒绝了，而且有理：向量对向量求导得到一个矩阵，
+# 即**雅可比矩阵** $J_{ij} = \partial y_i / \partial x_j$，对一个网络来说它大得惊人。
+# 训练需要的只是一行 $\mathbf{v}^\top J$，叫**向量–雅可比积**，而 $\mathbf{v}$ 要由我们指定。
 # 最常用的是全一向量，那正是对各元素之和求导，所以先求和也一样：
 
 # %% check="sum_gradient"
@@ -258,9 +265,9 @@ x.grad
 slopes(lambda x: (x * x).sum(), x64)
 
 # %% [markdown] lang="en"
-# Another $\mathbf{v}$ goes in as `gradient`, in the shape of $\mathbf{y}$. With digits that are easy to
-# recognise, $\mathbf{v} = (1, 10, 100, \ldots)$, we see that each output is weighted on its own:
-# $2 x_i v_i$.
+# Another $\mathbf{v}$ goes in as `gradient`, in the shape of $\mathbf{y}$. With digits that
+# are easy to recognise, $\mathbf{v} = (1, 10, 100, \ldots)$, we see that each output is
+# weighted on its own: $2 x_i v_i$.
 
 # %% [markdown] lang="zh"
 # 换一个 $\mathbf{v}$，就用 `gradient` 参数传进去，形状与 $\mathbf{y}$ 相同。
@@ -288,20 +295,22 @@ for axis, (values, name), sign in zip(axes, pieces, ["×", "=", ""]):
         axis.text(j, i, f"{value:g}", ha="center", va="center", fontsize=8, color=colour)
     axis.set_title(name)
     axis.set(xticks=[], yticks=[])
-    axis.text(1.25, 0.5, sign, transform=axis.transAxes, ha="center", va="center", fontsize=15)
+    axis.annotate(sign, (1.25, 0.5), xycoords="axes fraction", ha="center", fontsize=15)
 plt.show()
 
 # %% [markdown] lang="en"
-# **Figure.** The row $\mathbf{v}^\top$ times the Jacobian $J$, here of the first four elements, gives
-# the row that `backward` adds to `x.grad`. $J$ is diagonal, since $y_i$ depends on $x_i$ alone; autograd
-# never builds it.
+# **Figure.** The row $\mathbf{v}^\top$ times the Jacobian $J$, here of the first four
+# elements, gives the row that `backward` adds to `x.grad`. $J$ is diagonal, since $y_i$
+# depends on $x_i$ alone; autograd never builds it.
 
 # %% [markdown] lang="zh"
-# **图。** 行向量 $\mathbf{v}^\top$ 乘以雅可比矩阵 $J$（这里取前四个元素），就是 `backward` 加进 `x.grad` 的那一行。
-# $y_i$ 只依赖 $x_i$，所以 $J$ 是对角的；自动求导从不真的把它建出来。
+# **图。** 行向量 $\mathbf{v}^\top$ 乘以雅可比矩阵 $J$（这里取前四个元素），
+# 就是 `backward` 加进 `x.grad` 的那一行。$y_i$ 只依赖 $x_i$，所以 $J$ 是对角的；
+# 自动求导从不真的把它建出来。
 
 # %% [markdown] lang="en"
-# One element is enough to need no `gradient`: a tensor of shape (1, 1) is as clear as a scalar.
+# One element is enough to need no `gradient`: a tensor of shape (1, 1) is as clear as a
+# scalar.
 
 # %% [markdown] lang="zh"
 # 只有一个元素的张量不必给出 `gradient`：形状为 (1, 1) 的张量和标量一样明确。
@@ -315,16 +324,17 @@ w.grad
 # ## Cutting the graph
 #
 # Sometimes a value shall count as a constant: a target, a weight that is not to be trained.
-# `detach()` **detaches** it: the same numbers without the history. Let $\mathbf{u}$ be the detached
-# $\mathbf{y} = \mathbf{x}^2$ and $\mathbf{z} = \mathbf{u}\mathbf{x}$. As $\mathbf{u}$ is a constant,
-# $\partial z_i / \partial x_i = u_i = x_i^2$.
+# `detach()` **detaches** it: the same numbers without the history. Let $\mathbf{u}$ be the
+# detached $\mathbf{y} = \mathbf{x}^2$ and $\mathbf{z} = \mathbf{u}\mathbf{x}$. As
+# $\mathbf{u}$ is a constant, $\partial z_i / \partial x_i = u_i = x_i^2$.
 
 # %% [markdown] lang="zh"
 # ## 从计算图中分离
 #
-# 有时想让某个值只当常数用：比如目标值，或不参加训练的权重。`detach()` 把它从计算图中**分离**出来：数值相同，没有来历。
-# 令 $\mathbf{u}$ 为分离后的 $\mathbf{y} = \mathbf{x}^2$，$\mathbf{z} = \mathbf{u}\mathbf{x}$。
-# 既然 $\mathbf{u}$ 是常数，$\partial z_i / \partial x_i = u_i = x_i^2$。
+# 有时想让某个值只当常数用：比如目标值，或不参加训练的权重。`detach()` 把它从计算图中**分离**出来：
+# 数值相同，没有来历。令 $\mathbf{u}$ 为分离后的 $\mathbf{y} = \mathbf{x}^2$，
+# $\mathbf{z} = \mathbf{u}\mathbf{x}$。既然 $\mathbf{u}$ 是常数，
+# $\partial z_i / \partial x_i = u_i = x_i^2$。
 
 # %% check="detached"
 x.grad.zero_()
@@ -338,8 +348,8 @@ x.grad
 x.grad == u
 
 # %% [markdown] lang="en"
-# The test by trying must hold $\mathbf{u}$ fixed as well: what is held constant is part of the
-# question.
+# The test by trying must hold $\mathbf{u}$ fixed as well: what is held constant is part of
+# the question.
 
 # %% [markdown] lang="zh"
 # 用差分检验时也要让 $\mathbf{u}$ 保持不变：把什么当常数，本身就是问题的一部分。
@@ -365,9 +375,9 @@ x.grad
 slopes(lambda x: (x * x * x).sum(), x64)
 
 # %% [markdown] lang="en"
-# Two things remain to be known. Detaching leaves the graph of $\mathbf{y}$ itself whole: it still
-# gives $2\mathbf{x}$. And nothing is copied: $\mathbf{u}$ and $\mathbf{y}$ share memory, so writing
-# into one changes the other.
+# Two things remain to be known. Detaching leaves the graph of $\mathbf{y}$ itself whole: it
+# still gives $2\mathbf{x}$. And nothing is copied: $\mathbf{u}$ and $\mathbf{y}$ share
+# memory, so writing into one changes the other.
 
 # %% [markdown] lang="zh"
 # 还有两点要知道。分离并不破坏 $\mathbf{y}$ 自己的计算图：对它求导仍得 $2\mathbf{x}$。
@@ -385,33 +395,37 @@ u[0] = 7
 y[0].item(), u.data_ptr() == y.data_ptr()
 
 # %% tags=["figure"]
-t = torch.linspace(0, 2, 50)
+t = torch.linspace(0, 2, 41, requires_grad=True)
+curves = {
+    "$x^2$": (t.detach() ** 2 * t, "#1f5fa8"),
+    "$2x$": (t * t, "#7a7a7a"),
+    "$3x^2$": (t * t * t, "#c0392b"),
+}
 figure, axes = plt.subplots(figsize=(7, 2.6))
-for curve, label, colour in [
-    (t**2, "$x^2$", "#1f5fa8"),
-    (2 * t, "$2x$", "#7a7a7a"),
-    (3 * t**2, "$3x^2$", "#c0392b"),
-]:
-    axes.plot(t, curve, color=colour, linewidth=2)
-    axes.text(2.03, curve[-1], label, color=colour, va="center")
-    axes.plot(1, curve[25] if label == "$2x$" else {"$x^2$": 1, "$3x^2$": 3}[label], "o", color=colour)
+for label, (z, colour) in curves.items():
+    (slope,) = torch.autograd.grad(z.sum(), t)
+    axes.plot(t.detach(), slope, color=colour, linewidth=2)
+    axes.plot(1, slope[20], "o", color=colour)
+    axes.text(2.03, slope[-1], label, color=colour, va="center")
 axes.set(xlabel="x", ylabel="gradient", xlim=(0, 2.2))
 axes.spines[["top", "right"]].set_visible(False)
 plt.show()
 
 # %% [markdown] lang="en"
-# **Figure.** Three gradients from the same numbers: $x^2$ with $\mathbf{u}$ detached, $3x^2$ without,
-# $2x$ for $\mathbf{y}$ alone. The distance between blue and red is what flows through $\mathbf{y}$.
+# **Figure.** Three gradients from the same numbers: $x^2$ with $\mathbf{u}$ detached, $3x^2$
+# without, $2x$ for $\mathbf{y}$ alone. The distance between blue and red is what flows
+# through $\mathbf{y}$.
 
 # %% [markdown] lang="zh"
-# **图。** 同样的数，三种梯度：分离 $\mathbf{u}$ 得 $x^2$，不分离得 $3x^2$，单看 $\mathbf{y}$ 得 $2x$。
-# 蓝线与红线之差，就是从 $\mathbf{y}$ 流过来的那一部分。
+# **图。** 同样的数，三种梯度：分离 $\mathbf{u}$ 得 $x^2$，不分离得 $3x^2$，
+# 单看 $\mathbf{y}$ 得 $2x$。蓝线与红线之差，就是从 $\mathbf{y}$ 流过来的那一部分。
 
 # %% [markdown] lang="en"
 # ## Through Python's control flow
 #
-# A formula is not needed. The function below doubles until a limit is reached, and then takes one of
-# two branches. The graph notes what was really executed, whatever `while` and `if` decided.
+# A formula is not needed. The function below doubles until a limit is reached, and then takes
+# one of two branches. The graph notes what was really executed, whatever `while` and `if`
+# decided.
 
 # %% [markdown] lang="zh"
 # ## 穿过 Python 的控制流
@@ -428,11 +442,12 @@ def f(a):
 
 
 # %% [markdown] lang="en"
-# We draw $a$ at random, and take $-a$ beside it, so that both branches are seen. (A value near zero
-# would double for a long time, zero itself for ever: we draw again.)
+# We draw $a$ at random, and take $-a$ beside it, so that both branches are seen. (A value
+# near zero would double for a long time, zero itself for ever: we draw again.)
 
 # %% [markdown] lang="zh"
-# 随机抽一个 $a$，再取 $-a$ 作伴，两个分支就都能看到。（离零太近要加倍很久，等于零则永无止境，所以遇到就重抽。）
+# 随机抽一个 $a$，再取 $-a$ 作伴，两个分支就都能看到。（离零太近要加倍很久，等于零则永无止境，
+# 所以遇到就重抽。）
 
 # %% check="draw"
 generator = np.random.default_rng(seed)
@@ -447,8 +462,8 @@ d = torch.stack([f(a[0]), f(a[1])])
 d
 
 # %% [markdown] lang="en"
-# Along the path taken, $f$ multiplies by 2 a number of times, $k$, and perhaps by 100. So near $a$ it
-# is a straight line through the origin, with the slope $2^k$ or $100 \cdot 2^k$:
+# Along the path taken, $f$ multiplies by 2 a number of times, $k$, and perhaps by 100. So
+# near $a$ it is a straight line through the origin, with the slope $2^k$ or $100 \cdot 2^k$:
 
 # %% [markdown] lang="zh"
 # 沿着走过的路，$f$ 做的只是乘 $k$ 次 2，也许再乘一次 100。所以在 $a$ 附近它是一条过原点的直线，
@@ -474,20 +489,20 @@ axes.spines[["top", "right"]].set_visible(False)
 plt.show()
 
 # %% [markdown] lang="en"
-# **Figure.** For positive $a$ the function is made of straight pieces through the origin; some slopes
-# are written beside them. At a jump one doubling more is needed. Autograd gives the slope of the piece
-# that $a$ lies on and knows nothing of the jump.
+# **Figure.** For positive $a$ the function is made of straight pieces through the origin;
+# some slopes are written beside them. At a jump one doubling more is needed. Autograd gives
+# the slope of the piece that $a$ lies on and knows nothing of the jump.
 
 # %% [markdown] lang="zh"
-# **图。** 对正的 $a$，函数由一段段过原点的直线组成，旁边标了几个斜率。每到跳跃处，加倍的次数就差一次。
-# 自动求导给出的是 $a$ 所在那一段的斜率，对跳跃一无所知。
+# **图。** 对正的 $a$，函数由一段段过原点的直线组成，旁边标了几个斜率。每到跳跃处，
+# 加倍的次数就差一次。自动求导给出的是 $a$ 所在那一段的斜率，对跳跃一无所知。
 
 # %% [markdown] lang="en"
 # ## Exact, or close?
 #
-# As $f$ is a line through the origin here, $d = a \cdot f'(a)$. Is that exactly true in floating
-# point? The factor $2^k$ costs no digits, and the factor 100 is rounded once on either side, in the
-# same way. So these are equal to the last bit:
+# As $f$ is a line through the origin here, $d = a \cdot f'(a)$. Is that exactly true in
+# floating point? The factor $2^k$ costs no digits, and the factor 100 is rounded once on
+# either side, in the same way. So these are equal to the last bit:
 
 # %% [markdown] lang="zh"
 # ## 精确相等，还是接近？
@@ -499,14 +514,15 @@ plt.show()
 d == a * a.grad
 
 # %% [markdown] lang="en"
-# The quotient $d / a$ is another matter. It rounds a second time, and so may miss `a.grad` by the
-# last bit: for about one negative draw in eight it does (`seed=15` is one). Its values are close, and
-# must be compared as such. Never test floating-point results with `==` unless you can say why they
-# are exact.
+# The quotient $d / a$ is another matter. It rounds a second time, and so may miss `a.grad` by
+# the last bit: for about one negative draw in eight it does (`seed=15` is one). Its values
+# are close, and must be compared as such. Never test floating-point results with `==` unless
+# you can say why they are exact.
 
 # %% [markdown] lang="zh"
-# 商 $d / a$ 就不同了：它多舍入一次，最后一位可能与 `a.grad` 不同，负数里大约每八次抽取就有一次（例如 `seed=15`）。
-# 它只是接近，就要按“接近”来比较。除非说得出为什么精确，否则不要用 `==` 检验浮点结果。
+# 商 $d / a$ 就不同了：它多舍入一次，最后一位可能与 `a.grad` 不同，
+# 负数里大约每八次抽取就有一次（例如 `seed=15`）。它只是接近，就要按“接近”来比较。
+# 除非说得出为什么精确，否则不要用 `==` 检验浮点结果。
 
 # %% check="quotient"
 (d / a).detach()
@@ -515,8 +531,8 @@ d == a * a.grad
 (d / a == a.grad).tolist(), torch.allclose(d / a, a.grad)
 
 # %% [markdown] lang="en"
-# Last, the test by trying. It is valid only where no jump lies between $a - h$ and $a + h$, so we look
-# for one first.
+# Last, the test by trying. It is valid only where no jump lies between $a - h$ and $a + h$,
+# so we look for one first.
 
 # %% [markdown] lang="zh"
 # 最后还是用差分检验。只有当 $a - h$ 与 $a + h$ 之间没有跳跃时它才成立，所以先看看有没有。
@@ -543,8 +559,9 @@ on_one_piece
 # 5. `detach()` makes a constant, and shares memory.
 # 6. Autograd differentiates the path that was executed.
 #
-# **Change this and run it again:** `size`, to see the digits of $\mathbf{v}$ repeat; `seed=15` with
-# `dtype="float64"` and without; `limit=10`: how many pieces does the last figure have then?
+# **Change this and run it again:** `size`, to see the digits of $\mathbf{v}$ repeat;
+# `seed=15` with `dtype="float64"` and without; `limit=10`: how many pieces does the last
+# figure have then?
 
 # %% [markdown] lang="zh"
 # ## 小结
@@ -556,5 +573,5 @@ on_one_piece
 # 5. `detach()` 得到常数，但共用底层存储。
 # 6. 自动求导针对的是真正执行过的那条路。
 #
-# **改一改，再运行：** 改 `size`，看 $\mathbf{v}$ 的数字怎样重复；用 `seed=15`，再试有无 `dtype="float64"`；
-# 取 `limit=10`，最后一幅函数图会有几段？
+# **改一改，再运行：** 改 `size`，看 $\mathbf{v}$ 的数字怎样重复；用 `seed=15`，
+# 再试有无 `dtype="float64"`；取 `limit=10`，最后一幅函数图会有几段？

@@ -1,0 +1,243 @@
+"""Where handouts go: the course page, drafts, and sweeps. Each is a folder swapped in whole."""
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import shutil
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ci import handout
+from ci.check import Outcome
+from ci.errors import CourseError, UsageError
+from ci.gpus import Gpu, Request
+from ci.handout import Handout
+
+ENTRIES = "index.json"  # what the index page is made from, and what the next run carries over
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+EPOCH = (1980, 1, 1, 0, 0, 0)  # of all files in the archive: the same handouts, the same bytes
+
+Note = Mapping[str, str]
+
+NOT_VERIFIED = {
+    "en": "Not verified. This is a draft: a check of the course failed, and nothing was published.",
+    "zh": "未经验证。这是草稿：课程有检查项没有通过，因此没有发布任何讲义。",
+}
+ON_CPU = {
+    "en": "All GPUs were asked for, and this machine has none: what you see ran on the CPU.",
+    "zh": "本次运行要求使用全部 GPU，但这台机器没有 GPU：以下结果均在 CPU 上得到。",
+}
+
+
+def notes(request: Request, granted: Sequence[Gpu], handouts: str) -> list[Note]:
+    """What each handout must say at its top. Raises UsageError for a bad `--handouts`."""
+    if handouts not in ("default", "all"):
+        raise UsageError(f"--handouts {handouts}: there are default and all")
+    return [ON_CPU] if request.text == "all" and not granted else []
+
+
+def publish(
+    outcomes: Sequence[Outcome],
+    order: Sequence[str],
+    build: Path,
+    *,
+    handouts: str = "default",
+    notes: Sequence[Note] = (),
+) -> list[Path]:
+    """Write what the outcomes deserve below `build`, and return the folders to look at.
+
+    All green: the course page for lessons with their default parameters; else drafts, and the
+    course page stays as it is. Other parameters make a sweep's summary; with `handouts="all"`
+    each of its runs gets handouts too.
+    """
+    ran = [outcome for outcome in outcomes if not outcome.needs_gpus]
+    defaults = [outcome for outcome in ran if outcome.run.is_default]
+    others = [outcome for outcome in ran if not outcome.run.is_default]
+    green = all(outcome.green for outcome in ran)
+    written = []
+    if not green:
+        drafts([*defaults, *(outcome for outcome in others if not outcome.green)], build / "drafts")
+        written.append(build / "drafts")
+    elif defaults:
+        course(defaults, order, build / "handouts", notes)
+        shutil.rmtree(build / "drafts", ignore_errors=True)
+        written.append(build / "handouts")
+    if others:
+        sweep(others, build / "sweep", handouts=green and handouts == "all", notes=notes)
+        written.append(build / "sweep")
+    return written
+
+
+def course(
+    outcomes: Sequence[Outcome], order: Sequence[str], target: Path, notes: Sequence[Note] = ()
+) -> None:
+    """Make `target` the course page, with new handouts for `outcomes`.
+
+    Lessons of `order`, all of the course, that are not among them are carried over from the page
+    that is there, with the date and environment of their own run.
+    """
+    with replacing(target) as new:
+        fresh = {outcome.run.lesson.name: _entry(outcome) for outcome in outcomes}
+        carried = _carry_over(target, new, [name for name in order if name not in fresh])
+        for outcome in outcomes:
+            handout.write(_handout(outcome, notes), new)
+        entries = [entry for name in order if (entry := {**carried, **fresh}.get(name))]
+        (new / ENTRIES).write_text(json.dumps(entries, indent=1, ensure_ascii=False), "utf-8")
+        (new / "index.html").write_text(handout.index(entries, notes), "utf-8")
+        _archive(new)
+
+
+def drafts(outcomes: Sequence[Outcome], target: Path) -> None:
+    """Leave what was executed in `target`, marked as not verified, for the instructor."""
+    with replacing(target) as new:
+        for outcome in outcomes:
+            handout.write(_handout(outcome, [NOT_VERIFIED]), new / _folder(outcome))
+
+
+def sweep(
+    outcomes: Sequence[Outcome], target: Path, *, handouts: bool, notes: Sequence[Note] = ()
+) -> None:
+    """Make `target` the summary of a sweep; with `handouts`, the handouts of each run below it."""
+    with replacing(target) as new:
+        if handouts:
+            for outcome in outcomes:
+                handout.write(_handout(outcome, notes), new / _folder(outcome))
+        entries = [_entry(outcome) for outcome in outcomes]
+        (new / ENTRIES).write_text(json.dumps(entries, indent=1, ensure_ascii=False), "utf-8")
+        (new / "index.html").write_text(handout.sweep(entries, notes), "utf-8")
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `target` when the block ends, and not if it raises."""
+    new = _beside(target, "new")
+    with _alone(target):
+        _recover(target)
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        try:
+            yield new
+            swap(new, target)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+
+def swap(new: Path, target: Path) -> None:
+    """Put the folder `new` in the place of `target`; the old one is left at `new`, if any."""
+    if not target.exists():
+        new.rename(target)
+    elif not _exchange(new, target):
+        old = _beside(target, "old")
+        target.rename(old)  # between these two there is no page: `_recover` mends a stop here
+        new.rename(target)
+        old.rename(new)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names atomically, where the system and its file system can."""
+    if sys.platform != "linux":
+        return False
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    names = AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other)
+    return bool(rename(*names, RENAME_EXCHANGE) == 0)
+
+
+def _recover(target: Path) -> None:
+    """Complete the swap of a run that was stopped between its two renames."""
+    old = _beside(target, "old")
+    if old.exists() and not target.exists():
+        old.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _carry_over(target: Path, new: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Copy the handouts of lessons that did not run, and return their entries."""
+    if not (target / ENTRIES).exists():
+        return {}
+    try:
+        before = {entry["name"]: entry for entry in json.loads((target / ENTRIES).read_text())}
+    except (ValueError, TypeError, KeyError):
+        raise CourseError(f"{target / ENTRIES} is damaged: run all lessons, or remove it") from None
+    kept = {name: before[name] for name in names if name in before}
+    for path in target.glob("*/*"):
+        if path.stem in kept:
+            (new / path.parent.name).mkdir(exist_ok=True)
+            shutil.copy2(path, new / path.parent.name / path.name)
+    return kept
+
+
+def _archive(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "handouts.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.suffix in (".html", ".pdf", ".ipynb"):
+                info = zipfile.ZipInfo(f"handouts/{path.relative_to(folder)}", EPOCH)
+                info.compress_type = zipfile.ZIP_DEFLATED
+                info.external_attr = 0o644 << 16
+                archive.writestr(info, path.read_bytes())
+
+
+def _handout(outcome: Outcome, notes: Sequence[Note]) -> Handout:
+    assert outcome.notebook is not None, "a run that did not run has no handout"
+    return Handout(
+        lesson=outcome.run.lesson,
+        notebook=outcome.notebook,
+        results=outcome.results,
+        parameters=outcome.run.parameters,
+        facts=_facts(outcome),
+        notes=notes,
+    )
+
+
+def _entry(outcome: Outcome) -> dict[str, Any]:
+    """A lesson, or a run of a sweep, as the index page shows it."""
+    return {
+        "name": outcome.run.lesson.name,
+        "titles": dict(outcome.run.lesson.titles),
+        "label": outcome.run.label,
+        "folder": str(_folder(outcome)),
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "checks": len(outcome.results),
+        "facts": _facts(outcome),
+    }
+
+
+def _facts(outcome: Outcome) -> dict[str, str]:
+    environment = outcome.environment
+    values = ", ".join(f"{name} = {value}" for name, value in outcome.run.parameters.items())
+    facts = {
+        "parameters": values,
+        "device": outcome.run.device,
+        "torch": environment.get("torch", ""),
+        "Python": environment.get("Python", ""),
+        "machine": environment.get("machine", ""),
+        "date": outcome.date,
+        "duration": f"{outcome.seconds:.1f} s",
+    }
+    return {label: fact for label, fact in facts.items() if fact}
+
+
+def _folder(outcome: Outcome) -> Path:
+    """Where a run's handouts stand below a page: at its top for the default parameters."""
+    run = outcome.run
+    return Path() if run.is_default else Path(run.lesson.name, run.key)
+
+
+def _beside(target: Path, word: str) -> Path:
+    return target.with_name(f".{target.name}.{word}")
+
+
+@contextlib.contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Wait until no other process publishes here."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _beside(target, "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

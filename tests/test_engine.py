@@ -1,0 +1,139 @@
+"""Workers: what they tell, and what is left when they end, by any cause."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ci import engine, plan
+from ci.course import Lesson
+from ci.engine import Event
+from tests.conftest import GRADIENT, Read
+
+pytestmark = pytest.mark.slow
+
+ORPHAN = "# %%\nimport subprocess\nsubprocess.Popen(['sleep', '{mark}'], start_new_session=True)\n"
+
+
+def ends(lesson: Lesson, folder: Path, *settings: str, timeout_s: float = 60) -> list[Event]:
+    """The ends of the runs of `lesson`."""
+    runs = plan.runs([lesson], settings, [], timeout_s=timeout_s)
+    return [event for event in engine.start(runs, folder) if event.kind == "ended"]
+
+
+def sleepers(mark: str) -> list[int]:
+    """Processes `sleep MARK`."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        with contextlib.suppress(psutil.Error):
+            if process.info["cmdline"] == ["sleep", mark]:
+                found.append(process.pid)
+    return found
+
+
+def eventually(condition: "object", timeout_s: float = 10) -> bool:
+    """Whether `condition()` comes true in time."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if condition():  # type: ignore[operator]
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_a_run_ends_with_its_notebook_and_environment(read: Read, tmp_path: Path) -> None:
+    """The attempt holds what was executed; the end says by what."""
+    end = ends(read(), tmp_path / "runs")[0]
+    assert (end.status, end.reason) == ("completed", "")
+    assert (end.folder / engine.EXECUTED).exists()
+    assert end.environment["torch"].startswith("2.13.0")
+
+
+def test_a_sweep_shares_a_worker_and_not_an_attempt(read: Read, tmp_path: Path) -> None:
+    """Each run has a folder of its own."""
+    first, second = ends(read(), tmp_path / "runs", "size=2,3")
+    assert first.folder != second.folder
+
+
+def test_what_a_lesson_prints_past_the_notebook_is_in_its_log(read: Read, tmp_path: Path) -> None:
+    """Output of the process itself, as of a C library, goes to the attempt's log."""
+    end = ends(read("# %%\nimport os; os.system('echo from a child')\n"), tmp_path / "runs")[0]
+    assert "from a child" in (end.folder / engine.LOG).read_text()
+
+
+def test_a_hanging_lesson_ends_at_its_deadline(read: Read, tmp_path: Path) -> None:
+    """It is timed out, at the cell that hangs."""
+    began = time.monotonic()
+    end = ends(read("# %%\nimport time; time.sleep(600)\n"), tmp_path / "runs", timeout_s=3)[0]
+    assert (end.status, end.at, end.reason) == ("timed out", "cell-4", "not done within 3 s")
+    assert time.monotonic() - began < 30
+
+
+def test_the_next_run_goes_on_after_a_timeout(read: Read, tmp_path: Path) -> None:
+    """One bad run does not take the others along."""
+    cells = "# %%\nimport time; time.sleep(600 if size == 2 else 0)\n"
+    statuses = [end.status for end in ends(read(cells), tmp_path / "runs", "size=2,3", timeout_s=4)]
+    assert statuses == ["timed out", "completed"]
+
+
+@pytest.mark.parametrize("ending", ["", "import os; os.kill(os.getpid(), 9)", "1 / 0"])
+def test_nothing_of_a_run_is_left(read: Read, tmp_path: Path, ending: str) -> None:
+    """Children in sessions of their own end with the run, however it ends."""
+    mark = f"600.{os.getpid()}"
+    ends(read(ORPHAN.format(mark=mark) + f"# %%\n{ending}\n"), tmp_path / "runs")
+    assert sleepers(mark) == []
+
+
+def test_a_killed_worker_fails_its_run_and_leaves_nothing(read: Read, tmp_path: Path) -> None:
+    """The run fails and says so, the next one goes on in a new worker, and no child survives."""
+    mark = f"601.{os.getpid()}"
+    kill = "# %%\nimport os\nif size == 2: os.kill(os.getppid(), 9)\nimport time; time.sleep(0.5)\n"
+    first, second = ends(read(ORPHAN.format(mark=mark) + kill), tmp_path / "runs", "size=2,3")
+    assert (first.status, first.reason) == ("failed", "its worker was killed by SIGKILL")
+    assert second.status == "completed"
+    assert eventually(lambda: sleepers(mark) == [])
+
+
+@pytest.fixture
+def hanging(read: Read, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A process that runs a lesson which started `sleep MARK` and hangs; it and the mark."""
+    mark = f"602.{os.getpid()}"
+    lesson = read(ORPHAN.format(mark=mark) + "# %%\nimport time; time.sleep(600)\n")
+    program = (
+        "from pathlib import Path; from ci import course, engine, plan\n"
+        f"runs = plan.runs([course.read(Path({str(lesson.path)!r}))], [], [])\n"
+        f"list(engine.start(runs, Path({str(tmp_path / 'runs')!r})))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
+    assert eventually(lambda: sleepers(mark), 60)
+    yield process, mark
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_pipeline_leaves_nothing(
+    hanging: tuple[subprocess.Popen[bytes], str], number: signal.Signals
+) -> None:
+    """Interrupted or killed: worker, kernel and the lesson's children end."""
+    process, mark = hanging
+    process.send_signal(number)
+    process.wait(30)
+    assert eventually(lambda: sleepers(mark) == [], 20)
+
+
+def test_attempts_of_a_killed_process_are_swept(read: Read, tmp_path: Path) -> None:
+    """A half-written attempt is removed at the next start."""
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    stale = tmp_path / "runs" / "01_small" / "abc" / f".20260101T000000.0-{dead.pid}"
+    stale.mkdir(parents=True)
+    ends(read(GRADIENT), tmp_path / "runs")
+    assert not stale.exists()

@@ -1,0 +1,103 @@
+"""Executing a lesson in a real kernel."""
+
+import time
+
+import psutil
+import pytest
+
+from ci.execute import execute
+from tests.conftest import GRADIENT, Read
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_lesson_runs_with_the_values_given(read: Read) -> None:
+    """Parameters reach the kernel, and the shown value comes back."""
+    verdict = execute(read(), {"size": 3})
+    assert verdict.reason == ""
+    assert verdict.notebook.cells[-1].outputs[0].data["text/plain"] == "array([0., 4., 8.])"
+
+
+def test_the_kernel_is_gone_afterwards(read: Read) -> None:
+    """Nothing of an execution is left."""
+    before = set(psutil.Process().children(recursive=True))
+    execute(read(), {})
+    assert set(psutil.Process().children(recursive=True)) <= before
+
+
+FAULTS = {
+    "ValueError: no": 'raise ValueError("no")',
+    "the lesson left by sys.exit(0)": "import sys; sys.exit(0)",
+    "the lesson left by sys.exit()": "import sys; sys.exit()",
+    "its kernel was killed by SIGKILL": "import os; os.kill(os.getpid(), 9)",
+    "its kernel ended by itself with exit status 3": "import os; os._exit(3)",
+    "SyntaxError: invalid syntax": "1 +* 1",
+}
+
+
+@pytest.mark.parametrize("reason", FAULTS)
+def test_a_fault_names_cell_and_reason(read: Read, reason: str) -> None:
+    """An error, an exit and a dead kernel end the lesson at that cell, and never count as done."""
+    verdict = execute(read(f"# %%\n{FAULTS[reason]}\n" + GRADIENT), {})
+    assert (verdict.cell, verdict.reason.startswith(reason)) == ("cell-4", True)
+    assert verdict.notebook.cells[-1].execution_count is None
+
+
+def test_the_outputs_before_a_fault_are_kept(read: Read) -> None:
+    """A student's log is not lost with the kernel."""
+    verdict = execute(read('# %%\nprint("before", flush=True)\n# %%\nimport os; os._exit(3)\n'), {})
+    assert verdict.notebook.cells[-2].outputs[0].text == "before\n"
+
+
+def test_a_declared_error_does_not_end_the_lesson(read: Read) -> None:
+    """A cell with raises= shows its traceback, and the lesson goes on."""
+    verdict = execute(read('# %% raises="ValueError"\nraise ValueError\n' + GRADIENT), {})
+    assert verdict.reason == ""
+    assert verdict.notebook.cells[-2].outputs[0].ename == "ValueError"
+
+
+def test_another_error_than_the_declared_one_ends_it(read: Read) -> None:
+    """raises="ValueError" does not allow a KeyError."""
+    verdict = execute(read('# %% raises="ValueError"\n{}["x"]\n' + GRADIENT), {})
+    assert verdict.reason == "KeyError: 'x'"
+
+
+def test_a_lesson_runs_in_its_own_folder(read: Read) -> None:
+    """Files beside the lesson can be read by their names."""
+    lesson = read("# %%\nopen('01_small.py').readline()\n")
+    assert execute(lesson, {}).reason == ""
+
+
+def test_a_neighbour_cannot_take_the_place_of_a_module(read: Read) -> None:
+    """A file json.py beside the lesson does not break the kernel's start."""
+    lesson = read()
+    (lesson.path.parent / "json.py").write_text("raise SystemExit('shadowed')")
+    assert execute(lesson, {}).reason == ""
+
+
+def test_the_kernels_channels_are_private(read: Read) -> None:
+    """They are files that only this user can open, not ports that anybody on the machine can."""
+    cells = "# %%\nimport json, ipykernel\njson.loads(ipykernel.get_connection_info())['ip']\n"
+    folder = execute(read(cells), {}).notebook.cells[-1].outputs[0].data["text/plain"]
+    assert folder.startswith("'/") and folder.endswith("/k'")
+
+
+def test_figures_are_sharp_and_the_same_each_time(read: Read) -> None:
+    """A figure is SVG, with the same bytes for the same lesson."""
+    lesson = read("# %%\nimport matplotlib.pyplot as plt\nplt.plot([0, 1]); plt.show()\n")
+    first, second = (execute(lesson, {}).notebook.cells[-1].outputs[0].data for _ in range(2))
+    assert first["image/svg+xml"] == second["image/svg+xml"]
+
+
+def test_each_cell_is_announced(read: Read) -> None:
+    """The live table counts the cells as they begin."""
+    seen: list[tuple[int, int]] = []
+    execute(read(), {}, on_cell=lambda cell, cells: seen.append((cell, cells)))
+    assert seen == [(i, 5) for i in range(5)]
+
+
+def test_a_short_lesson_is_fast(read: Read) -> None:
+    """A kernel without torch starts and ends within seconds, not within a timeout."""
+    began = time.monotonic()
+    execute(read(), {})
+    assert time.monotonic() - began < 20

@@ -1,0 +1,55 @@
+"""Oracles: found, matched with the checks, and kept away from torch."""
+
+import pytest
+
+from ci import oracle
+from ci.errors import CourseError
+from ci.oracle import expect
+from tests.conftest import GRADIENT, ORACLE, Read
+
+OTHER = '\n\ndef other(size):\n    """Nothing."""\n    return 1\n'
+
+
+def test_each_check_has_its_oracle(read: Read) -> None:
+    """The function of a check's name, with its rule and the docstring as derivation."""
+    found = oracle.load(read(expected=ORACLE))["gradient"]
+    assert (found.rule.dtype, found.derivation) == ("float64", "dy/dx_i = 4 x_i.")
+
+
+def test_helpers_are_no_oracles(read: Read) -> None:
+    """A name that starts with _ belongs to no check."""
+    assert list(oracle.load(read(expected=ORACLE + OTHER.replace("other", "_other")))) == [
+        "gradient"
+    ]
+
+
+def test_a_lesson_without_checks_needs_no_oracles(read: Read) -> None:
+    """No file in expected/ is fine where there is nothing to expect."""
+    assert oracle.load(read("# %%\nsize\n")) == {}
+
+
+BAD = {
+    r"lessons/01_small.py:18: value 'gradient' has no function": "",
+    r"expected/01_small.py:\d+: 'other' is no check": ORACLE + OTHER,
+    r"not a parameter or given.*did you mean 'size'": ORACLE.replace("(size)", "(sise)", 1),
+    r"'gradient' has no docstring": ORACLE.replace('"""dy/dx_i = 4 x_i."""', "pass"),
+    r"expected/01_small.py:1: imports torch": "import torch\n" + ORACLE,
+    r"imports torch.nn": ORACLE.replace(
+        "    return", "    from torch.nn import Linear\n    return"
+    ),
+    r"imports ci.kernel": "import ci.kernel\n" + ORACLE,
+    r"expected/01_small.py:\d+: not Python": ORACLE + "def\n",
+    r"a tolerance of one's own wants a reason": ORACLE.replace('dtype="float64"', "rel=1e-3"),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_a_bad_oracle_is_named(read: Read, message: str) -> None:
+    """What is wrong with expected values is said before anything runs."""
+    with pytest.raises(CourseError, match=message):
+        oracle.load(read(GRADIENT, expected=BAD[message]))
+
+
+def test_equal_bits_need_no_reason() -> None:
+    """rel=0 is stricter than the default."""
+    assert expect(rel=0)(lambda: 1) is not None
