@@ -192,9 +192,13 @@ def _suite(outcome: Outcome) -> TestSuite:
     elif outcome.status in ("failed", "timed out", "unchecked") and not outcome.green:
         case.result = [Failure("\n".join(faults_of(outcome)), outcome.status)]
     suite.add_testcase(case)
-    for result in outcome.results:
-        case = _case(outcome, result.check.name, result.check.line)
-        if not result.green:
+    results = {result.check.name: result for result in outcome.results}
+    for check in run.lesson.checks:
+        case = _case(outcome, check.name, check.line)
+        result = results.get(check.name)
+        if result is None:
+            case.result = [Skipped(outcome.status)]
+        elif not result.green:
             case.result = [Failure(_fault(outcome, result), result.status)]
         suite.add_testcase(case)
     return suite

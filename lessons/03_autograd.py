@@ -275,7 +275,7 @@ slopes(lambda x: (x * x).sum(), x64)
 
 # %% check="vector_jacobian"
 x.grad.zero_()
-v = 10.0 ** (torch.arange(size, dtype=kind, device=device) % 4)  # 1, 10, 100, 1000, 1, …
+v = 10.0 ** (torch.arange(size, dtype=kind, device=device) % 4)  # 1, 10, 100, …
 y = x * x
 y.backward(gradient=v)
 x.grad
@@ -286,13 +286,14 @@ slopes(lambda x: (v.double() * x * x).sum(), x64)
 # %% tags=["figure"]
 J = torch.autograd.functional.jacobian(lambda x: x * x, x.detach())[:4, :4].cpu()
 vJ = (v[:4].cpu() @ J).numpy()
-pieces = [(v[None, :4].cpu().numpy(), "$v^T$"), (J.numpy(), "$J$"), (vJ[None], "$v^T J$")]
+row = v[None, :4].cpu().numpy()
+pieces = [(row, "$v^T$"), (J.numpy(), "$J$"), (vJ[None], "$v^T J$")]
 figure, axes = plt.subplots(1, 3, figsize=(7, 2.2), gridspec_kw={"wspace": 0.5})
 for axis, (values, name), sign in zip(axes, pieces, ["×", "=", ""]):
     axis.imshow(np.log10(1 + values), cmap="Blues", vmin=0, vmax=4.5)
     for (i, j), value in np.ndenumerate(values):
         colour = "white" if value > 300 else "#333333"
-        axis.text(j, i, f"{value:g}", ha="center", va="center", fontsize=8, color=colour)
+        axis.text(j, i, f"{value:g}", ha="center", va="center", color=colour, size=8)
     axis.set_title(name)
     axis.set(xticks=[], yticks=[])
     axis.annotate(sign, (1.25, 0.5), xycoords="axes fraction", ha="center", fontsize=15)
@@ -395,7 +396,7 @@ u[0] = 7
 y[0].item(), u.data_ptr() == y.data_ptr()
 
 # %% tags=["figure"]
-t = torch.linspace(0, 2, 41, requires_grad=True)
+t = torch.linspace(0, 2.5, 51, requires_grad=True)
 curves = {
     "$x^2$": (t.detach() ** 2 * t, "#1f5fa8"),
     "$2x$": (t * t, "#7a7a7a"),
@@ -406,8 +407,8 @@ for label, (z, colour) in curves.items():
     (slope,) = torch.autograd.grad(z.sum(), t)
     axes.plot(t.detach(), slope, color=colour, linewidth=2)
     axes.plot(1, slope[20], "o", color=colour)
-    axes.text(2.03, slope[-1], label, color=colour, va="center")
-axes.set(xlabel="x", ylabel="gradient", xlim=(0, 2.2))
+    axes.text(2.53, slope[-1], label, color=colour, va="center")
+axes.set(xlabel="x", ylabel="gradient", xlim=(0, 2.7))
 axes.spines[["top", "right"]].set_visible(False)
 plt.show()
 
@@ -482,8 +483,8 @@ for slope in ratio.unique():
     mine = ratio == slope
     axes.plot(points[mine], values[mine], color="#1f5fa8", linewidth=2)
     if slope in ratio.unique()[::3]:
-        middle = mine.nonzero()[mine.sum() // 2]
-        axes.text(points[middle], 1.15 * values[middle], f"{slope:g}", ha="right", fontsize=8)
+        i = mine.nonzero()[mine.sum() // 2]
+        axes.text(points[i], 1.15 * values[i], f"{slope:g}", ha="right", fontsize=8)
 axes.set(xscale="log", xlabel="a", ylabel="d = f(a)")
 axes.spines[["top", "right"]].set_visible(False)
 plt.show()

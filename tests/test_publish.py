@@ -1,0 +1,163 @@
+"""The course page: complete, carried over, and swapped in as a whole or not at all."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from ci import plan, publish
+from ci.check import Outcome
+from ci.errors import CourseError, UsageError
+from ci.gpus import Request
+from tests.conftest import Read
+
+LESSON = '# %% [markdown] lang="en"\n# Words.\n# %% [markdown] lang="zh"\n# 文字。\n'
+
+
+def outcome(read: Read, name: str, status: str = "verified", date: str = "2026-01-01") -> Outcome:
+    """A lesson that ran."""
+    lesson = read(LESSON, name=name)
+    run = plan.Run(lesson, lesson.defaults)
+    return Outcome(run, status, date=date, notebook=lesson.notebook)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All files below a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.slow
+def test_a_green_plan_publishes_six_files_a_lesson(read: Read, tmp_path: Path) -> None:
+    """HTML, PDF and notebook in each language, an index, an archive."""
+    publish.publish([outcome(read, "01_small")], ["01_small"], tmp_path)
+    assert set(files(tmp_path / "handouts")) == {
+        *(f"{lang}/01_small.{kind}" for lang in ("en", "zh") for kind in ("html", "ipynb", "pdf")),
+        *("index.html", "index.json", "handouts.zip"),
+    }
+
+
+@pytest.mark.slow
+def test_other_lessons_are_carried_over_with_their_date(read: Read, tmp_path: Path) -> None:
+    """A run of some lessons leaves the handouts of the others as they were."""
+    order = ["01_small", "02_other"]
+    publish.publish([outcome(read, "01_small", date="2026-01-01")], order, tmp_path)
+    before = (tmp_path / "handouts/en/01_small.html").read_bytes()
+    publish.publish([outcome(read, "02_other", date="2026-02-02")], order, tmp_path)
+    entries = json.loads((tmp_path / "handouts/index.json").read_text())
+    assert (tmp_path / "handouts/en/01_small.html").read_bytes() == before
+    assert [entry["facts"]["date"] for entry in entries] == ["2026-01-01", "2026-02-02"]
+
+
+@pytest.mark.slow
+def test_a_lesson_that_is_gone_is_not_carried_over(read: Read, tmp_path: Path) -> None:
+    """The page holds the lessons of the course and no others."""
+    publish.publish([outcome(read, "01_small")], ["01_small"], tmp_path)
+    publish.publish([outcome(read, "02_other")], ["02_other"], tmp_path)
+    assert not (tmp_path / "handouts/en/01_small.html").exists()
+
+
+@pytest.mark.slow
+def test_a_plan_that_is_not_green_publishes_nothing(read: Read, tmp_path: Path) -> None:
+    """The page stays byte for byte; the drafts say that they are not verified."""
+    publish.publish([outcome(read, "01_small")], ["01_small"], tmp_path)
+    before = files(tmp_path / "handouts")
+    publish.publish([outcome(read, "01_small", "differs")], ["01_small"], tmp_path)
+    assert files(tmp_path / "handouts") == before
+    assert "Not verified" in (tmp_path / "drafts/en/01_small.html").read_text()
+    assert "未经验证" in (tmp_path / "drafts/zh/01_small.html").read_text()
+
+
+@pytest.mark.slow
+def test_the_archive_is_the_same_for_the_same_handouts(read: Read, tmp_path: Path) -> None:
+    """The same executions make the same bytes."""
+    first, second = tmp_path / "a", tmp_path / "b"
+    for build in (first, second):
+        publish.publish([outcome(read, "01_small")], ["01_small"], build)
+    archives = [(build / "handouts/handouts.zip").read_bytes() for build in (first, second)]
+    assert archives[0] == archives[1]
+    names = zipfile.ZipFile(first / "handouts/handouts.zip").namelist()
+    assert "handouts/en/01_small.pdf" in names
+
+
+@pytest.mark.slow
+def test_a_sweep_leaves_the_course_page_alone(read: Read, tmp_path: Path) -> None:
+    """Other parameters make one summary page; with handouts=all, handouts below it."""
+    lesson = read(LESSON)
+    outcomes = [
+        Outcome(run, "verified", notebook=lesson.notebook)
+        for run in plan.runs([lesson], ["size=2,3"], [])
+    ]
+    publish.publish(outcomes, ["01_small"], tmp_path)
+    assert not (tmp_path / "handouts").exists()
+    assert set(files(tmp_path / "sweep")) == {"index.html", "index.json"}
+    assert "size=3" in (tmp_path / "sweep/index.html").read_text()
+    publish.publish(outcomes, ["01_small"], tmp_path, handouts="all")
+    assert len(list((tmp_path / "sweep").rglob("*.pdf"))) == 4
+
+
+def test_a_folder_is_replaced_at_once(tmp_path: Path) -> None:
+    """The old content is there until the new one is complete."""
+    target = tmp_path / "page"
+    with publish.replacing(target) as new:
+        (new / "a").write_text("1")
+    with publish.replacing(target) as new:
+        (new / "b").write_text("2")
+        assert files(target) == {"a": b"1"}
+    assert files(target) == {"b": b"2"}
+
+
+def test_a_failure_leaves_the_old_folder(tmp_path: Path) -> None:
+    """Nothing half-written takes its place, and nothing is left beside it."""
+    target = tmp_path / "page"
+    with publish.replacing(target) as new:
+        (new / "a").write_text("1")
+    with pytest.raises(ZeroDivisionError), publish.replacing(target) as new:
+        (new / "a").write_text("half")
+        raise ZeroDivisionError
+    assert files(target) == {"a": b"1"}
+    assert not list(tmp_path.glob(".page.new"))
+
+
+def test_a_swap_without_exchange_works_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the file system can't exchange two names, they are renamed one after the other."""
+    monkeypatch.setattr(publish, "_exchange", lambda one, other: False)
+    target = tmp_path / "page"
+    for text in ("1", "2"):
+        with publish.replacing(target) as new:
+            (new / "a").write_text(text)
+    assert files(target) == {"a": b"2"}
+
+
+def test_a_swap_that_was_stopped_in_the_middle_is_mended(tmp_path: Path) -> None:
+    """Between the two renames the old page lies beside: the next start brings it back."""
+    target = tmp_path / "page"
+    (tmp_path / ".page.old").mkdir()
+    (tmp_path / ".page.old" / "a").write_text("1")
+    with pytest.raises(ZeroDivisionError), publish.replacing(target):
+        raise ZeroDivisionError
+    assert files(target) == {"a": b"1"}
+
+
+def test_a_damaged_page_is_named(read: Read, tmp_path: Path) -> None:
+    """An index.json that is not what was written is an error, not a lost lesson."""
+    (tmp_path / "handouts").mkdir()
+    (tmp_path / "handouts/index.json").write_text("{")
+    with pytest.raises(CourseError, match=r"handouts/index\.json is damaged"):
+        publish.publish([outcome(read, "01_small")], ["01_small"], tmp_path)
+
+
+def test_all_gpus_of_none_is_said_on_each_handout() -> None:
+    """--gpus all without a GPU runs on the CPU, loudly."""
+    assert publish.notes(Request("all"), [], "default") == [publish.ON_CPU]
+    assert publish.notes(Request("auto"), [], "default") == []
+
+
+def test_an_unknown_word_for_handouts_is_refused() -> None:
+    """There are default and all."""
+    with pytest.raises(UsageError, match="--handouts some"):
+        publish.notes(Request("auto"), [], "some")
