@@ -1,6 +1,7 @@
 """The commands: `invoke run`, and `invoke --list` for the others. Parse, call, report; no logic."""
 
 import contextlib
+import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -54,6 +55,8 @@ def run(
         with report.Screen(runs) as screen:
             for note in notes:
                 screen.say(note["en"])
+            for outcome in outcomes:
+                screen.on_outcome(outcome)
             for event in engine.start(
                 [run for run in runs if not run.lacks_gpus], BUILD / "runs", slots=slots
             ):
@@ -64,11 +67,18 @@ def run(
                     screen.on_outcome(judged)
         outcomes.sort(key=lambda outcome: runs.index(outcome.run))
         report.write(outcomes, BUILD)
-        screen.console.print(report.final(outcomes))
+        screen.finish(outcomes)
         order = [path.stem for path in paths]
         for folder in publish.publish(outcomes, order, BUILD, handouts=handouts, notes=notes):
             screen.say(f"{folder.relative_to(ROOT)}/")
     sys.exit(check.status(outcomes, request))
+
+
+@task
+def clean(_: Context) -> None:
+    """Remove what runs have left in build/; the handouts stay."""
+    for name in ("runs", "drafts", "sweep"):
+        shutil.rmtree(BUILD / name, ignore_errors=True)
 
 
 @contextlib.contextmanager

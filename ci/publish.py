@@ -109,7 +109,7 @@ def sweep(
                 handout.write(_handout(outcome, notes), new / _folder(outcome))
         entries = [_entry(outcome) for outcome in outcomes]
         (new / ENTRIES).write_text(json.dumps(entries, indent=1, ensure_ascii=False), "utf-8")
-        (new / "index.html").write_text(handout.sweep(entries, notes), "utf-8")
+        (new / "index.html").write_text(handout.sweep(entries, notes, handouts=handouts), "utf-8")
 
 
 @contextlib.contextmanager

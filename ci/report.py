@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from junitparser import Attr, Failure, JUnitXml, Skipped, TestCase, TestSuite
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
@@ -61,6 +62,13 @@ class Screen:
         if not self.console.is_terminal:
             self.say(line(outcome))
 
+    def finish(self, outcomes: Sequence[Outcome]) -> None:
+        """Each fault as a good test failure reads, and below them the table of all outcomes."""
+        for outcome in outcomes:
+            for fault in faults(outcome):
+                self.say(fault)
+        self.console.print(_final(outcomes))
+
     def _table(self) -> Table:
         table = Table("lesson", "parameters", "device", "status", "checks", box=None)
         for run, status, text in self._rows.values():
@@ -76,15 +84,15 @@ def line(outcome: Outcome) -> str:
     return f"{name}: {outcome.status}{because}, checks {_checks(outcome)}, {outcome.seconds:.1f} s"
 
 
-def final(outcomes: Sequence[Outcome]) -> Group:
-    """The table of all outcomes and, below, each fault as a good test failure reads."""
+def _final(outcomes: Sequence[Outcome]) -> Table:
     table = Table(
         Column("lesson", no_wrap=True),
-        *("parameters", "device", "checks", "margin used", "time", "status"),
+        Column("parameters", overflow="fold"),
+        *("device", "checks", "margin used", "time"),
+        Column("status", no_wrap=True),
         box=box.SIMPLE_HEAD,
     )
     for outcome in outcomes:
-        colour = COLOURS.get(outcome.status, "red")
         table.add_row(
             outcome.run.lesson.name,
             outcome.run.label,
@@ -92,13 +100,12 @@ def final(outcomes: Sequence[Outcome]) -> Group:
             _checks(outcome),
             _margin(outcome),
             f"{outcome.seconds:.1f} s",
-            Text(outcome.status, colour),
+            Text(outcome.status, COLOURS.get(outcome.status, "red")),
         )
-    faults = [Text(text) for outcome in outcomes for text in faults_of(outcome)]
-    return Group(*faults, table)
+    return table
 
 
-def faults_of(outcome: Outcome) -> Iterator[str]:
+def faults(outcome: Outcome) -> Iterator[str]:
     """What is wrong with an outcome, a block of lines each: first what ended it, then checks."""
     lesson = outcome.run.lesson
     name = " ".join(filter(None, [lesson.name, outcome.run.label]))
@@ -190,7 +197,7 @@ def _suite(outcome: Outcome) -> TestSuite:
     if outcome.needs_gpus:
         case.result = [Skipped(outcome.status)]
     elif outcome.status in ("failed", "timed out", "unchecked") and not outcome.green:
-        case.result = [Failure("\n".join(faults_of(outcome)), outcome.status)]
+        case.result = [Failure("\n".join(faults(outcome)), outcome.status)]
     suite.add_testcase(case)
     results = {result.check.name: result for result in outcome.results}
     for check in run.lesson.checks:
@@ -218,12 +225,12 @@ def _checks(outcome: Outcome) -> str:
 
 
 def _margin(outcome: Outcome) -> str:
-    used = [result.margin for result in outcome.results if result.margin]
+    used = [r.margin for r in outcome.results if r.margin and r.green]
     return f"{max(used):.0%}" if used else "-"
 
 
 def _replace(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)

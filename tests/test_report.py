@@ -33,9 +33,10 @@ def outcome(lesson: Lesson, status: str = "differs", **facts: Any) -> Outcome:
 
 
 def printed(*outcomes: Outcome) -> str:
-    """The final report, in a wide terminal without colours."""
+    """The final report, as a log shows it."""
     text = io.StringIO()
-    Console(file=text, width=200).print(report.final(outcomes))
+    runs = [outcome.run for outcome in outcomes]
+    report.Screen(runs, Console(file=text, width=100)).finish(outcomes)
     return text.getvalue()
 
 

@@ -1,0 +1,173 @@
+"""The command as people type it, in a small course of its own."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import GRADIENT, HEADER, ORACLE, Write
+
+pytestmark = pytest.mark.slow
+
+TASKS = Path(__file__).parents[1] / "tasks.py"
+FORMULA = '# %%%% [markdown] lang="en"\n# $%s$\n# %%%% [markdown] lang="zh"\n# 无\n'
+WRONG = GRADIENT.replace("4.0", "6.0")
+
+
+@pytest.fixture
+def course(tmp_path: Path, write: Write) -> Path:
+    """A course of one lesson, with the project's tasks."""
+    shutil.copy(TASKS, tmp_path)
+    write(expected=ORACLE)
+    return tmp_path
+
+
+def command(*words: str) -> list[str]:
+    """`invoke run` by this interpreter."""
+    return [sys.executable, "-m", "invoke", "run", *words]
+
+
+def invoke(course: Path, *words: str) -> tuple[int, str]:
+    """Exit status and output of `invoke run`."""
+    done = subprocess.run(
+        command(*words), cwd=course, capture_output=True, text=True, check=False, timeout=300
+    )
+    output = done.stdout + done.stderr
+    assert "Traceback" not in output
+    return done.returncode, output
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All files below a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_verified_course_is_published(course: Path) -> None:
+    """Exit status 0, the table, and six handouts a lesson."""
+    status, output = invoke(course)
+    assert status == 0
+    assert re.search(r"01_small +cpu +1/1 .* verified", output)
+    assert len(list((course / "build/handouts").glob("??/01_small.*"))) == 6
+
+
+def test_a_mismatch_fails_the_build(course: Path, write: Write) -> None:
+    """Exit status 1, the mismatch by name, and the published handouts byte for byte as before."""
+    invoke(course)
+    before = files(course / "build/handouts")
+    write(WRONG)
+    status, output = invoke(course)
+    assert status == 1
+    assert "lessons/01_small.py:18: check 'gradient' largest difference 6" in output
+    assert files(course / "build/handouts") == before
+
+
+def test_a_lesson_that_exits_fails_and_names_what_is_missing(course: Path, write: Write) -> None:
+    """sys.exit(0) ends a kernel quietly; the checks that never reported are named."""
+    write("# %%\nimport sys; sys.exit(0)\n" + GRADIENT)
+    status, output = invoke(course)
+    assert status == 1
+    assert "01_small: never reported: gradient" in output
+
+
+def test_a_script_without_checks_is_unchecked(course: Path, write: Write) -> None:
+    """Somebody's ordinary script runs, and is not green."""
+    write("# %%\nprint(1)\n", header="", name="02_plain")
+    status, output = invoke(course)
+    assert status == 1
+    assert "02_plain: unchecked (the lesson declares no check)" in output
+
+
+def test_a_sweep_leaves_a_summary(course: Path) -> None:
+    """Three values are three runs; the course page is not touched."""
+    status, output = invoke(course, "-p", "size=2,4,16")
+    assert status == 0
+    assert output.count(": verified") == 3
+    assert (course / "build/sweep/index.html").exists()
+    assert not (course / "build/handouts").exists()
+
+
+BAD = {
+    "--lessons 7: no such lesson": ["--lessons", "7"],
+    "did you mean 'size'": ["-p", "sise=3"],
+    "must be at most 64": ["-p", "size=65"],
+    "must be a whole number": ["-p", "size=(1, 2)"],
+    "--gpus some: there are": ["--gpus", "some"],
+    "--handouts some: there are": ["--handouts", "some"],
+    "--timeout soon: wants": ["--timeout", "soon"],
+    "--jobs 0: wants": ["--jobs", "0"],
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_a_bad_command_line_gets_one_line_and_status_2(course: Path, message: str) -> None:
+    """What is wrong and what would be right, and nothing is started."""
+    status, output = invoke(course, *BAD[message])
+    assert (status, len(output.strip().splitlines())) == (2, 1)
+    assert message in output
+    assert not (course / "build").exists()
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (GRADIENT * 2, "a second check 'gradient'"),
+        (FORMULA % r"\foo{1}" + GRADIENT, r"\foo"),
+        (FORMULA % r"\frac{1" + GRADIENT, r"\frac"),
+        (GRADIENT.replace("gradient", "gradent"), "has no function of that name"),
+    ],
+)
+def test_a_malformed_lesson_gets_one_line_and_status_1(
+    course: Path, write: Write, cells: str, message: str
+) -> None:
+    """A lesson that can't be read, checked or set is named before anything runs."""
+    write(cells)
+    status, output = invoke(course)
+    assert (status, len(output.strip().splitlines())) == (1, 1)
+    assert "lessons/01_small.py:" in output
+    assert message in output
+
+
+def test_gpus_that_are_not_there_are_the_machines_fault(course: Path) -> None:
+    """A strict --gpus ends with status 3 and one line."""
+    status, output = invoke(course, "--gpus", "64")
+    assert (status, len(output.strip().splitlines())) == (3, 1)
+
+
+def test_a_lesson_that_needs_a_gpu_is_not_green_where_gpus_were_asked_for(
+    course: Path, write: Write
+) -> None:
+    """Under auto it is left out with status 0, under all it is status 3; it is never verified."""
+    write(header=HEADER.replace("{min: 0, max: 1}", "{min: 64, max: 64}"), name="02_gpu")
+    (course / "lessons/expected/02_gpu.py").write_text(ORACLE)
+    for gpus, expected in (("none", 0), ("all", 3)):
+        status, output = invoke(course, "--gpus", gpus)
+        assert status == expected
+        assert re.search(r"02_gpu .* needs 64 GPUs", output)
+    assert not (course / "build/handouts/en/02_gpu.html").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_so_and_publishes_nothing(
+    course: Path, write: Write, number: signal.Signals
+) -> None:
+    """Exit status 1, one line, no handouts, no attempt left half-written."""
+    write("# %%\nopen('started', 'w').close()\nimport time; time.sleep(600)\n", header="")
+    (course / "lessons/expected/01_small.py").unlink()
+    process = subprocess.Popen(
+        command(), cwd=course, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (course / "lessons/started").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(process.pid, number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert output.strip().splitlines()[-1] == "interrupted; nothing was published"
+    assert not (course / "build/handouts").exists()
