@@ -68,7 +68,7 @@ def publish(
         shutil.rmtree(build / "drafts", ignore_errors=True)
         written.append(build / "handouts")
     if others:
-        sweep(others, build / "sweep", handouts=green and handouts == "all", notes=notes)
+        runs(others, build / "sweep", handouts=green and handouts == "all", notes=notes)
         written.append(build / "sweep")
     return written
 
@@ -94,15 +94,13 @@ def course(
 
 def drafts(outcomes: Sequence[Outcome], target: Path) -> None:
     """Leave what was executed in `target`, marked as not verified, for the instructor."""
-    with replacing(target) as new:
-        for outcome in outcomes:
-            handout.write(_handout(outcome, [NOT_VERIFIED]), new / _folder(outcome))
+    runs(outcomes, target, handouts=True, notes=[NOT_VERIFIED])
 
 
-def sweep(
+def runs(
     outcomes: Sequence[Outcome], target: Path, *, handouts: bool, notes: Sequence[Note] = ()
 ) -> None:
-    """Make `target` the summary of a sweep; with `handouts`, the handouts of each run below it."""
+    """Make `target` the summary of runs; with `handouts`, the handouts of each below it."""
     with replacing(target) as new:
         if handouts:
             for outcome in outcomes:
@@ -192,6 +190,8 @@ def _handout(outcome: Outcome, notes: Sequence[Note]) -> Handout:
         parameters=outcome.run.parameters,
         facts=_facts(outcome),
         notes=notes,
+        green=outcome.green,
+        home="../" * (1 + len(_folder(outcome).parts)) + "index.html",
     )
 
 

@@ -15,7 +15,9 @@ from tests.conftest import Read
 LESSON = '# %% [markdown] lang="en"\n# Words.\n# %% [markdown] lang="zh"\n# 文字。\n'
 
 
-def outcome(read: Read, name: str, status: str = "verified", date: str = "2026-01-01") -> Outcome:
+def outcome(
+    read: Read, name: str, status: str = "verified", date: str = "2026-01-01 12:00 UTC"
+) -> Outcome:
     """A lesson that ran."""
     lesson = read(LESSON, name=name)
     run = plan.Run(lesson, lesson.defaults)
@@ -45,12 +47,15 @@ def test_a_green_plan_publishes_six_files_a_lesson(read: Read, tmp_path: Path) -
 def test_other_lessons_are_carried_over_with_their_date(read: Read, tmp_path: Path) -> None:
     """A run of some lessons leaves the handouts of the others as they were."""
     order = ["01_small", "02_other"]
-    publish.publish([outcome(read, "01_small", date="2026-01-01")], order, tmp_path)
+    publish.publish([outcome(read, "01_small", date="2026-01-01 12:00 UTC")], order, tmp_path)
     before = (tmp_path / "handouts/en/01_small.html").read_bytes()
-    publish.publish([outcome(read, "02_other", date="2026-02-02")], order, tmp_path)
+    publish.publish([outcome(read, "02_other", date="2026-02-02 12:00 UTC")], order, tmp_path)
     entries = json.loads((tmp_path / "handouts/index.json").read_text())
     assert (tmp_path / "handouts/en/01_small.html").read_bytes() == before
-    assert [entry["facts"]["date"] for entry in entries] == ["2026-01-01", "2026-02-02"]
+    assert [entry["facts"]["date"] for entry in entries] == [
+        "2026-01-01 12:00 UTC",
+        "2026-02-02 12:00 UTC",
+    ]
 
 
 @pytest.mark.slow

@@ -1,0 +1,196 @@
+"""Markdown and its formulas to HTML (with MathML) and to Typst, by pandoc.
+
+A document's texts go through pandoc together, as a start of it costs more than its work; yet each
+is read as a file of its own, so that an unclosed fence or a footnote never reaches the next one.
+Between reading and writing we hold pandoc's own tree: raw HTML becomes text there, and each formula
+is set by itself, so that a bad one is known by name.
+"""
+
+import functools
+import json
+import re
+import subprocess
+import tempfile
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pypandoc
+
+from ci.errors import CourseError
+
+Target = Literal["html", "typst"]
+Node = Any  # of pandoc's tree: a list, a scalar, or {"t": kind, "c": content}
+Formula = tuple[str, str]  # "InlineMath" or "DisplayMath", and its TeX
+
+# Line breaks between Chinese characters are no spaces; the other words switch off what would make
+# something else of a plain text: `:smile:` and a leading `---`.
+READER = "gfm+tex_math_dollars+east_asian_line_breaks-emoji-yaml_metadata_block"
+SEPARATOR = "\x1e"  # between texts; no text of ours has control characters
+WEB = ("http://", "https://", "mailto:")
+NO_ATTRIBUTES = ["", [], []]
+
+# What pandoc 3.9 writes and Typst 0.15 no longer knows; a quoted text stays as it is.
+RENAMED = re.compile(r'"(?:\\.|[^"\\])*"|\b(?:dot|minus|times)\.circle\b|\bsect\b')
+
+
+def plain(text: str) -> str:
+    """`text` without colours and other control characters but newlines and tabs."""
+    text = re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]", "", text).replace("\r\n", "\n")
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffe\uffff]", "", text)
+
+
+def render(texts: Iterable[str], target: Target) -> dict[str, str]:
+    """Each of `texts`, Markdown, in the markup of `target`.
+
+    Headings carry no identifiers, pictures give their words, and only links to the web stay links.
+    Raises CourseError, with the formula, for one that pandoc can't convert.
+    """
+    different = list(dict.fromkeys(texts))
+    documents = read(different)
+    setting = set_formulas([f for document in documents for f in formulas(document)], target)
+    if bad := [tex for (_, tex), markup in setting.items() if not markup]:
+        raise CourseError(f"the formula {bad[0]} can't be set: it is no TeX that pandoc knows")
+
+    def replace(node: Node) -> Node:
+        if node.get("t") != "Math":
+            return node
+        return {"t": "RawInline", "c": [target, setting[_formula(node)]]}
+
+    return dict(zip(different, _write(_changed(documents, replace), target), strict=True))
+
+
+def read(texts: Sequence[str]) -> list[Node]:
+    """pandoc's tree of each of `texts`: the list of its blocks."""
+    with tempfile.TemporaryDirectory() as folder:
+        for number, text in enumerate(texts):
+            (Path(folder) / f"{number}.md").write_text(plain(text) + "\n", encoding="utf-8")
+        (Path(folder) / "next.md").write_text(SEPARATOR, encoding="utf-8")
+        names = [name for number in range(len(texts)) for name in (f"{number}.md", "next.md")]
+        tree = json.loads(_pandoc(["-f", READER, "-t", "json", "--file-scope", *names], cwd=folder))
+    documents: list[Node] = [[]]
+    for block in tree["blocks"]:
+        if block == {"t": "Para", "c": [{"t": "Str", "c": SEPARATOR}]}:
+            documents.append([])
+        else:
+            documents[-1].append(block)
+    return list(_changed(documents[:-1], _tame))
+
+
+def formulas(document: Node) -> Iterator[Formula]:
+    """The formulas of a tree, in order."""
+    return (_formula(node) for node in _nodes(document) if node["t"] == "Math")
+
+
+def words(document: Node) -> Iterator[str]:
+    """The words of a tree: what is neither formula nor code."""
+    return (node["c"] for node in _nodes(document) if node["t"] == "Str")
+
+
+def set_formulas(wanted: Iterable[Formula], target: Target) -> dict[Formula, str]:
+    """Each formula in MathML or in Typst; an empty text for one that pandoc can't convert."""
+    different = list(dict.fromkeys(wanted))
+    paragraphs = [
+        [{"t": "Para", "c": [{"t": "Math", "c": [{"t": kind}, tex]}]}] for kind, tex in different
+    ]
+    start, end = ("<p><math", "</p>") if target == "html" else ("$", "")
+    return {
+        formula: _renamed(markup.removeprefix("<p>").removesuffix(end), target)
+        if markup.startswith(start)
+        else ""
+        for formula, markup in zip(different, _write(paragraphs, target), strict=True)
+    }
+
+
+def _renamed(markup: str, target: Target) -> str:
+    def rename(found: re.Match[str]) -> str:
+        if found[0].startswith('"'):
+            return found[0]
+        return "inter" if found[0] == "sect" else found[0].replace("circle", "o")
+
+    return RENAMED.sub(rename, markup) if target == "typst" else markup
+
+
+def _write(documents: Sequence[Node], target: Target) -> list[str]:
+    separator = {"t": "RawBlock", "c": [target, SEPARATOR]}
+    blocks = [block for document in documents for block in [*document, separator]]
+    tree = {"pandoc-api-version": _version(), "meta": {}, "blocks": blocks}
+    options = ["--mathml", "--wrap=none", "--syntax-highlighting=none"]
+    # Footnotes right below their text, so that they stay in it.
+    options += ["--reference-location=block"]
+    markup = _pandoc(["-f", "json", "-t", target, *options], json.dumps(tree))
+    return [part.strip() for part in markup.split(SEPARATOR)[:-1]]
+
+
+def _tame(node: Node) -> Node:
+    """A node that loads nothing, leads nowhere but to the web, and is no markup of its own."""
+    match node.get("t"):
+        case "RawInline":
+            return {"t": "Str", "c": node["c"][1]}
+        case "RawBlock":
+            return {"t": "Para", "c": [{"t": "Str", "c": " ".join(node["c"][1].split())}]}
+        case "Image":
+            return {"t": "Span", "c": [NO_ATTRIBUTES, node["c"][1]]}
+        case "Link" if not node["c"][2][0].startswith(WEB):
+            return {"t": "Span", "c": [NO_ATTRIBUTES, node["c"][1]]}
+        case "Header":
+            return {"t": "Header", "c": [node["c"][0], NO_ATTRIBUTES, node["c"][2]]}
+    return node
+
+
+def _joined(nodes: list[Node]) -> list[Node]:
+    """Without the line breaks beside Chinese punctuation, which brings its own space."""
+    texts = ["", *(_text(node) for node in nodes), ""]
+    return [
+        node
+        for node, before, after in zip(nodes, texts, texts[2:], strict=False)
+        if node != {"t": "SoftBreak"} or not any(map(_is_wide_mark, (before[-1:], after[:1])))
+    ]
+
+
+def _text(node: Node) -> str:
+    return str(node["c"]) if isinstance(node, dict) and node.get("t") == "Str" else ""
+
+
+def _is_wide_mark(character: str) -> bool:
+    return bool(character) and (
+        unicodedata.east_asian_width(character) in "WF"
+        and unicodedata.category(character).startswith("P")
+    )
+
+
+def _changed(node: Node, change: Callable[[Node], Node]) -> Node:
+    if isinstance(node, list):
+        return [_changed(child, change) for child in _joined(node)]
+    if isinstance(node, dict):
+        return change({key: _changed(child, change) for key, child in node.items()})
+    return node
+
+
+def _nodes(node: Node) -> Iterator[Node]:
+    if isinstance(node, dict) and "t" in node:
+        yield node
+    for child in node.values() if isinstance(node, dict) else node:
+        if isinstance(child, dict | list):
+            yield from _nodes(child)
+
+
+def _formula(node: Node) -> Formula:
+    return node["c"][0]["t"], node["c"][1]
+
+
+@functools.cache
+def _version() -> list[int]:
+    """The version of the tree that this pandoc reads and writes."""
+    version: list[int] = json.loads(_pandoc(["-t", "json"]))["pandoc-api-version"]
+    return version
+
+
+def _pandoc(arguments: Sequence[str], text: str = "", cwd: str | None = None) -> str:
+    """What pandoc writes. Its warnings are of formulas, which our callers find in what it wrote."""
+    command = [pypandoc.get_pandoc_path(), *arguments]
+    done = subprocess.run(command, input=text.encode(), capture_output=True, cwd=cwd, check=False)
+    if done.returncode:
+        raise CourseError(f"pandoc: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout.decode()
