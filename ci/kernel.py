@@ -6,6 +6,8 @@ the value itself in full precision. `python -m ci.kernel -f FILE` starts one.
 
 import base64
 import json
+import sys
+import sysconfig
 from typing import Any
 
 import numpy as np
@@ -117,4 +119,7 @@ if __name__ == "__main__":
     # Started as __main__: the classes above are then `__main__.Kernel`, so take the importable one.
     from ci.kernel import Kernel as LessonKernel
 
+    # We were started with -P, which keeps the lesson's neighbours away from our own imports. The
+    # lesson may use them: as in Jupyter, they come after the standard library.
+    sys.path.insert(sys.path.index(sysconfig.get_path("purelib")), "")
     IPKernelApp.launch_instance(kernel_class=LessonKernel, config=FIGURES)

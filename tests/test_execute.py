@@ -68,6 +68,13 @@ def test_a_lesson_runs_in_its_own_folder(read: Read) -> None:
     assert execute(lesson, {}).reason == ""
 
 
+def test_a_lesson_imports_its_neighbours(read: Read) -> None:
+    """As in Jupyter, a module beside the lesson can be imported."""
+    lesson = read("# %%\nimport neighbour\n")
+    (lesson.path.parent / "neighbour.py").touch()
+    assert execute(lesson, {}).reason == ""
+
+
 def test_a_neighbour_cannot_take_the_place_of_a_module(read: Read) -> None:
     """A file json.py beside the lesson does not break the kernel's start."""
     lesson = read()

@@ -1,0 +1,90 @@
+"""Rank programs for data parallelism: each rank has the whole network and some of the rows."""
+
+import os
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from parallel.network import Network, gradients
+
+Named = Mapping[str, Tensor]  # a tensor for each parameter of the network, by its name
+
+
+def introduce(device: torch.device) -> tuple[int, int, str, int]:
+    """Who am I? My rank, the number of ranks, the backend, my process id."""
+    return dist.get_rank(), dist.get_world_size(), dist.get_backend(), os.getpid()
+
+
+def add_up(device: torch.device) -> Tensor:
+    """Each rank brings one number; each rank leaves with the sum of all."""
+    number = torch.tensor(dist.get_rank() + 1, device=device)
+    dist.all_reduce(number)  # in place, and a sum unless told otherwise
+    return number
+
+
+def my_rows(table: Tensor, device: torch.device) -> Tensor:
+    """The rows of this rank, on its device."""
+    return table.tensor_split(dist.get_world_size())[dist.get_rank()].to(device)
+
+
+def gradient_by_hand(device: torch.device, X: Tensor, w: Tensor, t: Tensor) -> Tensor:
+    """The gradient of |Xw - t|^2 / 2 over all rows."""
+    X, t = my_rows(X, device), my_rows(t, device)  # (n_local, features), (n_local,)
+    w = w.to(device).requires_grad_()  # (features,)
+    loss = ((X @ w - t) ** 2).sum() / 2
+    loss.backward()  # the gradient over my rows
+    dist.all_reduce(w.grad)  # the gradient over all rows
+    return w.grad
+
+
+def local_loss(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The mean squared error of my rows; 0 where I have none."""
+    out = network(x)  # (n_local, 1)
+    if len(x) == 0:
+        return out.sum() * 0  # not mean(), which would be NaN
+    return ((out - y) ** 2).mean()
+
+
+def plain_gradients(
+    device: torch.device, weights: Named, x: Tensor, y: Tensor
+) -> tuple[Named, Named]:
+    """My gradients without DDP's averaging, and with it."""
+    x, y = my_rows(x, device), my_rows(y, device)  # (n_local, features), (n_local, 1)
+    replica = DistributedDataParallel(Network(weights).to(device))
+    with replica.no_sync():  # for once, no averaging
+        local_loss(replica, x, y).backward()
+    local = gradients(replica.module)
+    replica.zero_grad()
+    local_loss(replica, x, y).backward()  # here the ranks exchange their gradients
+    return local, gradients(replica.module)
+
+
+def ddp_gradients(device: torch.device, weights: Named, x: Tensor, y: Tensor) -> Named:
+    """The gradients over all rows, by DDP."""
+    n = len(x)
+    x, y = my_rows(x, device), my_rows(y, device)  # (n_local, features), (n_local, 1)
+    share = len(x) * dist.get_world_size() / n  # 1 where all ranks have as many rows
+    replica = DistributedDataParallel(Network(weights).to(device))
+    loss = share * local_loss(replica, x, y)
+    loss.backward()
+    return gradients(replica.module)
+
+
+def train(
+    device: torch.device, weights: Named, x: Tensor, y: Tensor, steps: int, lr: float
+) -> Named:
+    """The weights after `steps` steps of gradient descent over all rows."""
+    n = len(x)
+    x, y = my_rows(x, device), my_rows(y, device)  # (n_local, features), (n_local, 1)
+    share = len(x) * dist.get_world_size() / n
+    replica = DistributedDataParallel(Network(weights).to(device))
+    optimizer = torch.optim.SGD(replica.parameters(), lr=lr)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = share * local_loss(replica, x, y)
+        loss.backward()  # equal gradients on all ranks,
+        optimizer.step()  # so equal steps
+    return {name: weight.detach() for name, weight in replica.module.named_parameters()}
