@@ -103,7 +103,7 @@ torch.set_printoptions(threshold=40, edgeitems=2)  # print long tensors in short
 #
 # 你有蓝、橙两台设备，会从哪里切开？先自己想一种切法，再看下图：一共有三种。
 
-# %%
+# %% tags=["figure"]
 BLUE, ORANGE, LINE, RED = "#a9c6de", "#f3c892", "#1d3557", "#c1121f"
 parts = {  # left, bottom, width, height in units of the matrix; color
     "blue": [(0, 0, 1, 1, BLUE)],
@@ -114,7 +114,7 @@ parts = {  # left, bottom, width, height in units of the matrix; color
 }
 
 
-# %%
+# %% tags=["figure"]
 def draw_matrix(panel, label, x, width, height, where):
     for left, bottom, w, h, color in parts[where]:
         behind = 0.14 if where == "both" and color == ORANGE else 0
@@ -409,11 +409,12 @@ found = [gradients(replica) for replica in replicas]
 print(inspect.getsource(data_parallel.introduce))
 
 # %% [markdown] lang="en"
-# `launch` starts the processes, runs the program in each, and returns a list of what they returned,
-# rank by rank.
+# `launch` starts the processes, runs the program in each, with the rank's device as its first
+# argument, and returns a list of what they returned, rank by rank.
 
 # %% [markdown] lang="zh"
-# `launch` 启动这些进程，在每个进程里运行程序，再把它们的返回值按编号排成列表。
+# `launch` 启动这些进程，在每个进程里运行程序（第一个参数是该进程的设备），
+# 再把它们的返回值按编号排成列表。
 
 # %% check="world"
 world = launch(data_parallel.introduce, world_size, device=device)
@@ -523,11 +524,12 @@ print(inspect.getsource(data_parallel.local_loss))
 
 # %% [markdown] lang="en"
 # This program differentiates twice. The first time `no_sync()` holds the averaging back, so that we
-# can see what each rank found alone. There is no optimizer in it, and no step.
+# can see what each rank found alone. There is no optimizer in it, and no step. (`Named` means
+# tensors by name: a dictionary.)
 
 # %% [markdown] lang="zh"
 # 这个程序求两次梯度。第一次用 `no_sync()` 暂停取平均，好看清每个进程自己得到了什么。
-# 程序里没有优化器，也没有更新权重。
+# 程序里没有优化器，也没有更新权重。（`Named` 表示按名字存放张量的字典。）
 
 # %%
 print(inspect.getsource(data_parallel.plain_gradients))
@@ -671,7 +673,7 @@ torch.stack([difference.abs().max() for difference in differences]).max()
 # `nn.DataParallel` 与 DDP 想法相同，过程却处处不同。
 
 
-# %%
+# %% tags=["figure"]
 def draw_box(panel, label, x, y, color):
     box = dict(boxstyle="round,pad=0.3", fc=color, ec=LINE, lw=0.8)
     panel.text(x, y, label, ha="center", va="center", color=LINE, bbox=box)
@@ -691,7 +693,7 @@ def draw_process(panel, low, high):
 figure, (left, right_panel) = plt.subplots(1, 2, figsize=(7, 2.3), layout="constrained")
 for panel, loss_names in ((left, ["$L$"]), (right_panel, ["$L_0$", "$L_1$"])):
     for r, color in enumerate((BLUE, ORANGE)):
-        labels = [f"$x_{r}$", "$W$", f"$out_{r}$", *loss_names[r : r + 1]]
+        labels = [f"$x_{r}$", "$W_{1,2}$", f"$out_{r}$", *loss_names[r : r + 1]]
         for i, label in enumerate(labels):
             draw_box(panel, label, i, -r, color)
             if i:
@@ -707,8 +709,8 @@ draw_arrow(left, (2, -1), (3, 0), RED, "<->")
 draw_arrow(right_panel, (1, 0), (1, -1), RED, "<->")
 left.set_title("nn.DataParallel", family="monospace", fontsize=9)
 right_panel.set_title("DistributedDataParallel", family="monospace", fontsize=9)
-right_panel.text(1.1, -0.5, r"$\nabla W$", color=RED, va="center")
-left.text(1.1, -0.5, r"$W, \nabla W$", color=RED, va="center")
+right_panel.text(1.1, -0.5, r"$\nabla W_{1,2}$", color=RED, va="center")
+left.text(1.1, -0.5, r"$W_{1,2}, \nabla W_{1,2}$", color=RED, va="center")
 plt.show()
 
 # %% [markdown] lang="en"
@@ -785,8 +787,8 @@ trained[-1]
 # - `batch=24`: where has the error of the plain mean gone?
 # - `world_size=4, batch=3`: one rank has no rows. Which values show it?
 # - `dtype=float32`: which results still agree with NumPy to the last bit, and why?
-# - In `data_parallel.py`, let rank 1 skip the all-reduce of `add_up`, and launch it with
-#   `timeout_s=5`. Where does each rank stand?
+# - In `data_parallel.py`, let rank 1 sleep for a minute before the all-reduce of `add_up`, and
+#   launch it with `timeout_s=5`. Where does each rank stand?
 
 # %% [markdown] lang="zh"
 # ## 改一改，再运行
@@ -794,5 +796,5 @@ trained[-1]
 # - `batch=24`：普通平均的误差到哪里去了？
 # - `world_size=4, batch=3`：有一个进程一行也没有，从哪些数值看得出来？
 # - `dtype=float32`：哪些结果仍与 NumPy 的一位不差？为什么？
-# - 在 `data_parallel.py` 里，让进程 1 跳过 `add_up` 的全归约，
+# - 在 `data_parallel.py` 里，让进程 1 在 `add_up` 的全归约之前睡一分钟，
 #   再用 `timeout_s=5` 启动。各个进程停在哪里？
