@@ -85,17 +85,21 @@ def line(outcome: Outcome) -> str:
 
 
 def _final(outcomes: Sequence[Outcome]) -> Table:
+    swept = any(outcome.run.label for outcome in outcomes)
     table = Table(
         Column("lesson", no_wrap=True),
-        Column("parameters", overflow="fold"),
-        *("device", "checks", "margin used", "time"),
+        *([Column("parameters", overflow="fold")] if swept else []),
+        "device",
+        "checks",
+        Column("margin used", no_wrap=True),
+        "time",
         Column("status", no_wrap=True),
         box=box.SIMPLE_HEAD,
     )
     for outcome in outcomes:
         table.add_row(
             outcome.run.lesson.name,
-            outcome.run.label,
+            *([outcome.run.label] if swept else []),
             outcome.run.device,
             _checks(outcome),
             _margin(outcome),

@@ -135,6 +135,7 @@ x.grad == 4 * x
 #
 # 相近的数相减会丢失有效数字，所以用 `float64` 来算。
 
+
 # %%
 def slopes(f, x, h=2.0**-10):
     """Central differences of the scalar f at x, one for each element."""
@@ -433,6 +434,7 @@ plt.show()
 #
 # 求导不需要一个公式。下面的函数不断加倍，直到超过界限，再走两个分支之一。
 # 不管 `while` 和 `if` 作了什么决定，计算图记下的是真正执行过的运算。
+
 
 # %%
 def f(a):

@@ -1,5 +1,7 @@
 """A small course of one's own: scripts and oracles in a temporary folder."""
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +44,14 @@ def gradient(size):
     """dy/dx_i = 4 x_i."""
     return 4 * np.arange(size, dtype=float)
 '''
+
+
+@pytest.fixture
+def poppler() -> None:
+    """pdftotext, a system part: without it a test is skipped, and in CI it fails."""
+    if not shutil.which("pdftotext"):
+        (pytest.fail if "CI" in os.environ else pytest.skip)("needs poppler-utils")
+
 
 Write = Callable[..., Path]
 Read = Callable[..., Lesson]

@@ -4,7 +4,6 @@ import copy
 import io
 import itertools
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -431,7 +430,7 @@ def test_hostile_outputs_are_text_in_the_pdf(make: Make) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("pdftotext"), reason="needs poppler-utils")
+@pytest.mark.usefixtures("poppler")
 def test_nothing_runs_off_the_page(make: Make, tmp_path: Path) -> None:
     """A line of 10,000 characters is folded, in Chinese too, and so is a long table entry."""
     long = replace(RESULTS[0], shown="W" * 300, derivation="w" * 300)

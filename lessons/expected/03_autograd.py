@@ -1,6 +1,7 @@
 """What lesson 03 must show: gradients by closed form, the control flow by a loop of its own."""
 
 import numpy as np
+
 from ci.check import expect
 
 H = 2.0**-10  # the step of the lesson's central differences
