@@ -29,6 +29,7 @@ from ci.course import Lesson
 from ci.parameters import Value
 
 ENGINE = "pytorch-course"
+MOST_PRINTED = 50_000  # characters a cell
 LONGEST_TMP = 60  # a socket's path ends at 107 bytes, and our own names take some of them
 
 
@@ -130,12 +131,13 @@ class LessonClient(PapermillNotebookClient):
         self, nb_man: Any, *, verdict: Verdict, on_cell: Callable[[int, int], None], **options: Any
     ) -> None:
         super().__init__(nb_man, **options)
-        self.verdict, self.on_cell = verdict, on_cell
+        self.verdict, self.on_cell, self.printed = verdict, on_cell, 0
 
     def papermill_execute_cells(self) -> None:
         """Replaces Papermill's loop. A cell with `raises` may raise; its type is judged later."""
         for index, cell in enumerate(self.nb.cells):
             self.on_cell(index, len(self.nb.cells))
+            self.printed = 0
             self.allow_error_names = [cell.metadata["raises"]] if "raises" in cell.metadata else []
             try:
                 self.execute_cell(cell, index)
@@ -145,6 +147,19 @@ class LessonClient(PapermillNotebookClient):
             except DeadKernelError:
                 self._note(cell, f"its kernel {_ending(self.km.provisioner.process.poll())}")
                 raise
+
+    def process_message(self, msg: dict[str, Any], cell: NotebookNode, index: int) -> Any:
+        """Keep what a cell prints, up to a length that somebody might read."""
+        if msg["msg_type"] == "stream":
+            room = MOST_PRINTED - self.printed
+            self.printed += len(msg["content"]["text"])
+            if room <= 0:
+                return None
+            if self.printed > MOST_PRINTED:
+                msg["content"]["text"] = (
+                    msg["content"]["text"][:room] + "\n… the rest is left out\n"
+                )
+        return super().process_message(msg, cell, index)
 
     def _note(self, cell: NotebookNode, reason: str, traceback: str = "") -> None:
         self.verdict.cell, self.verdict.reason, self.verdict.traceback = cell.id, reason, traceback

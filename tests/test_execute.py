@@ -49,6 +49,14 @@ def test_the_outputs_before_a_fault_are_kept(read: Read) -> None:
     assert verdict.notebook.cells[-2].outputs[0].text == "before\n"
 
 
+def test_an_endless_print_is_cut(read: Read) -> None:
+    """What a cell prints is kept up to a length that somebody might read."""
+    verdict = execute(read("# %%\nfor i in range(100_000): print(i)\n"), {})
+    text = verdict.notebook.cells[-1].outputs[0].text
+    assert len(text) < 51_000
+    assert text.endswith("… the rest is left out\n")
+
+
 def test_a_declared_error_does_not_end_the_lesson(read: Read) -> None:
     """A cell with raises= shows its traceback, and the lesson goes on."""
     verdict = execute(read('# %% raises="ValueError"\nraise ValueError\n' + GRADIENT), {})
