@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,11 @@ class Screen:
     def on_event(self, event: Event) -> None:
         """Show how far a run is."""
         if event.kind == "cell":
-            self._rows[id(event.run)] = (event.run, "running", f"{event.cell + 1}/{event.cells}")
+            self._rows[id(event.run)] = (
+                event.run,
+                "running",
+                f"cell {event.cell + 1}/{event.cells}",
+            )
 
     def on_outcome(self, outcome: Outcome) -> None:
         """Show what became of a run."""
@@ -152,7 +157,7 @@ def keep(outcome: Outcome) -> Outcome:
 def write(outcomes: Sequence[Outcome], folder: Path) -> None:
     """Write `report.json` and `junit.xml` into `folder`, each whole."""
     report = {
-        "green": all(outcome.green for outcome in outcomes),
+        "statuses": Counter(outcome.status for outcome in outcomes),
         "runs": list(map(record, outcomes)),
     }
     _replace(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
