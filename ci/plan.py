@@ -41,6 +41,11 @@ class Run:
         return " ".join(f"{name}={self.parameters[name]}" for name in self.chosen)
 
     @property
+    def name(self) -> str:
+        """Lesson and label: what a report calls it."""
+        return f"{self.lesson.name} {self.label}".rstrip()
+
+    @property
     def device(self) -> str:
         """Where it runs, for a person: the GPUs' names, or cpu."""
         names = [gpu.name for gpu in self.gpus]

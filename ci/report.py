@@ -84,9 +84,8 @@ class Screen:
 
 def line(outcome: Outcome) -> str:
     """One outcome in a line."""
-    name = " ".join(filter(None, [outcome.run.lesson.name, outcome.run.label]))
     because = f" ({outcome.reason})" if outcome.reason else ""
-    return f"{name}: {outcome.status}{because}, checks {_checks(outcome)}, {outcome.seconds:.1f} s"
+    return f"{outcome.run.name}: {outcome.status}{because}, checks {_checks(outcome)}, {outcome.seconds:.1f} s"
 
 
 def _final(outcomes: Sequence[Outcome]) -> Table:
@@ -116,20 +115,26 @@ def _final(outcomes: Sequence[Outcome]) -> Table:
 
 def faults(outcome: Outcome) -> Iterator[str]:
     """What is wrong with an outcome, a block of lines each: first what ended it, then checks."""
-    lesson = outcome.run.lesson
-    name = " ".join(filter(None, [lesson.name, outcome.run.label]))
-    if outcome.status in ("failed", "timed out", "unchecked") and not outcome.green:
-        place = f"{lesson.where(outcome.at)}: " if outcome.at else ""
-        log = f"\n  log: {outcome.attempt / LOG}" if outcome.attempt else ""
-        yield f"{name} {outcome.status}: {place}{outcome.reason}{log}"
-    missing = [result.check.name for result in outcome.results if result.status == "missing"]
-    if missing and outcome.status != "differs":
-        yield f"{name}: never reported: {', '.join(missing)}"
-    for result in outcome.results:
-        if not result.green and not (result.status == "missing" and outcome.status != "differs"):
-            yield f"{name} {result.status}: " + _fault(outcome, result)
-    if outcome.status == "differs" and all(result.green for result in outcome.results):
-        yield f"{name} differs: {outcome.reason}"
+    bad = [result for result in outcome.results if not result.green]
+    if fault := _fault_of_run(outcome):
+        yield fault
+        missing = [result.check.name for result in bad if result.status == "missing"]
+        if missing:
+            yield f"{outcome.run.name}: never reported: {', '.join(missing)}"
+        bad = [result for result in bad if result.status != "missing"]
+    for result in bad:
+        yield f"{outcome.run.name} {result.status}: {_fault(outcome, result)}"
+
+
+def _fault_of_run(outcome: Outcome) -> str:
+    """What is wrong with a run beside its checks; empty where nothing is."""
+    if outcome.green or outcome.needs_gpus:
+        return ""
+    if outcome.status == "differs" and not all(result.green for result in outcome.results):
+        return ""
+    place = f"{outcome.run.lesson.where(outcome.at)}: " if outcome.at else ""
+    log = f"\n  log: {outcome.attempt / LOG}" if outcome.attempt else ""
+    return f"{outcome.run.name} {outcome.status}: {place}{outcome.reason}{log}"
 
 
 def _fault(outcome: Outcome, result: Result) -> str:
@@ -199,14 +204,13 @@ class _Case(TestCase):
 
 def _suite(outcome: Outcome) -> TestSuite:
     run = outcome.run
-    name = " ".join(filter(None, [run.lesson.name, run.label]))
-    suite = TestSuite(name)
+    suite = TestSuite(run.name)
     case = _case(outcome, "run", run.lesson.line(outcome.at))
     case.time = round(outcome.seconds, 3)
     if outcome.needs_gpus:
         case.result = [Skipped(outcome.status)]
-    elif outcome.status in ("failed", "timed out", "unchecked") and not outcome.green:
-        case.result = [Failure("\n".join(faults(outcome)), outcome.status)]
+    elif fault := _fault_of_run(outcome):
+        case.result = [Failure(fault, outcome.status)]
     suite.add_testcase(case)
     results = {result.check.name: result for result in outcome.results}
     for check in run.lesson.checks:
