@@ -85,7 +85,8 @@ class Screen:
 def line(outcome: Outcome) -> str:
     """One outcome in a line."""
     because = f" ({outcome.reason})" if outcome.reason else ""
-    return f"{outcome.run.name}: {outcome.status}{because}, checks {_checks(outcome)}, {outcome.seconds:.1f} s"
+    seconds = f"{outcome.seconds:.1f} s"
+    return f"{outcome.run.name}: {outcome.status}{because}, checks {_checks(outcome)}, {seconds}"
 
 
 def _final(outcomes: Sequence[Outcome]) -> Table:
