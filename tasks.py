@@ -41,6 +41,7 @@ def run(
         from ci import gpus as devices
 
         request = devices.parse(gpus)
+        report.forget(BUILD)
         paths = course.find(LESSONS)
         chosen = [course.read(path) for path in course.select(paths, lessons)]
         oracles = {lesson.name: oracle.load(lesson) for lesson in chosen}
@@ -94,5 +95,7 @@ def _boundary() -> Iterator[None]:
         yield
     except CourseError as error:
         raise Exit(str(error), error.status) from None
+    except OSError as error:
+        raise Exit(f"{error.filename or 'the machine'}: {error.strerror}", 3) from None
     except KeyboardInterrupt:
         raise Exit("interrupted; nothing was published", 1) from None

@@ -17,6 +17,7 @@ from nbformat import NotebookNode
 from ci.compare import Comparison
 from ci.course import Check, Lesson
 from ci.engine import EXECUTED, Event
+from ci.errors import CourseError
 from ci.gpus import Request
 from ci.oracle import Oracle, expect
 from ci.parameters import Value
@@ -95,14 +96,17 @@ def outcome(end: Event, oracles: Mapping[str, Oracle]) -> Outcome:
     notebook = nbformat.read(path, as_version=4) if path.exists() else run.lesson.notebook
     results = judge(run.lesson, oracles, run.parameters, notebook)
     status, reason = end.status, end.reason
+    at = end.at
     if status == "completed":
         status, reason = _status(run, results)
+        if cell := _skipped(notebook):
+            status, reason, at = "failed", "a cell did not run, or raised undeclared", cell
     return Outcome(
         run=run,
         status=status,
         results=tuple(results),
         reason=reason,
-        at=end.at,
+        at=at,
         seconds=end.seconds,
         date=end.date,
         attempt=end.folder,
@@ -111,8 +115,18 @@ def outcome(end: Event, oracles: Mapping[str, Oracle]) -> Outcome:
     )
 
 
+def _skipped(notebook: NotebookNode) -> str:
+    """The first code cell that did not run, or that shows an error which it does not declare."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and cell.source.strip():
+            errors = [output for output in cell.outputs if output.output_type == "error"]
+            if cell.execution_count is None or (errors and "raises" not in cell.metadata):
+                return str(cell.id)
+    return ""
+
+
 def _status(run: Run, results: Sequence[Result]) -> tuple[str, str]:
-    if not results:
+    if all(result.check.kind == "given" for result in results):
         return "unchecked", run.lesson.unchecked_because or "the lesson declares no check"
     bad = [result for result in results if not result.green]
     if bad:
@@ -182,10 +196,9 @@ def _judge_value(
     if lacking := [name for name in oracle.wants if name not in known]:
         return Result(check, "missing", f"the given '{lacking[0]}' was not shown", **facts)
     try:
-        expected = expected_value(oracle.function(**{name: known[name] for name in oracle.wants}))
-    except Exception as error:  # an oracle is the course's code: whatever it raises is its fault
-        fault = f"its oracle: {type(error).__name__}: {error}"
-        return Result(check, "invalid", fault, **facts)
+        expected = expected_value(oracle.value(known))
+    except (CourseError, TypeError) as error:
+        return Result(check, "invalid", str(error), **facts)
 
     comparison = Comparison(oracle.rule, parameters, given=check.kind == "given")
     comparison.compare(shown, expected)

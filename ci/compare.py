@@ -56,8 +56,8 @@ class Comparison:
             self._differ(path, f"shape {shown.value.shape}, expected {expected.value.shape}")
         elif shown.dtype != dtype:
             self._differ(path, f"dtype {shown.dtype}, expected {dtype}")
-        elif shown.device and shown.device.split(":")[0] != device.split(":")[0]:
-            self._differ(path, f"on {shown.device}, expected on {device}")
+        elif not _lives_on(shown.device or "cpu", device):
+            self._differ(path, f"on {shown.device or 'cpu'}, expected on {device}")
         else:
             self._compare_numbers(shown.value, expected.value, dtype, device, path)
 
@@ -72,22 +72,28 @@ class Comparison:
             self._require_same(shown, expected, shown == expected, path)
             return
         finite = np.isfinite(expected)
-        scale = float(np.max(np.abs(expected[finite]), initial=0.0))
+        sizes = np.where(finite, np.abs(expected), 0.0)
+        scale = float(np.max(sizes, initial=0.0))
         allowed = self._allowed(scale, dtype, device)
         if allowed is None:
             return
         same = (shown == expected) | (np.isnan(shown) & np.isnan(expected))
         self._require_same(shown, expected, same | finite, path)
+        if self.rule.elementwise and scale:
+            weights = np.where(finite & (sizes > 0), scale / np.where(sizes > 0, sizes, 1.0), 1.0)
+        else:
+            weights = np.ones_like(sizes)
         with np.errstate(invalid="ignore"):  # inf - inf, which `finite` leaves out
-            difference = np.where(finite, np.abs(shown - expected), 0.0)
+            difference = np.where(finite, np.abs(shown - expected), 0.0) * weights
         largest = float(np.max(difference, initial=0.0))
         if not largest <= allowed:  # so that a NaN is a fault
             worst = int(np.argmax(np.nan_to_num(difference, nan=np.inf)))
             at = np.unravel_index(worst, shown.shape)
             self._differ(
                 path,
-                f"largest difference {largest:.3g}{_at(at)}: shown {shown[at].item()!r}, "
-                f"expected {expected[at].item()!r}, allowed {allowed:.3g}",
+                f"largest difference {np.abs(shown - expected)[at]:.3g}{_at(at)}: shown "
+                f"{shown[at].item()!r}, expected {expected[at].item()!r}, "
+                f"allowed {allowed / weights[at]:.3g}",
             )
         self.margin = max(self.margin, largest / allowed if allowed else float(largest > 0))
 
@@ -119,14 +125,19 @@ class Comparison:
 
     def refuse_vacuous(self, expected: Comparable) -> None:
         """A check that expects nothing but zeros passes for a tensor that nobody has filled."""
+        leaves = list(expected.leaves())
+        if not leaves:
+            self.invalid.append("is vacuous: the expected value is empty")
         numbers = [
             leaf.value
-            for leaf in expected.leaves()
+            for leaf in leaves
             if leaf.kind in ("array", "float") and leaf.value.dtype.kind != "b"
         ]
-        if numbers and not self.rule.zero and not any(np.any(number) for number in numbers):
+        telling = any(np.any(np.isfinite(number) & (number != 0)) for number in numbers)
+        if numbers and not telling and not self.rule.zero:
             self.invalid.append(
-                "is vacuous: the expected value is zero throughout (if that is meant: zero=True)"
+                "is vacuous: the expected value is zero throughout, or not finite (if that is "
+                "meant: zero=True)"
             )
 
     def _dtype(self, expected: Comparable) -> str:
@@ -152,3 +163,8 @@ def _tolerance(rel: float, absolute: float) -> str:
 
 def _at(index: tuple[Any, ...]) -> str:
     return f" at [{', '.join(str(int(i)) for i in index)}]" if index else ""
+
+
+def _lives_on(device: str, expected: str) -> bool:
+    """`cuda:1` is on `cuda` and on `cuda:1`, not on `cuda:0`. NumPy's arrays are on the CPU."""
+    return device == expected if ":" in expected else device.split(":")[0] == expected

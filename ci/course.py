@@ -6,6 +6,8 @@ so that a malformed lesson fails in a second, by name and line, and not after mi
 
 import ast
 import hashlib
+import io
+import tokenize
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +19,12 @@ from nbformat import NotebookNode
 
 from ci import parameters
 from ci.errors import CourseError, UsageError, nearest
-from ci.parameters import Parameter, Value
+from ci.parameters import LONGEST_S, Parameter, Value
 
 LANGUAGES = ("en", "zh")
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 CELL_WORDS = ["lang", "check", "given", "raises", "tags"]
+REFUSED_TAGS = {"raises-exception", "skip-execution", "injected-parameters"}
 HEADER_WORDS = ["gpus", "parameters", "timeout", "checks"]
 
 
@@ -72,7 +75,9 @@ class Lesson:
 
 def find(folder: Path) -> list[Path]:
     """The lesson scripts of a folder, in the order of the course: that of their names."""
-    lessons = sorted(path for path in folder.glob("*.py") if not path.name.startswith("_"))
+    lessons = sorted(
+        path for path in folder.glob("*.py") if path.name[0] not in "._" and path.is_file()
+    )
     if not lessons:
         raise CourseError(f"{folder}: no lessons (*.py) here")
     return lessons
@@ -84,6 +89,8 @@ def select(paths: list[Path], words: str) -> list[Path]:
     `3`, `03`, `autograd` and `03_autograd` are the same lesson. Raises UsageError for others.
     """
     wanted = {_resolve(word.strip(), paths) for word in words.split(",") if word.strip()}
+    if words and not wanted:
+        raise UsageError(f"--lessons {words}: names no lesson")
     return [path for path in paths if path in wanted] if wanted else paths
 
 
@@ -100,7 +107,7 @@ def read(path: Path) -> Lesson:
     """Read a lesson script. Raises CourseError, with file and line, for whatever is malformed."""
     place = f"{path.parent.name}/{path.name}"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         notebook = jupytext.reads(text, fmt="py:percent")
     except OSError as error:
         raise CourseError(f"{place}: {error.strerror}") from None
@@ -111,7 +118,7 @@ def read(path: Path) -> Lesson:
         problem = " ".join(str(getattr(error, "problem", error)).split())
         raise CourseError(f"{place}:{line}: the header is not YAML: {problem}") from None
     _name_cells(notebook, text, place)
-    header = notebook.metadata.get("lesson", {})
+    header = _header(notebook, place)
     lesson = Lesson(
         path=path,
         digest=hashlib.sha256(text.encode()).hexdigest(),
@@ -126,12 +133,22 @@ def read(path: Path) -> Lesson:
     return lesson
 
 
+def _header(notebook: NotebookNode, place: str) -> Mapping[str, Any]:
+    """What the header says below `jupyter:` and `lesson:`."""
+    first = notebook.cells[0] if notebook.cells else NotebookNode(cell_type="", source="")
+    if first.cell_type == "raw" and any(word in first.source for word in ("jupyter", "lesson")):
+        raise CourseError(f"{place}:1: the header must stand below `# jupyter:`, indented")
+    header: Mapping[str, Any] = notebook.metadata.get("lesson", {})
+    return header
+
+
 def _name_cells(notebook: NotebookNode, text: str, place: str) -> None:
     """Give each cell its line, and an id that is the same at each read and in both languages."""
     lines = text.splitlines()
-    at, number, before = 0, 0, None
+    after, number, before = 0, 0, None
     for cell in notebook.cells:
-        at = _line_of(cell, lines, at)
+        at = _line_of(cell, lines, after)
+        after = at + len(cell.source.splitlines())
         cell.metadata["line"] = at + 1
         language = cell.metadata.get("lang")
         if language not in (None, *LANGUAGES):
@@ -143,6 +160,8 @@ def _name_cells(notebook: NotebookNode, text: str, place: str) -> None:
             hint = nearest(word, CELL_WORDS)
             if "did you mean" in hint:
                 raise CourseError(f"{place}:{at + 1}: unknown cell attribute '{word}'{hint}")
+        for tag in REFUSED_TAGS & {*cell.metadata.get("tags", [])}:
+            raise CourseError(f"{place}:{at + 1}: the tag '{tag}' would hide what happens here")
         before = language
 
 
@@ -190,7 +209,7 @@ def _rest_of_header(header: Mapping[str, Any], place: str) -> dict[str, Any]:
     if not (type(least) is int and type(most) is int and 0 <= least <= most):
         raise CourseError(f"{place}: header: gpus wants {{min: 0, max: 1}}, whole and in order")
     timeout = header.get("timeout")
-    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+    if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout <= LONGEST_S):
         raise CourseError(f"{place}: header: timeout wants a number of seconds")
     checks = _known(_section(header, "checks", place), ["none"], f"{place}: header: checks")
     return {
@@ -224,6 +243,8 @@ def _checks(notebook: NotebookNode, place: str) -> Iterator[Check]:
         for word, value in given.items():
             if not (isinstance(value, str) and value.isidentifier()):
                 raise CourseError(f"{place}:{line}: {word}={value!r} must be a name, in quotes")
+        if "lang" in cell.metadata:
+            raise CourseError(f"{place}:{line}: a check stands in both handouts: no lang= here")
         if cell.cell_type != "code" or {"check", "given"} <= given.keys():
             raise CourseError(f"{place}:{line}: a code cell is a check or a given, one of them")
         raises = given.get("raises", "")
@@ -247,7 +268,7 @@ def _refuse_silence(cell: NotebookNode, name: str, place: str) -> None:
     last = body[-1] if body else None
     silent = (
         not isinstance(last, ast.Expr)
-        or cell.source.rstrip().endswith(";")
+        or _ends_in_semicolon(cell.source)
         or (isinstance(last.value, ast.Constant) and last.value.value is None)
         or (
             isinstance(last.value, ast.Call)
@@ -259,6 +280,12 @@ def _refuse_silence(cell: NotebookNode, name: str, place: str) -> None:
             f"{place}:{line}: '{name}' shows nothing: "
             "its cell must end in the expression to be read"
         )
+
+
+def _ends_in_semicolon(source: str) -> bool:
+    """Whether IPython would keep the value to itself; a comment may follow."""
+    tokens = [t.string for t in tokenize.generate_tokens(io.StringIO(source).readline)]
+    return [t for t in tokens if t.strip() and not t.startswith("#")][-1:] == [";"]
 
 
 def _refuse_doubles(lesson: Lesson, place: str) -> None:

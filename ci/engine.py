@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -98,9 +99,11 @@ def complete(attempt: Path) -> Path:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the attempts of processes that were killed before they could complete them."""
-    for path in folder.glob("*/*/.*-*"):
-        if not psutil.pid_exists(int(path.name.rpartition("-")[2])):
+    """Remove what killed processes have left: unfinished attempts, kernels' private folders."""
+    attempts = [(path, path.name.rpartition("-")[2]) for path in folder.glob("*/*/.*-*")]
+    private = Path(tempfile.gettempdir()).glob("course-*-*")
+    for path, pid in [*attempts, *((path, path.name.split("-")[1]) for path in private)]:
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -189,6 +192,8 @@ class Worker:
                 )
                 return
         self.alive = False
+        if self._stop.is_set():
+            shutil.rmtree(path, ignore_errors=True)
         yield Event(
             "ended",
             run,
@@ -204,6 +209,7 @@ class Worker:
         request = {
             "run": run.key,
             "lesson": str(run.lesson.path),
+            "digest": run.lesson.digest,
             "parameters": dict(run.parameters),
             "output": str(path),
             "timeout_s": run.timeout_s,
@@ -221,7 +227,8 @@ class Worker:
                 line = self._lines.get(timeout=0.2)
                 if not line:
                     return
-                yield json.loads(line)
+                if line.startswith("{"):  # else something else printed, a sitecustomize perhaps
+                    yield json.loads(line)
 
     def _read(self) -> None:
         assert self._process.stdout

@@ -106,7 +106,12 @@ class LessonEngine(NBClientEngine):
             verdict=verdict,
             on_cell=options["on_cell"],
         )
-        environment = {**os.environ, **options["environment"], "IPYTHONDIR": str(folder)}
+        environment = {
+            **os.environ,
+            **options["environment"],
+            "IPYTHONDIR": str(folder),
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # or figures vanish
+        }
         try:
             client.execute(env=environment, cleanup_kc=True)
         except (DeadKernelError, RuntimeError) as error:
@@ -182,7 +187,7 @@ def _ending(code: int | None) -> str:
 def _private_folder() -> Iterator[Path]:
     """A folder for the kernel's sockets and settings, of this run and user alone."""
     long = len(tempfile.gettempdir()) > LONGEST_TMP
-    folder = tempfile.mkdtemp(prefix="course-", dir="/tmp" if long else None)
+    folder = tempfile.mkdtemp(prefix=f"course-{os.getpid()}-", dir="/tmp" if long else None)
     try:
         yield Path(folder)
     finally:

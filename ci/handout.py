@@ -119,13 +119,22 @@ def _cell(cell: NotebookNode, parameters: Mapping[str, Value]) -> NotebookNode:
     cell.metadata = NotebookNode({k: v for k, v in cell.metadata.items() if k in CELL_WORDS and v})
     if cell.cell_type == "code":
         cell.outputs = [_output(output) for output in cell.outputs]
+        if cell.metadata.keys() & {"check", "given"}:
+            _keep_text(cell)
     return cell
+
+
+def _keep_text(cell: NotebookNode) -> None:
+    """Of a value that was compared, show the text alone: other formats might say otherwise."""
+    for output in cell.outputs:
+        if output.output_type == "execute_result":
+            output.data = NotebookNode({"text/plain": output.data.get("text/plain", "")})
 
 
 def _with_values(source: str, values: Mapping[str, Value]) -> str:
     """A parameters cell with `values` for its literals; annotations and comments stay."""
     lines = source.encode().splitlines(keepends=True)  # ast counts columns in bytes
-    for statement in ast.parse(source).body:
+    for statement in reversed(ast.parse(source).body):  # those before keep their columns
         assert isinstance(statement, ast.AnnAssign)
         assert isinstance(statement.target, ast.Name)
         assert statement.value

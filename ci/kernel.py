@@ -22,12 +22,13 @@ from ci.value import MIME
 
 LARGEST = 2**20  # bytes of an encoded value; a check wants a number that a student can look at
 
-FIGURES = Config(
+SETTINGS = Config(
+    IPKernelApp={"exec_PYTHONSTARTUP": False},  # what runs in a lesson stands in the lesson
     InlineBackend={
         "figure_formats": {"svg"},  # sharp on paper and on any screen
         "print_figure_kwargs": {"bbox_inches": "tight", "metadata": {"Date": None}},
         "rc": {"svg.hashsalt": "pytorch-course"},  # the same figure has the same bytes
-    }
+    },
 )
 
 
@@ -47,18 +48,19 @@ def encode(value: Any) -> dict[str, Any]:
 
 
 def _encode(value: Any) -> dict[str, Any]:
-    if value is None or isinstance(value, bool | str):
+    # Exact types: a subclass may show the student something else than what it holds.
+    if value is None or type(value) in (bool, int, str):
         return {"kind": "plain", "value": value}
-    if isinstance(value, np.ndarray | np.generic):
+    if type(value) is float:
+        return {"kind": "float", "value": repr(value)}  # strict JSON has no NaN
+    if type(value) is np.ndarray or isinstance(value, np.generic):
         return _array(np.asarray(value), str(value.dtype), None)
-    if isinstance(value, int):
-        return {"kind": "plain", "value": int(value)}
-    if isinstance(value, float):
-        return {"kind": "float", "value": repr(float(value))}  # strict JSON has no NaN
     if isinstance(value, list | tuple):
         return {"kind": "sequence", "items": [_encode(item) for item in value]}
     if isinstance(value, dict):
         # Pairs, since a notebook file sorts the keys of what it holds.
+        if len({str(key) for key in value}) < len(value):
+            raise TypeError("keys that read the same")
         return {"kind": "mapping", "items": [[str(k), _encode(v)] for k, v in value.items()]}
     if isinstance(value, type):
         return {"kind": "plain", "value": f"{value.__module__}.{value.__qualname__}"}
@@ -82,8 +84,8 @@ def _encode_torch(value: Any) -> dict[str, Any]:
 
 
 def _array(array: np.ndarray, dtype: str, device: str | None) -> dict[str, Any]:
-    if array.dtype.hasobject:
-        raise TypeError("an array of objects")
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"an array of {array.dtype}")
     return {
         "kind": "array",
         "dtype": dtype,
@@ -122,4 +124,4 @@ if __name__ == "__main__":
     # We were started with -P, which keeps the lesson's neighbours away from our own imports. The
     # lesson may use them: as in Jupyter, they come after the standard library.
     sys.path.insert(sys.path.index(sysconfig.get_path("purelib")), "")
-    IPKernelApp.launch_instance(kernel_class=LessonKernel, config=FIGURES)
+    IPKernelApp.launch_instance(kernel_class=LessonKernel, config=SETTINGS)

@@ -1,16 +1,22 @@
 """Expected values: the functions in lessons/expected, which derive them without torch."""
 
 import ast
+import contextlib
+import copy
 import importlib.util
 import inspect
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ci.course import Lesson
 from ci.errors import CourseError, nearest
+
+DEADLINE_S = 30.0  # for a function that computes a few numbers
+LOADERS = {"__import__", "eval", "exec", "importlib", "runpy", "subprocess", "ctypes"}
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,7 @@ class Rule:
     device: str | None = None
     zero: bool = False
     constant: str = ""
+    elementwise: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,18 @@ class Oracle:
         """Why the value is what it is, in the words of the oracle's docstring."""
         return " ".join((inspect.getdoc(self.function) or "").split())
 
+    def value(self, known: Mapping[str, Any]) -> Any:
+        """The expected value, from copies of the parameters and givens that it wants.
+
+        Raises CourseError, with the reason, where the oracle fails or does not come to an end.
+        """
+        arguments = {name: copy.deepcopy(known[name]) for name in self.wants}
+        try:
+            with _deadline():
+                return self.function(**arguments)
+        except (Exception, SystemExit) as error:  # whatever it raises is the course's fault
+            raise CourseError(f"its oracle: {type(error).__name__}: {error}") from None
+
 
 def expect(
     *,
@@ -49,6 +68,7 @@ def expect(
     device: str | None = None,
     zero: bool = False,
     constant: str = "",
+    elementwise: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Say how an oracle is compared, where the defaults don't fit.
 
@@ -58,10 +78,11 @@ def expect(
     device     "cpu" or "cuda", where it is not that of the lesson's `device`
     zero       the expected value is zero throughout, and that is meant
     constant   why the value does not depend on the lesson's parameters
+    elementwise  the tolerance is relative to each element, where they differ by magnitudes
     """
     if (abs or (rel is not None and rel != 0)) and not why:
         raise ValueError("a tolerance of one's own wants a reason: why=…")
-    rule = Rule(rel, abs, why, dtype, device, zero, constant)
+    rule = Rule(rel, abs, why, dtype, device, zero, constant, elementwise)
 
     def mark(function: Callable[..., Any]) -> Callable[..., Any]:
         function.rule = rule  # type: ignore[attr-defined]
@@ -105,14 +126,17 @@ def _import(path: Path, place: str) -> dict[str, Oracle]:
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except SyntaxError as error:
-        raise CourseError(f"{place}:{error.lineno}: not Python: {error.msg}") from None
+        raise CourseError(f"{place}:{error.lineno or 1}: not Python: {error.msg}") from None
+    except ValueError as error:  # not UTF-8, or a NUL
+        raise CourseError(f"{place}: not Python: {error}") from None
     _refuse_imports(tree, place)
     spec = importlib.util.spec_from_file_location(f"expected_{path.stem}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        with _deadline():
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
         raise CourseError(f"{place}: {type(error).__name__}: {error}") from None
     return {
         name: Oracle(
@@ -132,12 +156,31 @@ def _refuse_imports(tree: ast.Module, place: str) -> None:
             modules = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             modules = [node.module or ""]
+        elif isinstance(node, ast.Name) and node.id in LOADERS:
+            modules = [node.id]
         else:
             continue
         for module in modules:
             top = module.split(".")[0]
-            if top not in sys.stdlib_module_names and top != "numpy" and module != "ci.check":
+            known = top in sys.stdlib_module_names or top == "numpy" or module == "ci.check"
+            if top in LOADERS or not known:
                 raise CourseError(
-                    f"{place}:{node.lineno}: imports {module}: an oracle uses NumPy and the "
+                    f"{place}:{node.lineno}: uses {module}: an oracle uses NumPy and the "
                     "standard library, and `expect` from ci.check"
                 )
+
+
+@contextlib.contextmanager
+def _deadline() -> Iterator[None]:
+    """Raise TimeoutError in the block when it takes too long."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError(f"not done within {DEADLINE_S:g} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, DEADLINE_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -16,6 +16,8 @@ from ci.errors import CourseError, UsageError, nearest
 
 Value = int | float | str | bool
 
+LONGEST_S = 7 * 24 * 3600.0  # of a run; more is a mistake
+
 TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
 KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
@@ -110,6 +112,8 @@ def with_rule(parameter: Parameter, rule: Mapping[str, Any], place: str) -> Para
 def _parameter(statement: ast.stmt, comments: Mapping[int, str]) -> Parameter | None:
     """The parameter that a statement declares, or None where it is not a typed literal."""
     if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
+        return None
+    if statement.lineno != statement.end_lineno:
         return None
     kind = TYPES.get(ast.unparse(statement.annotation))
     try:

@@ -11,7 +11,7 @@ from ci import gpus
 from ci.course import Lesson
 from ci.errors import UsageError, nearest
 from ci.gpus import Gpu
-from ci.parameters import Value
+from ci.parameters import LONGEST_S, Value
 
 TIMEOUT_S = 600.0
 
@@ -102,9 +102,9 @@ def _positive(text: str, option: str, *, whole: bool = False) -> float:
         number = int(text) if whole else float(text)
     except ValueError:
         number = 0
-    if not (0 < number < float("inf")):
+    if not (0 < number <= LONGEST_S):
         kind = "a whole number" if whole else "a number of seconds"
-        raise UsageError(f"{option} {text}: wants {kind} above 0")
+        raise UsageError(f"{option} {text}: wants {kind} from 1 to {LONGEST_S:.0f}")
     return number
 
 

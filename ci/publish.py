@@ -107,7 +107,8 @@ def runs(
                 handout.write(_handout(outcome, notes), new / _folder(outcome))
         entries = [_entry(outcome) for outcome in outcomes]
         (new / ENTRIES).write_text(json.dumps(entries, indent=1, ensure_ascii=False), "utf-8")
-        (new / "index.html").write_text(handout.sweep(entries, notes, handouts=handouts), "utf-8")
+        page = handout.sweep(entries, notes, handouts=handouts)
+        (new / "index.html").write_text(page, "utf-8")
 
 
 @contextlib.contextmanager
@@ -160,7 +161,9 @@ def _carry_over(target: Path, new: Path, names: Sequence[str]) -> dict[str, dict
     if not (target / ENTRIES).exists():
         return {}
     try:
-        before = {entry["name"]: entry for entry in json.loads((target / ENTRIES).read_text())}
+        before = {
+            entry["name"]: entry for entry in json.loads((target / ENTRIES).read_text("utf-8"))
+        }
     except (ValueError, TypeError, KeyError):
         raise CourseError(f"{target / ENTRIES} is damaged: run all lessons, or remove it") from None
     kept = {name: before[name] for name in names if name in before}

@@ -18,6 +18,7 @@ from rich.text import Text
 from ci import engine
 from ci.check import Outcome, Result
 from ci.engine import LOG, Event
+from ci.markdown import plain
 from ci.plan import Run
 
 COLOURS = {"verified": "green", "unchecked": "yellow", "running": "cyan", "waiting": "dim"}
@@ -27,7 +28,7 @@ class Screen:
     """The live table of a plan; plain lines where there is no terminal."""
 
     def __init__(self, runs: Sequence[Run], console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
+        self.console = console or Console(highlight=False, markup=False)
         self._rows: dict[int, tuple[Run, str, str]] = {
             id(run): (run, "waiting", "") for run in runs
         }
@@ -135,7 +136,7 @@ def _fault_of_run(outcome: Outcome) -> str:
         return ""
     place = f"{outcome.run.lesson.where(outcome.at)}: " if outcome.at else ""
     log = f"\n  log: {outcome.attempt / LOG}" if outcome.attempt else ""
-    return f"{outcome.run.name} {outcome.status}: {place}{outcome.reason}{log}"
+    return plain(f"{outcome.run.name} {outcome.status}: {place}{outcome.reason}{log}")
 
 
 def _fault(outcome: Outcome, result: Result) -> str:
@@ -148,7 +149,7 @@ def _fault(outcome: Outcome, result: Result) -> str:
     }
     lines = [f"{where}: check '{result.check.name}' {result.message}"]
     lines += [f"  {label:<12}{fact}" for label, fact in facts.items() if fact]
-    return "\n".join(lines)
+    return plain("\n".join(lines))
 
 
 def keep(outcome: Outcome) -> Outcome:
@@ -158,6 +159,12 @@ def keep(outcome: Outcome) -> Outcome:
     facts = json.dumps(record(outcome), indent=1, ensure_ascii=False)
     _replace(outcome.attempt / "checks.json", facts)
     return dataclasses.replace(outcome, attempt=engine.complete(outcome.attempt))
+
+
+def forget(folder: Path) -> None:
+    """Remove the last report: a run that does not get to its own must not leave a green one."""
+    for name in ("report.json", "junit.xml"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def write(outcomes: Sequence[Outcome], folder: Path) -> None:
@@ -246,5 +253,5 @@ def _margin(outcome: Outcome) -> str:
 def _replace(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     partial.replace(path)

@@ -25,6 +25,8 @@ from typing import Any, TextIO
 import psutil
 
 from ci import course
+from ci.course import Lesson
+from ci.errors import CourseError
 from ci.execute import Verdict, execute, save
 
 EXECUTED, LOG = "executed.ipynb", "log.txt"
@@ -70,13 +72,14 @@ def _execute(
 ) -> dict[str, str]:
     """Execute in a thread of its own, so that this one can keep the deadline."""
     verdicts: list[Verdict] = []
+    faults: list[CourseError] = []
     done, report = os.pipe()
 
     def run() -> None:
         try:
             verdicts.append(
                 execute(
-                    course.read(Path(request["lesson"])),
+                    _read(request),
                     request["parameters"],
                     environment=request["environment"],
                     on_cell=lambda cell, cells: _send(
@@ -84,6 +87,8 @@ def _execute(
                     ),
                 )
             )
+        except CourseError as error:
+            faults.append(error)
         finally:
             os.close(report)
 
@@ -95,7 +100,7 @@ def _execute(
     thread.join(GRACE_S)
     os.close(done)
     if requests in ready and not in_time:
-        sys.exit("the parent is gone")
+        sys.exit(1)  # the parent is gone
     cell = verdicts[0].cell if verdicts else ""
     if verdicts:
         save(verdicts[0].notebook, output / EXECUTED)
@@ -103,9 +108,18 @@ def _execute(
         reason = f"not done within {request['timeout_s']:g} s"
         return {"status": "timed out", "cell": cell, "reason": reason}
     if not verdicts:
-        return {"status": "failed", "cell": "", "reason": "the execution broke; its log says how"}
+        reason = str(faults[0]) if faults else "the execution broke; its log says how"
+        return {"status": "failed", "cell": "", "reason": reason}
     reason = verdicts[0].reason
     return {"status": "failed" if reason else "completed", "cell": cell, "reason": reason}
+
+
+def _read(request: Mapping[str, Any]) -> Lesson:
+    """The lesson that is to be run: the text that was read when the run was planned."""
+    lesson = course.read(Path(request["lesson"]))
+    if lesson.digest != request["digest"]:
+        raise CourseError("the lesson was changed while it waited: run it again")
+    return lesson
 
 
 def end_descendants() -> None:

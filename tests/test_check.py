@@ -175,6 +175,28 @@ def test_a_lesson_may_say_why_it_has_no_checks(read: Read) -> None:
     assert not _outcome(read(GRADIENT), "unchecked").green
 
 
+def test_givens_alone_verify_nothing(read: Read) -> None:
+    """A lesson that shows inputs only is unchecked."""
+    lesson = read(GIVEN.partition("# %% check")[0], expected=GIVEN_ORACLE.rpartition("@expect")[0])
+    run = plan.Run(lesson, lesson.defaults)
+    oracles = oracle.load(lesson)
+    results = check.judge(lesson, oracles, lesson.defaults, executed(lesson, a=np.ones(2)))
+    assert check._status(run, results)[0] == "unchecked"
+
+
+@pytest.mark.parametrize("fault", ["skipped", "raised"])
+def test_a_cell_that_did_not_do_its_part_is_found(read: Read, fault: str) -> None:
+    """Each code cell must have run, and only those that declare it may show an error."""
+    notebook = executed(read("# %%\n1\n"))
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.execution_count, cell.outputs = 1, []
+    assert check._skipped(notebook) == ""
+    notebook.cells[-1].execution_count = None if fault == "skipped" else 1
+    notebook.cells[-1].outputs = [_output(ValueError())] if fault == "raised" else []
+    assert check._skipped(notebook) == notebook.cells[-1].id
+
+
 def test_a_leased_gpu_must_be_seen(read: Read) -> None:
     """A run that leased a GPU and shows no tensor from it did not use it."""
     lesson = read(expected=ORACLE)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ci.compare import Comparison
+from ci.compare import Comparison, _lives_on
 from ci.kernel import encode
 from ci.oracle import Rule
 from ci.value import _decode, expected_value
@@ -101,6 +101,33 @@ def test_zeros_are_vacuous_unless_declared() -> None:
     """A check that expects zeros would pass for a tensor that nobody has filled."""
     assert "vacuous" in compare(torch.zeros(3), np.zeros(3)).invalid[0]
     assert not compare(torch.zeros(3), np.zeros(3), zero=True).invalid
+
+
+def test_an_empty_or_diverging_expectation_is_vacuous() -> None:
+    """Nothing, NaN throughout and infinity throughout would agree with too much."""
+    nan = np.full(2, np.nan)
+    assert "vacuous" in compare([], []).invalid[0]
+    assert "vacuous" in compare(torch.tensor(nan, dtype=torch.float32), nan).invalid[0]
+
+
+def test_elements_of_all_magnitudes_can_be_compared() -> None:
+    """Relative to the largest element, a small one is free; `elementwise` holds it too."""
+    shown, expected = torch.tensor([1e6, 2.9]), np.array([1e6, 1.0])
+    assert not compare(shown, expected).faults
+    fault = compare(shown, expected, elementwise=True).faults[0]
+    assert "largest difference 1.9 at [1]" in fault
+    assert "allowed 2e-06" in fault
+
+
+def test_a_device_with_an_index_is_that_device() -> None:
+    """cuda:1 is on cuda, and is not cuda:0."""
+    assert _lives_on("cuda:1", "cuda")
+    assert not _lives_on("cuda:1", "cuda:0")
+
+
+def test_an_array_is_no_tensor_on_a_gpu() -> None:
+    """A lesson on cuda that shows a NumPy array shows something of the CPU."""
+    assert "on cpu, expected on cuda" in compare(np.ones(2, "f4"), np.ones(2), on="cuda").faults[0]
 
 
 def test_a_tolerance_of_a_percent_is_refused() -> None:

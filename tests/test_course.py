@@ -17,6 +17,37 @@ def test_a_lesson_has_a_number_and_a_name(word: str) -> None:
     assert [THREE[1]] == course.select(THREE, word)
 
 
+def test_a_selection_of_nothing_is_refused() -> None:
+    """A lone comma names no lesson; it does not mean all."""
+    with pytest.raises(UsageError, match="names no lesson"):
+        course.select(THREE, ",")
+
+
+def test_an_editors_lock_is_no_lesson(write: Write) -> None:
+    """Hidden files and dangling links are passed over."""
+    path = write()
+    (path.parent / ".#01_small.py").symlink_to("user@host.1234")
+    assert course.find(path.parent) == [path]
+
+
+def test_a_byte_order_mark_does_not_hide_the_header(write: Write) -> None:
+    """Some editors write one."""
+    path = write()
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert course.read(path).parameters["size"].maximum == 64
+
+
+def test_a_comment_after_a_value_may_end_in_a_semicolon(read: Read) -> None:
+    """Only a semicolon of the code keeps the value hidden."""
+    assert read('# %% check="x"\nsize  # first; second;\n').checks[0].name == "x"
+
+
+def test_two_equal_cells_have_their_own_lines(read: Read) -> None:
+    """A cell is searched for after the one before it."""
+    lesson = read('# %% raises="NameError"\nx\n' * 2)
+    assert lesson.checks[0].line < lesson.checks[1].line
+
+
 def test_a_selection_keeps_the_order_of_the_course() -> None:
     """The order is that of the file names, whatever the order of the words."""
     assert [THREE[0], THREE[2]] == course.select(THREE, "more, 1")
@@ -86,6 +117,9 @@ BAD_CELLS = {
     "did you mean 'check'": '# %% chek="x"\nsize\n',
     "check='two words' must be a name": '# %% check="two words"\nsize\n',
     "a check or a given": '# %% check="a" given="b"\nsize\n',
+    "the tag 'raises-exception' would hide": '# %% tags=["raises-exception"]\n1 / 0\n',
+    "the tag 'skip-execution' would hide": '# %% tags=["skip-execution"]\nsize\n',
+    "a check stands in both handouts": '# %% check="x" lang="zh"\nsize\n',
     "there are en and zh": '# %% [markdown] lang="fr"\n# Bonjour\n',
 }
 
@@ -105,6 +139,8 @@ BAD_HEADERS = {
     "gpus wants": ("{min: 0, max: 1}", "{min: 2, max: 1}"),
     "'gpus' wants": ("gpus: {min: 0, max: 1}", "gpus: 2"),
     "the header is not YAML": ("{min: 0, max: 1}", "{min: 0, max"),
+    "timeout wants": ("gpus: {min: 0, max: 1}", "timeout: .inf"),
+    "must stand below `# jupyter:`": ("# jupyter:\n", ""),
     "timeout wants a number of seconds": ("gpus: {min: 0, max: 1}", "timeout: soon"),
 }
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,6 +128,24 @@ def test_a_stopped_pipeline_leaves_nothing(
     process.send_signal(number)
     process.wait(30)
     assert eventually(lambda: sleepers(mark) == [], 20)
+
+
+def test_a_lesson_that_changed_while_it_waited_is_not_run(read: Read, tmp_path: Path) -> None:
+    """What is judged is what was read; a text that was saved since then is another lesson."""
+    lesson = read()
+    runs = plan.runs([lesson], [], [])
+    lesson.path.write_text(lesson.path.read_text() + "# %%\n1\n")
+    *_, end = engine.start(runs, tmp_path / "runs")
+    assert (end.status, "was changed while it waited" in end.reason) == ("failed", True)
+
+
+def test_private_folders_of_a_killed_worker_are_swept(read: Read, tmp_path: Path) -> None:
+    """Its kernel's sockets do not stay in the temporary folder."""
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    stale = Path(tempfile.mkdtemp(prefix=f"course-{dead.pid}-"))
+    ends(read(), tmp_path / "runs")
+    assert not stale.exists()
 
 
 def test_attempts_of_a_killed_process_are_swept(read: Read, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Executing a lesson in a real kernel."""
 
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -102,6 +103,22 @@ def test_figures_are_sharp_and_the_same_each_time(read: Read) -> None:
     lesson = read("# %%\nimport matplotlib.pyplot as plt\nplt.plot([0, 1]); plt.show()\n")
     first, second = (execute(lesson, {}).notebook.cells[-1].outputs[0].data for _ in range(2))
     assert first["image/svg+xml"] == second["image/svg+xml"]
+
+
+def test_the_users_settings_do_not_reach_a_lesson(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a start-up file nor a plotting backend: figures are there, names are not."""
+    (tmp_path / "startup.py").write_text("secret = 1")
+    monkeypatch.setenv("PYTHONSTARTUP", str(tmp_path / "startup.py"))
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    cells = (
+        "# %%\nimport matplotlib.pyplot as plt\nplt.plot([0, 1]); plt.show()\n"
+        '# %% raises="NameError"\nsecret\n'
+    )
+    figure, secret = execute(read(cells), {}).notebook.cells[-2:]
+    assert "image/svg+xml" in figure.outputs[0].data
+    assert secret.outputs[0].ename == "NameError"
 
 
 def test_each_cell_is_announced(read: Read) -> None:

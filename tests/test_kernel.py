@@ -26,7 +26,23 @@ def test_a_tensor_survives_bit_by_bit(tensor: torch.Tensor) -> None:
     np.testing.assert_array_equal(_decode(encode(tensor)).value, expected.numpy())
 
 
-@pytest.mark.parametrize("value", [object(), lambda: 1, {1}, torch.ones(2).to_sparse(), [object()]])
+class Liar(float):
+    """A number that shows another one."""
+
+    def __repr__(self) -> str:
+        return "9.0"
+
+
+UNREADABLE = [
+    *(object(), lambda: 1, {1}, [object()], Liar(1.0)),
+    torch.ones(2).to_sparse(),
+    np.ma.masked_array([1.0, 2.0], [True, False]),
+    np.array(["a"]),
+    {1: 999, "1": 2},
+]
+
+
+@pytest.mark.parametrize("value", UNREADABLE)
 def test_what_cannot_be_read_says_so(value: object) -> None:
     """The hook never raises; the check that needs the value fails, with the reason."""
     assert encode(value)["kind"] == "unreadable"

@@ -1,10 +1,14 @@
 """Oracles: found, matched with the checks, and kept away from torch."""
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import pytest
 
 from ci import oracle
 from ci.errors import CourseError
-from ci.oracle import expect
+from ci.oracle import Oracle, Rule, expect
 from tests.conftest import GRADIENT, ORACLE, Read
 
 OTHER = '\n\ndef other(size):\n    """Nothing."""\n    return 1\n'
@@ -33,12 +37,13 @@ BAD = {
     r"expected/01_small.py:\d+: 'other' is no check": ORACLE + OTHER,
     r"not a parameter or given.*did you mean 'size'": ORACLE.replace("(size)", "(sise)", 1),
     r"'gradient' has no docstring": ORACLE.replace('"""dy/dx_i = 4 x_i."""', "pass"),
-    r"expected/01_small.py:1: imports torch": "import torch\n" + ORACLE,
-    r"imports torch.nn": ORACLE.replace(
-        "    return", "    from torch.nn import Linear\n    return"
-    ),
-    r"imports ci.kernel": "import ci.kernel\n" + ORACLE,
+    r"expected/01_small.py:1: uses torch": "import torch\n" + ORACLE,
+    r"uses torch.nn": ORACLE.replace("    return", "    from torch.nn import Linear\n    return"),
+    r"uses ci.kernel": "import ci.kernel\n" + ORACLE,
     r"expected/01_small.py:\d+: not Python": ORACLE + "def\n",
+    r"uses __import__": ORACLE + '__import__("torch")\n',
+    r"uses importlib": ORACLE + "import importlib\n",
+    r"SystemExit: 0": ORACLE + "raise SystemExit(0)\n",
     r"a tolerance of one's own wants a reason": ORACLE.replace('dtype="float64"', "rel=1e-3"),
 }
 
@@ -53,3 +58,41 @@ def test_a_bad_oracle_is_named(read: Read, message: str) -> None:
 def test_equal_bits_need_no_reason() -> None:
     """rel=0 is stricter than the default."""
     assert expect(rel=0)(lambda: 1) is not None
+
+
+def _oracle(function: Callable[..., Any], *wants: str) -> Oracle:
+    return Oracle(function, Rule(), wants)
+
+
+def test_an_oracle_that_leaves_is_at_fault() -> None:
+    """SystemExit in an oracle is no way to end the build with status 0."""
+    with pytest.raises(CourseError, match="its oracle: SystemExit"):
+        _oracle(lambda: exit(0)).value({})
+
+
+def test_an_oracle_that_does_not_end_is_at_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a deadline of its own."""
+
+    def forever() -> None:
+        while True:
+            pass
+
+    monkeypatch.setattr(oracle, "DEADLINE_S", 0.1)
+    with pytest.raises(CourseError, match="TimeoutError: not done within"):
+        _oracle(forever).value({})
+
+
+def test_an_oracle_cannot_change_what_the_next_one_gets() -> None:
+    """Each call has copies of the givens."""
+    known = {"a": np.ones(2)}
+    _oracle(lambda a: a.fill(7), "a").value(known)
+    assert known["a"].tolist() == [1.0, 1.0]
+
+
+def test_an_oracle_that_is_not_utf_8_is_named(read: Read) -> None:
+    """Bytes of another encoding are an error of that file."""
+    lesson = read(expected=ORACLE)
+    path = lesson.path.parent / "expected" / lesson.path.name
+    path.write_bytes(b"# caf\xe9\n" + path.read_bytes())
+    with pytest.raises(CourseError, match="expected/01_small.py: not Python"):
+        oracle.load(lesson)

@@ -106,6 +106,32 @@ def test_junit_has_a_case_for_each_declared_check(read: Read, tmp_path: Path) ->
     assert cases[2].result == []
 
 
+def test_junit_is_xml_whatever_a_lesson_says(read: Read, tmp_path: Path) -> None:
+    """Colours and control characters of an error are left out."""
+    lesson = read(GRADIENT)
+    run = plan.Run(lesson, lesson.defaults)
+    report.write([Outcome(run, "failed", reason="\x1b[31mred\x1b[0m \x00")], tmp_path)
+    case = next(iter(next(iter(JUnitXml.fromfile(str(tmp_path / "junit.xml"))))))
+    assert "red" in case.result[0].message
+
+
+def test_a_fault_of_the_run_itself_fails_in_junit(read: Read, tmp_path: Path) -> None:
+    """All checks green, and yet not verified: the case `run` says so."""
+    lesson = read(GRADIENT)
+    run = plan.Run(lesson, lesson.defaults)
+    green = Result(lesson.checks[0], "verified")
+    report.write([Outcome(run, "differs", (green,), "leased cuda:0, unseen")], tmp_path)
+    case = next(iter(next(iter(JUnitXml.fromfile(str(tmp_path / "junit.xml"))))))
+    assert "leased cuda:0" in case.result[0].message
+
+
+def test_an_old_report_is_forgotten(read: Read, tmp_path: Path) -> None:
+    """A run that does not get to its report leaves none, rather than a green one."""
+    report.write([outcome(read(GRADIENT))], tmp_path)
+    report.forget(tmp_path)
+    assert not list(tmp_path.glob("*.*ml")) + list(tmp_path.glob("*.json"))
+
+
 def test_a_run_that_lacks_gpus_is_skipped_in_junit(read: Read, tmp_path: Path) -> None:
     """Not passed, not failed: skipped, with its reason."""
     run = plan.Run(read(GRADIENT), {}, gpus_needed=2)

@@ -133,6 +133,20 @@ def test_a_malformed_lesson_gets_one_line_and_status_1(
     assert message in output
 
 
+def test_a_build_folder_that_cannot_be_written_is_the_machines_fault(course: Path) -> None:
+    """One line, and status 3."""
+    (course / "build").write_text("a file")
+    status, output = invoke(course)
+    assert (status, len(output.strip().splitlines())) == (3, 1)
+
+
+def test_brackets_in_a_parameter_are_no_markup(course: Path, write: Write) -> None:
+    """rich would read [/x] as a tag that was never opened."""
+    write(header=HEADER.replace("size: int = 4", 's: str = "a"  # a text\nsize: int = 4'))
+    status, output = invoke(course, "-p", "s=[/x]")
+    assert (status, "s=[/x]" in output) == (0, True)
+
+
 def test_gpus_that_are_not_there_are_the_machines_fault(course: Path) -> None:
     """A strict --gpus ends with status 3 and one line."""
     status, output = invoke(course, "--gpus", "64")

@@ -86,6 +86,7 @@ def arithmetic_dtypes():
     return "torch.int64", "torch.int64", "torch.int64", "torch.float32", "torch.int64"
 
 
+@expect(elementwise=True)
 def exponential(size):
     """e to the power of 1, 2, ..., n."""
     return np.exp(_x(size).astype(float))

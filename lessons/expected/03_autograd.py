@@ -106,6 +106,7 @@ def numeric_sum(size):
     return 2 * _x(size)
 
 
+@expect(rel=0)
 def vector_jacobian(size):
     """J is diagonal with 2 x_i, so (v^T J)_i = 2 x_i v_i with v = 1, 10, 100, 1000, 1, ..."""
     return 2 * _x(size) * _v(size)
@@ -187,6 +188,12 @@ def control_flow_product():
 def quotient(seed, dtype, limit):
     """d / a is the slope, to within the rounding of a division."""
     return _slopes(seed, dtype, limit)
+
+
+@expect(constant="a rounding of the last bit is always close")
+def quotient_is_close():
+    """One more rounding moves d / a by at most the last bit."""
+    return True
 
 
 @expect(constant="a jump within a / 2^20 of a draw is a matter of one draw in a million")
