@@ -46,9 +46,9 @@ WORDS = {
     "course": ("PyTorch course", "PyTorch 课程"),
     "sweep": ("Parameter sweep", "参数扫描"),
     "abstract": (
-        "Every number in these handouts was computed on the machine named beside it, and compared "
-        "with an expected value that was derived without PyTorch.",
-        "讲义中的每个数都由所注明的机器实际算出，并与不借助 PyTorch 推导出的预期值比较过。",
+        "Each value with a ✓ in these handouts was computed on the machine named beside it, and "
+        "compared with an expected value that was derived without PyTorch.",
+        "讲义中每个带 ✓ 的值都由所注明的机器实际算出，并与不借助 PyTorch 推导出的预期值比较过。",
     ),
     "archive": ("All handouts in one file", "全部讲义打包下载"),
     "own": ("English", "中文"),
@@ -226,7 +226,7 @@ class HandoutPDFExporter(_Handouts):
             )
         except typst.TypstError as error:
             why, cell = paper.fault(error, nb.cells)
-            place = " ".join(filter(None, [about.get("name", "the notebook"), cell]))
+            place = about.get("places", {}).get(cell) or about.get("name", "the notebook")
             raise CourseError(f"{place}: {why}") from None
         return pdf, resources
 

@@ -90,6 +90,7 @@ def prepare(handout: Handout, language: str) -> NotebookNode:
         "rows": [_row(result, say) for result in handout.results],
         "facts": dict(handout.facts),
         "notes": [note[language] for note in handout.notes],
+        "places": {c.id: handout.lesson.where(c.id) for c in handout.lesson.notebook.cells},
     }
     cells = [
         _cell(cell, handout.parameters)
