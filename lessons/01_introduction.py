@@ -97,7 +97,7 @@ plt.show()
 # language, the same core. PyTorch to 1.0: the same language, another core.
 
 # %% [markdown] lang="zh"
-# **图。** 上层是我们写的语言，下层是负责计算的核心。
+# **图**。上层是我们写的语言，下层是负责计算的核心。
 # 从 Torch7 到 PyTorch：换了语言，核心不变；
 # 从 PyTorch 到 1.0：语言不变，换了核心。
 
@@ -130,12 +130,12 @@ b = torch.ones(size, 2)
 a @ b  # (2, 2)
 
 # %% [markdown] lang="en"
-# The numbers are equal. The object is called `tensor`, and each number takes 32 bits in place of
-# NumPy's 64, half the memory. What NumPy does not have comes at the end of this lesson:
-# the same lines on a GPU, and derivatives.
+# The numbers are equal. The object is called `tensor`, and each number takes 32 bits where NumPy
+# takes 64: half the memory. What NumPy does not have comes at the end of this lesson: the same
+# lines on a GPU, and derivatives.
 
 # %% [markdown] lang="zh"
-# 数值相同。对象叫做 `tensor`（张量），每个数占 32 位，而 NumPy 用 64 位，内存省了一半。
+# 数值相同。得到的对象叫 `tensor`（张量），每个数占 32 位，而 NumPy 用 64 位，内存省了一半。
 # NumPy 没有的本领，这一课的最后会看到：同样的代码在 GPU 上运行，还能求导。
 
 # %% [markdown] lang="en"
@@ -161,12 +161,13 @@ x = torch.arange(float(size))  # 0, 1, ..., size - 1
 squared_error(x, target=2 * torch.arange(size + 1.0) + 1)
 
 # %% [markdown] lang="en"
-# The arrow points to the subtraction, and the last line names both lengths. We fix the target,
-# then go through the function line by line, as a debugger would. Predict the three
-# values for $x = 0, 1, 2, \dots$: with $t = 2x + 1$, the difference is $3x - t = x - 1$.
+# The first arrow points to the call, the second to the subtraction; the last line names both
+# lengths. We fix the target, then go through the function line by line, as a debugger would.
+# Predict the three values for $x = 0, 1, 2, \dots$: with $t = 2x + 1$, the difference is
+# $3x - t = x - 1$.
 
 # %% [markdown] lang="zh"
-# 箭头停在减法那一行，最后一行给出了两个长度。
+# 第一个箭头指向调用，第二个指向减法那一行；最后一行给出了两个长度。
 # 改正 `target`，再像调试器那样逐行执行。
 # 对 $x = 0, 1, 2, \dots$ 预测三个值：
 # 因为 $t = 2x + 1$，所以差是 $3x - t = x - 1$。
@@ -181,15 +182,15 @@ prediction, difference, (difference**2).sum()
 # Where speed matters more than seeing each step, `torch.compile` turns a function into faster
 # code. That is an option; nothing in this course needs it.
 #
-# **You are not alone.** PyTorch is open source, has official documentation, tutorials and a forum,
-# a foundation behind it, and libraries for pictures, sound, text and graphs on top.
+# **You are not alone.** PyTorch is open source. It has official documentation, tutorials and a
+# forum, a foundation behind it, and libraries for images, sound, text and graphs on top of it.
 
 # %% [markdown] lang="zh"
 # 如果更在意速度，可以用 `torch.compile` 把函数编译成更快的代码。
 # 这只是一个选项，本课程用不到。
 #
 # **有人同行**。PyTorch 开放源代码，有官方的文档、教程和论坛，背后有基金会支持，
-# 还有许多处理图像、声音、文本和图的扩展库。
+# 还有许多处理图像、声音、文本和图结构数据的扩展库。
 
 # %% [markdown] lang="en"
 # ## Installing it
@@ -286,7 +287,7 @@ prediction, difference, (difference**2).sum()
 # %% [markdown] lang="en"
 # ## Checking the installation
 #
-# Don't believe an installation; ask it. `CUDA None` means a CPU build: it finds no GPU, even where
+# Don't trust an installation; ask it. `CUDA None` means a CPU build: it finds no GPU, even where
 # there is one.
 
 # %% [markdown] lang="zh"
@@ -372,8 +373,8 @@ def square(d):
 
 # %% [markdown] lang="en"
 # Finally, what an array library lacks. Let $y = \sum_i x_i^2$. How fast does $y$ grow when one
-# $x_i$ grows? By calculus, $\partial y / \partial x_i = 2 x_i$. PyTorch finds it by itself; how,
-# is the story of lesson 3.
+# $x_i$ grows? By calculus, $\partial y / \partial x_i = 2 x_i$. PyTorch finds it by itself;
+# lesson 3 tells how.
 
 # %% [markdown] lang="zh"
 # 最后是数组库没有的本领。设 $y = \sum_i x_i^2$，某个 $x_i$ 增大时，$y$ 增大得多快？
@@ -449,7 +450,7 @@ def gradient(d):
 # Change this and run it again:
 #
 # - Let `size` be 16. Do the product's numbers still fit into the 24 binary digits of a `float32`?
-# - Make `target` too short, instead of too long. Give it the length 1: why is there no error now?
+# - Make `target` too short, instead of too long. Then give it length 1: why is there no error now?
 # - Differentiate $y = \sum_i x_i^3$. Predict first.
 
 # %% [markdown] lang="zh"

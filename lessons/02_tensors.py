@@ -64,7 +64,7 @@ import torch
 # 张量是由同一种数排成的网格。网格的每个方向是一个**轴**（axis），
 # 各轴的长度合起来是**形状**（shape），轴的个数是**维数**（`ndim`）。
 #
-# 一个气温没有轴，是**标量**；连续三天的气温是**向量**；
+# 单独一个气温没有轴，是**标量**；连续三天的气温是**向量**；
 # 两座城市各三天的气温是**矩阵**。
 
 # %% check="indexing"
@@ -98,7 +98,7 @@ image[:2, 1:4, 1:4] = 1.0  # which is red and green
 # A **video** is a sequence of images, so time joins in; a batch of videos is (N, T, C, H, W).
 # `torch.stack` lines up tensors of equal shape along a new first axis.
 #
-# Predict: how many axes has `video`, and how long is each?
+# Predict: how many axes does `video` have, and how long is each?
 
 # %% [markdown] lang="zh"
 # 网络一次读入许多幅图像，称为一个**批量**（batch），形状是 (N, C, H, W)。
@@ -148,7 +148,7 @@ plt.show()
 # (downwards) with four frames along T (to the right).
 
 # %% [markdown] lang="zh"
-# **图。** 从左到右：`image` 的三个通道，各是一个 (H, W) 矩阵；
+# **图**。从左到右：`image` 的三个通道，各是一个 (H, W) 矩阵；
 # 三者合成的图像；批量，沿 N 轴有两幅图像；
 # 视频，沿 N 轴（向下）有两段，每段沿 T 轴（向右）有四帧。
 
@@ -179,7 +179,7 @@ video[0, 3, 0]
 torch.arange(size, device=device)
 
 # %% [markdown] lang="en"
-# All numbers of a tensor have the same type, its **dtype**. A whole argument gives integers,
+# All numbers of a tensor have the same type, its **dtype**. An integer argument gives integers,
 # a decimal point gives floating-point numbers. That point decides what the tensor can do later.
 
 # %% [markdown] lang="zh"
@@ -235,8 +235,8 @@ draws.shape, draws.dtype
 
 # %% [markdown] lang="en"
 # Mean 0 belongs to the distribution, not to our draws. How far may they be off?
-# The mean $\bar z$ of $n$ draws scatters by $1/\sqrt{n}$,
-# their variance $s^2$ by $\sqrt{2/(n-1)}$; five times that is almost never exceeded:
+# The mean $\bar z$ of $n$ draws has the standard deviation $1/\sqrt{n}$, their variance $s^2$
+# has $\sqrt{2/(n-1)}$; to be off by more than five times that is very rare:
 #
 # $$|\bar z| \le \frac{5}{\sqrt{n}}, \qquad |s^2 - 1| \le 5\sqrt{\frac{2}{n-1}}$$
 
@@ -276,7 +276,7 @@ plt.show()
 # Right: the mean of the first $n$ draws wanders towards 0 and stays within the grey funnel.
 
 # %% [markdown] lang="zh"
-# **图。** 左：柱形是抽到的数，曲线是分布的密度。
+# **图**。左：柱形是抽到的数，曲线是分布的密度。
 # 右：前 $n$ 个数的均值逐渐走向 0，始终在灰色的漏斗之内。
 
 # %% [markdown] lang="en"
@@ -297,7 +297,7 @@ y = torch.full((size,), 2, device=device)  # 2, 2, ..., 2
 x + y, x - y, x * y, x / y, x**y
 
 # %% [markdown] lang="en"
-# Division: of integers it always gives `float32`, even where every quotient is whole.
+# Division: for integers it always gives `float32`, even where every quotient is whole.
 # The other four keep `int64`.
 
 # %% [markdown] lang="zh"
@@ -333,7 +333,7 @@ torch.exp(torch.tensor([88, 89], device=device)).isinf()
 # The result is still a tensor, with shape `()`; `.item()` gives the Python number.
 
 # %% [markdown] lang="zh"
-# `sum` 把张量归结为一个标量：$1 + 2 + \dots + n = n(n+1)/2$。
+# `sum` 把张量归约为一个标量：$1 + 2 + \dots + n = n(n+1)/2$。
 # 结果仍是张量，形状是 `()`；用 `.item()` 取出 Python 的数。
 
 # %% check="total"
@@ -407,7 +407,7 @@ torch.cat((upper, lower), dim=1)  # (rows, 2 cols)
 torch.stack((upper, lower)).shape  # (2, rows, cols)
 
 # %% [markdown] lang="en"
-# A vector has axis 0 only. There is nothing to concatenate along axis 1:
+# A vector has axis 0 only, so there is no axis 1 to concatenate along:
 
 # %% [markdown] lang="zh"
 # 向量只有轴 0，不能沿轴 1 拼接：
@@ -454,7 +454,7 @@ column + row  # (rows, cols)
 # %% [markdown] lang="zh"
 # 规则分三步：
 #
-# 1. 把两个形状上下对齐写出，**右端对齐**。
+# 1. 把两个形状上下写成两行，**右端对齐**。
 # 2. 左边缺少的轴补 1。
 # 3. 逐轴比较长度：相等则保留，一个是 1 则延伸到另一个的长度，否则报错。
 
@@ -511,7 +511,7 @@ table + offset.reshape(rows, 1)
 
 # %% [markdown] lang="zh"
 # 这次报错是运气好。如果表格是方的，长度恰好相等，这些数就会悄悄加到各列上。
-# 与上面的结果比较：这里是每一*列*得到一个数。
+# 与上面的结果比较：这里是每一**列**得到一个数。
 
 # %% check="square_is_silent"
 torch.zeros(rows, rows, device=device) + offset
@@ -550,7 +550,7 @@ plt.show()
 # differ: an error.
 
 # %% [markdown] lang="zh"
-# **图。** 三个加法，形状右端对齐，下方蓝色的是结果的形状。
+# **图**。三个加法，形状右端对齐，下方蓝色的是结果的形状。
 # 虚线框是缺少的轴，当作 1。
 # 红色一列里，两个都不是 1 的长度互不相等，于是报错。
 
@@ -570,7 +570,7 @@ column.expand(rows, cols).stride()
 #
 # Models fill a GPU to its last gigabyte, and then every copy counts. Three things are easy to
 # confuse: the **name** `y`, the tensor **object** that it stands for, and the **memory** with
-# the numbers. `is` compares objects; `data_ptr()`, the address, compares memory.
+# the numbers. Compare objects with `is`, and memory by its address, `data_ptr()`.
 
 # %% [markdown] lang="zh"
 # ## 数存放在哪里
@@ -607,8 +607,8 @@ m, flat is m, flat.data_ptr() == m.data_ptr()
 
 # %% [markdown] lang="en"
 # With `=` a name moves to another object. With `+=` the object stays, and every name for it sees
-# the change. We do both, by a little function that executes one line, and let Python draw what
-# belongs together.
+# the change. We do both, with a little function that executes one line, and let Python draw what
+# is connected to what.
 
 # %% [markdown] lang="zh"
 # 用 `=`，名字改指另一个对象；用 `+=`，对象不变，指向它的每个名字都看到变化。
@@ -661,7 +661,7 @@ plt.show()
 # memory that both names see; a view is a new object on the old memory.
 
 # %% [markdown] lang="zh"
-# **图。** 名字、对象（圆）与内存（方格）。执行 `old = y` 之后，两个名字指同一个对象。
+# **图**。名字、对象（圆）与内存（方格）。执行 `old = y` 之后，两个名字指同一个对象。
 # 由此出发：`y = y + 10` 产生新对象和新内存；
 # `y += 10` 写入两个名字共用的内存；视图是旧内存上的新对象。
 
@@ -768,7 +768,7 @@ plt.show()
 # Only `+=` (also written `a.add_(b)`) and `out=` allocate nothing.
 
 # %% [markdown] lang="zh"
-# **图。** 同一个加法的四种写法各分配多少字节。
+# **图**。同一个加法的四种写法各分配多少字节。
 # `a[:] = a + b` 虽然保留地址，分配的内存却和 `a = a + b` 一样多：
 # 峰值时要同时放下 `a`、`b` 和临时张量。
 # 只有 `+=`（也可写作 `a.add_(b)`）和 `out=` 完全不分配。

@@ -13,9 +13,9 @@
 # %% [markdown] lang="en"
 # # Automatic differentiation
 #
-# Training changes a network's parameters a little, in the direction that lowers the loss.
-# That direction is the **gradient**: one derivative for each parameter, and there may be
-# billions. Nobody derives them by hand.
+# Training changes a network's parameters a little at a time, in the direction that lowers the
+# loss: against the **gradient**, which holds one derivative for each parameter. There may be
+# billions of them, and nobody derives them by hand.
 #
 # After this lesson you can let PyTorch differentiate any computation that you write, you know
 # when gradients add up and when they stop, and you can test a gradient without trusting
@@ -24,14 +24,14 @@
 # %% [markdown] lang="zh"
 # # 自动求导
 #
-# 训练，就是把网络的参数朝着使损失下降的方向一点一点地改。这个方向由**梯度**给出：
-# 每个参数对应一个导数，而参数可能有几十亿个，没有人能逐个手算。
+# 训练，就是把网络的参数朝着使损失下降的方向一点一点地改，也就是逆着**梯度**走。
+# 梯度里每个参数对应一个导数，而参数可能有几十亿个，没有人能逐个手算。
 #
 # 学完这一课，你写下的任何计算都能交给 PyTorch 求导（**自动求导**，学名自动微分）；
 # 你会知道梯度何时累积、何时中断，还能不依赖任何人的结论，自己检验一个梯度。
 
 # %% tags=["parameters"]
-size: int = 4  # length of the vector x that we differentiate by
+size: int = 4  # length of x, the vector to differentiate with respect to
 seed: int = 0  # of the draw of a, where the computation branches
 dtype: str = "float32"  # element type of the tensors
 limit: float = 1000.0  # the loop of the last section doubles until it gets here
@@ -69,8 +69,8 @@ x = torch.arange(size, dtype=kind, device=device)
 x
 
 # %% [markdown] lang="en"
-# To differentiate by `x`, PyTorch must watch what happens to it. `requires_grad_(True)` asks
-# for that. The gradient will be kept in `x.grad`. What is there before anything was computed?
+# To differentiate with respect to `x`, PyTorch must watch what happens to it:
+# `requires_grad_(True)` asks for that. The gradient will be kept in `x.grad`. What is there now?
 
 # %% [markdown] lang="zh"
 # 要对 `x` 求导，PyTorch 就得留意 `x` 参与的每一步运算，`requires_grad_(True)` 提出这个要求。
@@ -106,11 +106,16 @@ y.backward()
 x.grad
 
 # %% [markdown] lang="en"
-# It is what we derived. We can let the computer compare: for this function both sides are
-# exact, as multiplying by 2 and 4 only changes the exponent of a floating-point number.
+# It is what we derived. Only a **leaf tensor**, one that no operation made, keeps its gradient:
+# `x` does, `y` does not.
+#
+# We can let the computer compare: for this function both sides are exact, as multiplying by 2
+# and 4 only changes the exponent of a floating-point number.
 
 # %% [markdown] lang="zh"
-# 与手算一致。也可以让计算机来验证：对这个函数，两边都是精确的，因为乘以 2 和 4 只改变浮点数的指数。
+# 与手算一致。只有**叶子张量**，也就是不由运算得来的张量，才保存梯度：`x` 是，`y` 不是。
+#
+# 也可以让计算机来验证：对这个函数，两边都是精确的，因为乘以 2 和 4 只改变浮点数的指数。
 
 # %% check="gradient_is_4x"
 x.grad == 4 * x
@@ -118,7 +123,7 @@ x.grad == 4 * x
 # %% [markdown] lang="en"
 # ## A test that trusts nobody
 #
-# Our derivation could be wrong as well. There is a check that needs no calculus: move one
+# Our derivation could be wrong too. There is a check that needs no calculus: move one
 # $x_i$ a little both ways, and see how much $y$ changes. This is the **central difference**
 #
 # $$\frac{\partial y}{\partial x_i} \approx \frac{f(x_i + h) - f(x_i - h)}{2h} .$$
@@ -184,12 +189,12 @@ x.grad
 
 # %% [markdown] lang="en"
 # Not $4\mathbf{x}$ but $8\mathbf{x}$. PyTorch *adds* a new gradient to what is already in
-# `x.grad`: **gradient accumulation**. This is meant, as it lets several small batches act as
-# a large one. Who forgets it trains with the sum of all gradients so far. So we clear, once,
-# before the next pass:
+# `x.grad`: **gradient accumulation**. This is intended: it lets several small batches act as
+# one large batch. But if you forget it, you train with the sum of all gradients so far. So we
+# clear the gradient before the next pass:
 
 # %% [markdown] lang="zh"
-# 不是 $4\mathbf{x}$，而是 $8\mathbf{x}$。PyTorch 把新梯度*加*到 `x.grad` 已有的值上，
+# 不是 $4\mathbf{x}$，而是 $8\mathbf{x}$。PyTorch 把新梯度**加**到 `x.grad` 已有的值上，
 # 这叫**梯度累积**。这样设计是有意的：几个小批量可以合起来当一个大批量用。但若忘了它，
 # 训练时用的就是历次梯度之和。所以，下一次反向传播之前要做一次**梯度清零**：
 
@@ -223,11 +228,13 @@ plt.show()
 # %% [markdown] lang="en"
 # **Figure.** The gradient at $x = 1$ after each call: every `backward()` adds 4, a staircase
 # of 4, 8, 12; `zero_()` takes it back to the ground. In a training loop
-# `optimizer.zero_grad()` does this for all parameters.
+# `optimizer.zero_grad()` clears the gradients of all parameters; by default it sets them back
+# to `None`.
 
 # %% [markdown] lang="zh"
-# **图。** 每次调用之后 $x = 1$ 处的梯度：每次 `backward()` 加 4，形成 4、8、12 的台阶；
-# `zero_()` 让它回到地面。在训练循环里，`optimizer.zero_grad()` 替所有参数做这件事。
+# **图**。每次调用之后 $x = 1$ 处的梯度：每次 `backward()` 加 4，形成 4、8、12 的台阶；
+# `zero_()` 让它回到地面。在训练循环里，`optimizer.zero_grad()` 为所有参数清除梯度，
+# 默认是把它们重新设为 `None`。
 
 # %% [markdown] lang="en"
 # ## When the output is not one number
@@ -246,8 +253,8 @@ y = x * x
 y.backward()
 
 # %% [markdown] lang="en"
-# PyTorch refuses, and rightly: a vector by a vector is a matrix of derivatives, the
-# **Jacobian** $J_{ij} = \partial y_i / \partial x_j$. For a network it would be huge. What
+# PyTorch refuses, and rightly: the derivatives of a vector with respect to a vector form a matrix,
+# the **Jacobian** $J_{ij} = \partial y_i / \partial x_j$. For a network it would be huge. What
 # training needs is one row $\mathbf{v}^\top J$, the **vector–Jacobian product**, and we must
 # say which $\mathbf{v}$. The usual choice is ones. That is the gradient of the sum, so
 # summing first does the same:
@@ -303,16 +310,15 @@ plt.show()
 # %% [markdown] lang="en"
 # **Figure.** The row $\mathbf{v}^\top$ times the Jacobian $J$, here of the first four
 # elements, gives the row that `backward` adds to `x.grad`. $J$ is diagonal, since $y_i$
-# depends on $x_i$ alone; autograd never builds it.
+# depends on $x_i$ alone; `backward` never builds it.
 
 # %% [markdown] lang="zh"
-# **图。** 行向量 $\mathbf{v}^\top$ 乘以雅可比矩阵 $J$（这里取前四个元素），
+# **图**。行向量 $\mathbf{v}^\top$ 乘以雅可比矩阵 $J$（这里取前四个元素），
 # 就是 `backward` 加进 `x.grad` 的那一行。$y_i$ 只依赖 $x_i$，所以 $J$ 是对角的；
-# 自动求导从不真的把它建出来。
+# `backward` 从不真的把它建出来。
 
 # %% [markdown] lang="en"
-# One element is enough to need no `gradient`: a tensor of shape (1, 1) is as clear as a
-# scalar.
+# A tensor with one element needs no `gradient`: the shape (1, 1) is as clear as a scalar.
 
 # %% [markdown] lang="zh"
 # 只有一个元素的张量不必给出 `gradient`：形状为 (1, 1) 的张量和标量一样明确。
@@ -325,7 +331,7 @@ w.grad
 # %% [markdown] lang="en"
 # ## Cutting the graph
 #
-# Sometimes a value shall count as a constant: a target, a weight that is not to be trained.
+# Sometimes a value should count as a constant: a target, or a weight that is not to be trained.
 # `detach()` **detaches** it: the same numbers without the history. Let $\mathbf{u}$ be the
 # detached $\mathbf{y} = \mathbf{x}^2$ and $\mathbf{z} = \mathbf{u}\mathbf{x}$. As
 # $\mathbf{u}$ is a constant, $\partial z_i / \partial x_i = u_i = x_i^2$.
@@ -334,7 +340,7 @@ w.grad
 # ## 从计算图中分离
 #
 # 有时想让某个值只当常数用：比如目标值，或不参加训练的权重。`detach()` 把它从计算图中**分离**出来：
-# 数值相同，没有来历。令 $\mathbf{u}$ 为分离后的 $\mathbf{y} = \mathbf{x}^2$，
+# 数值相同，但不再记得是怎么算出来的。令 $\mathbf{u}$ 为分离后的 $\mathbf{y} = \mathbf{x}^2$，
 # $\mathbf{z} = \mathbf{u}\mathbf{x}$。既然 $\mathbf{u}$ 是常数，
 # $\partial z_i / \partial x_i = u_i = x_i^2$。
 
@@ -377,7 +383,7 @@ x.grad
 slopes(lambda x: (x * x * x).sum(), x64)
 
 # %% [markdown] lang="en"
-# Two things remain to be known. Detaching leaves the graph of $\mathbf{y}$ itself whole: it
+# Two things are worth knowing. Detaching leaves the graph of $\mathbf{y}$ itself whole: it
 # still gives $2\mathbf{x}$. And nothing is copied: $\mathbf{u}$ and $\mathbf{y}$ share
 # memory, so writing into one changes the other.
 
@@ -419,20 +425,20 @@ plt.show()
 # through $\mathbf{y}$.
 
 # %% [markdown] lang="zh"
-# **图。** 同样的数，三种梯度：分离 $\mathbf{u}$ 得 $x^2$，不分离得 $3x^2$，
+# **图**。同样的数，三种梯度：分离 $\mathbf{u}$ 得 $x^2$，不分离得 $3x^2$，
 # 单看 $\mathbf{y}$ 得 $2x$。蓝线与红线之差，就是从 $\mathbf{y}$ 流过来的那一部分。
 
 # %% [markdown] lang="en"
 # ## Through Python's control flow
 #
-# A formula is not needed. The function below doubles until a limit is reached, and then takes
+# No formula is needed. The function below doubles until a limit is reached, and then takes
 # one of two branches. The graph notes what was really executed, whatever `while` and `if`
 # decided.
 
 # %% [markdown] lang="zh"
 # ## 穿过 Python 的控制流
 #
-# 求导不需要一个公式。下面的函数不断加倍，直到超过界限，再走两个分支之一。
+# 求导不需要一个公式。下面的函数不断加倍，直到达到界限，再走两个分支之一。
 # 不管 `while` 和 `if` 作了什么决定，计算图记下的是真正执行过的运算。
 
 
@@ -493,11 +499,11 @@ plt.show()
 
 # %% [markdown] lang="en"
 # **Figure.** For positive $a$ the function is made of straight pieces through the origin;
-# some slopes are written beside them. At a jump one doubling more is needed. Autograd gives
-# the slope of the piece that $a$ lies on and knows nothing of the jump.
+# some slopes are written beside them. At each jump the number of doublings changes by one.
+# Autograd gives the slope of the piece that $a$ lies on and knows nothing of the jump.
 
 # %% [markdown] lang="zh"
-# **图。** 对正的 $a$，函数由一段段过原点的直线组成，旁边标了几个斜率。每到跳跃处，
+# **图**。对正的 $a$，函数由一段段过原点的直线组成，旁边标了几个斜率。每到跳跃处，
 # 加倍的次数就差一次。自动求导给出的是 $a$ 所在那一段的斜率，对跳跃一无所知。
 
 # %% [markdown] lang="en"
@@ -524,7 +530,7 @@ d == a * a.grad
 
 # %% [markdown] lang="zh"
 # 商 $d / a$ 就不同了：它多舍入一次，最后一位可能与 `a.grad` 不同，
-# 负数里大约每八次抽取就有一次（例如 `seed=15`）。它只是接近，就要按“接近”来比较。
+# 抽到的负数大约每八个就有一个如此（例如 `seed=15`）。它只是接近，就要按“接近”来比较。
 # 除非说得出为什么精确，否则不要用 `==` 检验浮点结果。
 
 # %% check="quotient"
@@ -553,7 +559,7 @@ on_one_piece
 (high - low) / (2 * h)
 
 # %% [markdown] lang="en"
-# ## What to keep
+# ## What to remember
 #
 # 1. `requires_grad_()`, compute, `backward()`, read `.grad`.
 # 2. Clear the gradient before the next pass: it adds up.
@@ -562,12 +568,14 @@ on_one_piece
 # 5. `detach()` makes a constant, and shares memory.
 # 6. Autograd differentiates the path that was executed.
 #
-# **Change this and run it again:** `size`, to see the digits of $\mathbf{v}$ repeat;
-# `seed=15` with `dtype="float64"` and without; `limit=10`: how many pieces does the last
-# figure have then?
+# Change this and run it again:
+#
+# - `size = 6`: where do the digits of $\mathbf{v}$ repeat?
+# - `seed = 15`, with `dtype = "float64"` and without: which quotient is exact?
+# - `limit = 10`: how many pieces does the last figure have then?
 
 # %% [markdown] lang="zh"
-# ## 小结
+# ## 要点
 #
 # 1. `requires_grad_()`，计算，`backward()`，读 `.grad`。
 # 2. 下一次反向传播之前先清零：梯度会累积。
@@ -576,5 +584,8 @@ on_one_piece
 # 5. `detach()` 得到常数，但共用底层存储。
 # 6. 自动求导针对的是真正执行过的那条路。
 #
-# **改一改，再运行：** 改 `size`，看 $\mathbf{v}$ 的数字怎样重复；用 `seed=15`，
-# 再试有无 `dtype="float64"`；取 `limit=10`，最后一幅函数图会有几段？
+# 改一改，再运行：
+#
+# - `size = 6`：$\mathbf{v}$ 的数字从哪里开始重复？
+# - `seed = 15`，元素类型先用默认的，再用 `dtype = "float64"`：哪一次的商是精确的？
+# - `limit = 10`：最后一幅图会有几段？

@@ -171,7 +171,7 @@ plt.show()
 # | | name | a device holds | what travels |
 # |---|---|---|---|
 # | (a) | network partitioning, today **pipeline parallelism** | some layers | activations, between layers |
-# | (b) | splitting within a layer, today **tensor parallelism** | a slice of each layer | partial results, in each layer |
+# | (b) | splitting within a layer, today **tensor parallelism** | a slice of each layer | partial sums, within the layers |
 # | (c) | **data parallelism** | the whole network, some rows | gradients, once a step |
 #
 # (a) and (b) cut the model: **model parallelism**. Older texts call (b) layer-wise partitioning,
@@ -181,7 +181,7 @@ plt.show()
 # | | 名称 | 每台设备持有 | 传送的内容 |
 # |---|---|---|---|
 # | (a) | 网络划分（层间划分，今称**流水线并行**） | 一部分层 | 激活值，在层与层之间 |
-# | (b) | 层内划分（今称**张量并行**） | 每一层的一片 | 部分结果，每一层都要 |
+# | (b) | 层内划分（今称**张量并行**） | 每一层的一片 | 部分和，在层的内部 |
 # | (c) | **数据并行** | 整个网络、一部分行 | 梯度，每步一次 |
 #
 # (a) 和 (b) 切开的是模型，合称**模型并行**。
@@ -215,7 +215,7 @@ print(inspect.getsource(Network))
 
 # %% [markdown] lang="en"
 # Weights and rows are random, drawn from `seed`. The target is 1/4 where the numbers of a row have
-# a positive sum, and −1/4 elsewhere. The square roots keep all values of moderate size.
+# a positive sum, and −1/4 elsewhere. The square roots keep all values at a moderate size.
 
 # %% [markdown] lang="zh"
 # 权重和数据由种子 `seed` 随机产生。一行各数之和为正，目标值就是 1/4，否则是 −1/4。
@@ -249,7 +249,8 @@ loss
 
 # %% [markdown] lang="en"
 # Now backwards, by the chain rule. Let $\mathbf{o}$ be the output for $n$ rows, and
-# $\mathbf{d} = \frac{2}{n}(\mathbf{o} - \mathbf{y})$ the derivative of the loss by it. Then
+# $\mathbf{d} = \frac{2}{n}(\mathbf{o} - \mathbf{y})$ the derivative of the loss with respect to
+# it. Then
 #
 # $$\nabla \mathbf{W}_2 = \mathbf{d}^\top \mathbf{h}, \qquad
 # \nabla \mathbf{W}_1 = \mathbf{G}^\top \mathbf{x}, \qquad
@@ -282,7 +283,8 @@ gradients(network)  # name -> .grad, of each parameter
 # $$\nabla L = \frac{1}{n} \sum_{i=1}^{n} \nabla \ell_i
 # = \sum_{r=0}^{W-1} \left( \frac{1}{n} \sum_{i \in R_r} \nabla \ell_i \right)$$
 #
-# Each device computes its bracket; then they add up. That is all of data parallelism.
+# Each device computes its bracket; then the brackets are added up. That is all there is to data
+# parallelism.
 
 # %% [markdown] lang="zh"
 # ## 切分批量
@@ -353,7 +355,7 @@ gathered.flatten()
 
 # %% [markdown] lang="zh"
 # 没有不同：输出仍按行的顺序排列。损失只有一个，`backward()` 穿过收集这一步，
-# 回到每个副本模型。每个副本得到什么？下面是它们各自对 $\mathbf{W}_2$ 的梯度：
+# 回到每个副本模型。每个副本模型得到什么？下面是它们各自对 $\mathbf{W}_2$ 的梯度：
 
 # %% check="shard_gradients"
 loss = ((gathered - y) ** 2).mean()
@@ -365,7 +367,7 @@ loss.backward()
 # gradient of one device.
 
 # %% [markdown] lang="zh"
-# 每个副本得到的，正是自己那些行的括号。相加就是正确答案：请与一台设备的梯度比较。
+# 每个副本模型得到的，正是自己那些行的括号。相加就是正确答案：请与一台设备的梯度比较。
 
 # %% check="summed"
 found = [gradients(replica) for replica in replicas]
@@ -426,7 +428,7 @@ if world_size == 1:
 
 # %% [markdown] lang="en"
 # Are they separate processes? Each has an id of its own, and so has this notebook. We count the
-# different ones: there should be one more than ranks.
+# different ones: there should be one more than there are ranks.
 
 # %% [markdown] lang="zh"
 # 它们真是不同的进程吗？每个进程有自己的进程号，这个笔记本也有一个。
@@ -460,7 +462,7 @@ torch.stack(launch(data_parallel.add_up, world_size, device=device))  # (world_s
 # %% [markdown] lang="en"
 # ## Data parallelism by hand
 #
-# With all-reduce, ordinary training becomes data parallel by one more line. We try it where there
+# With all-reduce, ordinary training becomes data parallel with one more line. We try it where there
 # is no rounding: a linear regression with whole numbers, whose gradient
 # $\mathbf{X}^\top(\mathbf{X}\mathbf{w} - \mathbf{t})$ is whole as well.
 
@@ -496,7 +498,7 @@ torch.stack(result)  # (world_size, features)
 # ## DistributedDataParallel
 #
 # A large network has hundreds of gradients, and the first are ready long before the last.
-# `DistributedDataParallel`, **DDP** for short, wraps a network and sends the gradients in bundles
+# `DistributedDataParallel`, **DDP** for short, wraps a network and sends the gradients in buckets
 # during `backward()`, while others are still being computed.
 #
 # It takes the **mean** over the ranks, not the sum. That suits a loss which is a mean over rows.
@@ -559,15 +561,15 @@ plain = torch.cat([after["W2"] for before, after in pairs])  # (world_size, hidd
 plain
 
 # %% [markdown] lang="en"
-# Every rank has the mean of the rows above: the gradients travelled *during* `backward()`.
+# Every rank has the mean of the gradients above: they travelled *during* `backward()`.
 #
-# But is this the gradient of the whole batch? The largest entry of the right one is 100 %.
+# But is this the gradient of the whole batch? Call the largest entry of the right one 100%.
 # How large is the largest error?
 
 # %% [markdown] lang="zh"
-# 每个进程都得到了上面各行的平均：梯度是在 `backward()` *期间*传送的。
+# 每个进程都得到了上面各梯度的平均：梯度是在 `backward()` **期间**传送的。
 #
-# 可它是整个批量的梯度吗？以正确梯度中最大的元素为 100 %，最大的误差是多少？
+# 可它是整个批量的梯度吗？以正确梯度中最大的元素为 100%，最大的误差是多少？
 
 # %% check="unweighted_error"
 right = gradients(network)["W2"][0].cpu()  # (hidden,), from one device
@@ -575,7 +577,7 @@ largest = torch.stack([right, plain[0] - right]).abs().amax(dim=1)  # (2,)
 100 * largest / largest[0]
 
 # %% [markdown] lang="en"
-# If `world_size` divides `batch`, this is rounding. Otherwise it is a true error: a rank with
+# If `world_size` divides `batch`, this is only rounding. Otherwise it is a real error: a rank with
 # fewer rows has as much say as the others, so its rows count for more. Training still seems to
 # work, and this is why the mistake is so common.
 #
@@ -585,7 +587,7 @@ largest = torch.stack([right, plain[0] - right]).abs().amax(dim=1)  # (2,)
 # = \frac{1}{n} \sum_{r} n_r \nabla L_r = \nabla L$$
 
 # %% [markdown] lang="zh"
-# 如果 `world_size` 整除 `batch`，这只是舍入；否则就是真正的错误：
+# 如果 `batch` 能被 `world_size` 整除，这只是舍入误差；否则就是真正的错误：
 # 行数少的进程与其他进程有同样的发言权，它的每一行就占了更大的分量。
 # 训练看上去照样进行，所以这个错误十分常见。
 #
@@ -640,7 +642,8 @@ plt.show()
 # 右：每个元素的误差，以最大元素的百分数表示；红点是普通平均，深色点是加权平均。
 
 # %% [markdown] lang="en"
-# And the other layer? Here is the whole gradient on the last rank, to compare with the right answer.
+# And the other layer? Here is the whole gradient on the last rank, to compare with the right
+# answer.
 
 # %% [markdown] lang="zh"
 # 另一层呢？下面是最后一个进程上的全部梯度，请与正确答案比较。
@@ -649,7 +652,7 @@ plt.show()
 weighted[-1]
 
 # %% [markdown] lang="en"
-# Against one device there may be differences of rounding, since the sums are grouped in another way.
+# Compared with one device there may be rounding differences, as the sums are grouped differently.
 # Between the ranks there may be none: they must all take the very same step. The largest difference
 # over all ranks and parameters:
 
@@ -739,7 +742,7 @@ plt.show()
 print(inspect.getsource(data_parallel.train))
 
 # %% [markdown] lang="en"
-# The weights of the last rank, after `steps` steps. Expected are those that a loop in NumPy finds
+# The weights of the last rank, after `steps` steps. The expected ones come from a loop in NumPy,
 # with the whole batch and no second process.
 
 # %% [markdown] lang="zh"
@@ -786,7 +789,7 @@ trained[-1]
 #
 # - `batch=24`: where has the error of the plain mean gone?
 # - `world_size=4, batch=3`: one rank has no rows. Which values show it?
-# - `dtype=float32`: which results still agree with NumPy to the last bit, and why?
+# - `dtype="float32"`: which results still agree with NumPy to the last bit, and why?
 # - In `data_parallel.py`, let rank 1 sleep for a minute before the all-reduce of `add_up`, and
 #   launch it with `timeout_s=5`. Where does each rank stand?
 
@@ -795,6 +798,6 @@ trained[-1]
 #
 # - `batch=24`：普通平均的误差到哪里去了？
 # - `world_size=4, batch=3`：有一个进程一行也没有，从哪些数值看得出来？
-# - `dtype=float32`：哪些结果仍与 NumPy 的一位不差？为什么？
+# - `dtype="float32"`：哪些结果仍与 NumPy 的一位不差？为什么？
 # - 在 `data_parallel.py` 里，让进程 1 在 `add_up` 的全归约之前睡一分钟，
 #   再用 `timeout_s=5` 启动。各个进程停在哪里？

@@ -37,7 +37,7 @@ def arange(size):
 
 @expect(constant="a dtype follows from the kind of the argument, not from its value")
 def arange_dtypes():
-    """A whole argument gives 64-bit integers, a decimal point 32-bit fractions."""
+    """An integer gives 64-bit integers, a decimal point 32-bit floating-point numbers."""
     return "torch.int64", "torch.float32"
 
 
@@ -60,7 +60,7 @@ def ones(rows, cols):
 
 
 def normal_shape(samples):
-    """One axis with all the draws; without a wish, randn draws 32-bit numbers."""
+    """One axis with all the draws; by default, randn draws 32-bit numbers."""
     return (samples,), "torch.float32"
 
 
@@ -148,7 +148,7 @@ def broadcast(rows, cols):
 
 
 def broadcast_shape(rows, cols):
-    """(rows, 1) and (1, cols), the 1 of the second put there: each 1 gives way to the other."""
+    """(rows, 1) and (1, cols), whose 1 is put there: each 1 is stretched to the other length."""
     return rows, cols
 
 
@@ -235,7 +235,7 @@ def types():
 
 @expect(constant="the two defaults")
 def from_numpy_dtype():
-    """NumPy makes 64-bit fractions and from_numpy keeps them; PyTorch makes 32-bit ones."""
+    """NumPy makes 64-bit numbers and from_numpy keeps them; PyTorch makes 32-bit ones."""
     return "torch.float64", "torch.float32"
 
 

@@ -54,7 +54,7 @@ def vector(size):
 
 @expect(constant="no backward pass has run, whatever the parameters")
 def no_gradient_yet():
-    """A leaf has no gradient before the first backward pass."""
+    """There is no gradient before the first backward pass."""
     return True
 
 

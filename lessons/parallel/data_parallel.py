@@ -66,7 +66,7 @@ def ddp_gradients(device: torch.device, weights: Named, x: Tensor, y: Tensor) ->
     """The gradients over all rows, by DDP."""
     n = len(x)
     x, y = my_rows(x, device), my_rows(y, device)  # (n_local, features), (n_local, 1)
-    share = len(x) * dist.get_world_size() / n  # 1 where all ranks have as many rows
+    share = len(x) * dist.get_world_size() / n  # 1 where all ranks have equally many rows
     replica = DistributedDataParallel(Network(weights).to(device))
     loss = share * local_loss(replica, x, y)
     loss.backward()
