@@ -110,6 +110,7 @@ class LessonEngine(NBClientEngine):
             **os.environ,
             **options["environment"],
             "IPYTHONDIR": str(folder),
+            "TMPDIR": str(folder),  # so that what a killed kernel leaves there goes with it
             "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # or figures vanish
         }
         try:
@@ -187,7 +188,7 @@ def _ending(code: int | None) -> str:
 def _private_folder() -> Iterator[Path]:
     """A folder for the kernel's sockets and settings, of this run and user alone."""
     long = len(tempfile.gettempdir()) > LONGEST_TMP
-    folder = tempfile.mkdtemp(prefix=f"course-{os.getpid()}-", dir="/tmp" if long else None)
+    folder = tempfile.mkdtemp(prefix=f"pytorch-course-{os.getpid()}-", dir="/tmp" if long else None)
     try:
         yield Path(folder)
     finally:

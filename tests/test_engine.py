@@ -143,7 +143,7 @@ def test_private_folders_of_a_killed_worker_are_swept(read: Read, tmp_path: Path
     """Its kernel's sockets do not stay in the temporary folder."""
     dead = subprocess.Popen(["true"])
     dead.wait()
-    stale = Path(tempfile.mkdtemp(prefix=f"course-{dead.pid}-"))
+    stale = Path(tempfile.mkdtemp(prefix=f"pytorch-course-{dead.pid}-"))
     ends(read(), tmp_path / "runs")
     assert not stale.exists()
 

@@ -121,6 +121,13 @@ def test_the_users_settings_do_not_reach_a_lesson(
     assert secret.outputs[0].ename == "NameError"
 
 
+def test_a_lessons_temporary_files_go_with_it(read: Read) -> None:
+    """Its kernel is killed at the end, and could not tidy up."""
+    verdict = execute(read("# %%\nimport tempfile\ntempfile.mkdtemp()\n"), {})
+    folder = verdict.notebook.cells[-1].outputs[0].data["text/plain"].strip("'")
+    assert not Path(folder).exists()
+
+
 def test_each_cell_is_announced(read: Read) -> None:
     """The live table counts the cells as they begin."""
     seen: list[tuple[int, int]] = []
