@@ -101,6 +101,9 @@ def outcome(end: Event, oracles: Mapping[str, Oracle]) -> Outcome:
         status, reason = _status(run, results)
         if cell := _skipped(notebook):
             status, reason, at = "failed", "a cell did not run, or raised undeclared", cell
+        elif status == "verified" and (cell := _uncompared(notebook)):
+            status, at = "unchecked", cell
+            reason = "a cell shows a value that nothing compares: give it a check, or end it in ;"
     return Outcome(
         run=run,
         status=status,
@@ -122,6 +125,15 @@ def _skipped(notebook: NotebookNode) -> str:
             errors = [output for output in cell.outputs if output.output_type == "error"]
             if cell.execution_count is None or (errors and "raises" not in cell.metadata):
                 return str(cell.id)
+    return ""
+
+
+def _uncompared(notebook: NotebookNode) -> str:
+    """The first cell whose shown value is neither a check nor a given."""
+    for cell in notebook.cells:
+        shows = any(out.output_type == "execute_result" for out in cell.get("outputs", []))
+        if shows and not cell.metadata.keys() & {"check", "given"}:
+            return str(cell.id)
     return ""
 
 

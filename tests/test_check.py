@@ -197,6 +197,14 @@ def test_a_cell_that_did_not_do_its_part_is_found(read: Read, fault: str) -> Non
     assert check._skipped(notebook) == notebook.cells[-1].id
 
 
+def test_a_shown_value_that_nothing_compares_is_found(read: Read) -> None:
+    """What a student reads as a result was compared, or the lesson is not green."""
+    notebook = executed(read(GRADIENT + "# %%\n1 + 1\n"), gradient=np.ones(4))
+    assert check._uncompared(notebook) == ""
+    notebook.cells[-1].outputs = [_output(2)]
+    assert check._uncompared(notebook) == notebook.cells[-1].id
+
+
 def test_a_leased_gpu_must_be_seen(read: Read) -> None:
     """A run that leased a GPU and shows no tensor from it did not use it."""
     lesson = read(expected=ORACLE)

@@ -154,11 +154,5 @@ def test_a_lesson_is_verified(name: str, settings: list[str], tmp_path: Path) ->
         for outcome in outcomes
         if outcome.status != "verified"
     ]
-    for outcome in outcomes:
-        assert outcome.notebook is not None
-        for cell in outcome.notebook.cells:
-            shows = any(out.output_type == "execute_result" for out in cell.get("outputs", []))
-            compared = cell.metadata.keys() & {"check", "given"}
-            assert compared or not shows, f"{lesson.where(cell.id)} shows what nobody compares"
     assert len(outcomes) == len(runs)
     assert faults == []

@@ -83,6 +83,14 @@ def test_a_script_without_checks_is_unchecked(course: Path, write: Write) -> Non
     assert "02_plain: unchecked (the lesson declares no check)" in output
 
 
+def test_a_value_without_a_check_is_not_green(course: Path, write: Write) -> None:
+    """The line says where it is shown, and what to do."""
+    write(GRADIENT + "# %%\n1 + 1\n")
+    status, output = invoke(course)
+    assert status == 1
+    assert "01_small unchecked: lessons/01_small.py:20: a cell shows a value that" in output
+
+
 def test_a_sweep_leaves_a_summary(course: Path) -> None:
     """Three values are three runs; the course page is not touched."""
     status, output = invoke(course, "-p", "size=2,4,16")
