@@ -73,32 +73,29 @@ class Comparison:
             return
         finite = np.isfinite(expected)
         sizes = np.where(finite, np.abs(expected), 0.0)
-        scale = float(np.max(sizes, initial=0.0))
-        allowed = self._allowed(scale, dtype, device)
+        if not self.rule.elementwise:
+            sizes = np.full_like(sizes, np.max(sizes, initial=0.0))
+        allowed = self._allowed(sizes, dtype, device)
         if allowed is None:
             return
         same = (shown == expected) | (np.isnan(shown) & np.isnan(expected))
         self._require_same(shown, expected, same | finite, path)
-        if self.rule.elementwise and scale:
-            weights = np.where(finite & (sizes > 0), scale / np.where(sizes > 0, sizes, 1.0), 1.0)
-        else:
-            weights = np.ones_like(sizes)
-        with np.errstate(invalid="ignore"):  # inf - inf, which `finite` leaves out
-            difference = np.where(finite, np.abs(shown - expected), 0.0) * weights
-        largest = float(np.max(difference, initial=0.0))
-        if not largest <= allowed:  # so that a NaN is a fault
-            worst = int(np.argmax(np.nan_to_num(difference, nan=np.inf)))
+        with np.errstate(invalid="ignore", divide="ignore"):  # inf - inf, 0 / 0
+            difference = np.where(finite, np.abs(shown - expected), 0.0)
+            used = np.where(difference == 0, 0.0, difference / allowed)
+        if not np.all(used <= 1):  # so that a NaN is a fault
+            worst = int(np.argmax(np.nan_to_num(used, nan=np.inf)))
             at = np.unravel_index(worst, shown.shape)
             self._differ(
                 path,
-                f"largest difference {np.abs(shown - expected)[at]:.3g}{_at(at)}: shown "
-                f"{shown[at].item()!r}, expected {expected[at].item()!r}, "
-                f"allowed {allowed / weights[at]:.3g}",
+                f"largest difference {difference[at]:.3g}{_at(at)}: shown {shown[at].item()!r}, "
+                f"expected {expected[at].item()!r}, allowed {allowed[at]:.3g}",
             )
-        self.margin = max(self.margin, largest / allowed if allowed else float(largest > 0))
+        self.margin = max(self.margin, float(np.max(used, initial=0.0)))
 
-    def _allowed(self, scale: float, dtype: str, device: str) -> float | None:
-        """The largest difference that a tensor may show, or None where that can't be said."""
+    def _allowed(self, sizes: np.ndarray, dtype: str, device: str) -> np.ndarray | None:
+        """The largest difference that each element may show, where its tolerance is relative to
+        `sizes`; None where that can't be said."""
         rel = self.rule.rel
         if rel is None:
             on_gpu = device.startswith("cuda") and dtype in RELATIVE_ON_GPU
@@ -106,14 +103,14 @@ class Comparison:
         if rel is None:
             self.invalid.append(f"no tolerance is known for {dtype}: say rel=… and why=…")
             return None
-        allowed = rel * scale + self.rule.abs
-        if scale and allowed >= COARSEST * scale:
-            self.invalid.append(
-                f"its tolerance is {allowed / scale:.1%} of the largest expected value"
-            )
+        allowed = rel * sizes + self.rule.abs
+        shares = allowed[sizes > 0] / sizes[sizes > 0]
+        if np.any(shares >= COARSEST):
+            whole = "element" if self.rule.elementwise else "largest expected value"
+            self.invalid.append(f"its tolerance is {np.max(shares):.1%} of the {whole}")
             return None
         self.tolerances.add(_tolerance(rel, self.rule.abs))
-        return allowed
+        return np.asarray(allowed)
 
     def _require_same(
         self, shown: np.ndarray, expected: np.ndarray, same: np.ndarray, path: str

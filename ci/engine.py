@@ -101,7 +101,8 @@ def complete(attempt: Path) -> Path:
 def _sweep(folder: Path) -> None:
     """Remove what killed processes have left: unfinished attempts, kernels' private folders."""
     attempts = [(path, path.name.rpartition("-")[2]) for path in folder.glob("*/*/.*-*")]
-    private = Path(tempfile.gettempdir()).glob("pytorch-course-*-*")
+    places = {Path(tempfile.gettempdir()), Path("/tmp")}  # as in execute: /tmp for a long path
+    private = [path for place in places for path in place.glob("pytorch-course-*-*")]
     for path, pid in [*attempts, *((path, path.name.split("-")[2]) for path in private)]:
         if pid.isdecimal() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(path, ignore_errors=True)

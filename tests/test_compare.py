@@ -119,6 +119,12 @@ def test_elements_of_all_magnitudes_can_be_compared() -> None:
     assert "allowed 2e-06" in fault
 
 
+def test_an_expected_zero_among_elements_is_exact() -> None:
+    """Relative to zero nothing is free."""
+    shown, expected = torch.tensor([1e6, 1e-3]), np.array([1e6, 0.0])
+    assert "at [1]" in compare(shown, expected, elementwise=True).faults[0]
+
+
 def test_a_device_with_an_index_is_that_device() -> None:
     """cuda:1 is on cuda, and is not cuda:0."""
     assert _lives_on("cuda:1", "cuda")
