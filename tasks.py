@@ -5,6 +5,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from invoke import Context, Exit, task
 
 ROOT = Path(__file__).parent
 LESSONS = ROOT / "lessons"
+DOCKER = ROOT / "docker"
 BUILD = ROOT / "build"
 
 
@@ -20,24 +22,28 @@ BUILD = ROOT / "build"
     help={
         "lessons": "numbers or names, comma separated: 03,tensors (default: all)",
         "p": "a parameter, name=value; name=2,4,16 is a sweep; repeatable",
+        "on": "auto | here | lab: on this machine or in the lab's containers (default: auto)",
         "gpus": "auto | all | none | a number | device=0,2 (default: auto)",
         "handouts": "default | all: with all, each run of a sweep gets handouts too",
         "timeout": "seconds that a run may take (default: the lesson's, or 600)",
         "jobs": "lessons that go on at once (default: one a core; one on GPUs)",
+        "as-root": "in the lab, be root in the container",
     },
 )
 def run(
     _: Context,
     lessons: str = "",
     p: Sequence[str] | None = None,
+    on: str = "auto",
     gpus: str = "auto",
     handouts: str = "default",
     timeout: str = "",
     jobs: str = "",
+    as_root: bool = False,
 ) -> None:
     """Execute the lessons, check what they show, and write the handouts."""
     with _boundary():
-        from ci import check, course, engine, handout, oracle, plan, publish, report
+        from ci import check, course, engine, handout, oracle, place, plan, publish, report, summary
         from ci import gpus as devices
 
         request = devices.parse(gpus)
@@ -51,15 +57,16 @@ def run(
         notes = publish.notes(request, granted, handouts)
         for lesson in chosen:
             handout.check_formulas(lesson)
+        where, said = place.choose(on, granted, DOCKER, slots=slots, as_root=as_root)
 
         outcomes = [check.not_run(run) for run in runs if run.lacks_gpus]
         with report.Screen(runs) as screen:
-            for note in notes:
-                screen.say(note["en"])
+            for note in (*said, *(note["en"] for note in notes)):
+                screen.say(note)
             for outcome in outcomes:
                 screen.on_outcome(outcome)
             for event in engine.start(
-                [run for run in runs if not run.lacks_gpus], BUILD / "runs", slots=slots
+                [run for run in runs if not run.lacks_gpus], BUILD / "runs", where, slots=slots
             ):
                 screen.on_event(event)
                 if event.kind == "ended":
@@ -68,11 +75,77 @@ def run(
                     screen.on_outcome(judged)
         outcomes.sort(key=lambda outcome: runs.index(outcome.run))
         report.write(outcomes, BUILD)
+        summary.write(outcomes, BUILD)
         screen.finish(outcomes)
+        for annotation in summary.annotations(outcomes):
+            screen.say(annotation)
         order = [path.stem for path in paths]
         for folder in publish.publish(outcomes, order, BUILD, handouts=handouts, notes=notes):
             screen.say(f"{folder.relative_to(ROOT)}/")
     sys.exit(check.status(outcomes, request))
+
+
+@task(
+    help={
+        "variant": "cuda | cpu (default: cuda)",
+        "base-image": "what to build on (default: the Dockerfile's)",
+        "no-cache": "build each step anew, also where the image is up to date",
+    },
+)
+def build_lab(
+    _: Context, variant: str = "cuda", base_image: str = "", no_cache: bool = False
+) -> None:
+    """Build the lab's image; nothing happens where it is up to date."""
+    with _boundary():
+        from ci import image, lab
+
+        say = partial(print, flush=True)
+        variant = image.parse(variant)
+        with lab.connect() as client:
+            base = lab.base(client, base_image or image.BASE, say)
+            if no_cache or not image.is_current(client, variant, base, DOCKER):
+                image.build(variant, base, DOCKER, no_cache=no_cache, on_step=say)
+                image.prune(client)
+            print(image.find(client, [variant], DOCKER))
+
+
+@task(
+    help={
+        "on": "auto | here | lab: where to look (default: auto, the lab, else here)",
+        "gpus": "auto | all | none | a number | device=0,2 (default: auto)",
+    },
+)
+def doctor(_: Context, on: str = "auto", gpus: str = "auto") -> None:
+    """Look at the machine and the image, and say what to do; status 3 if the course can't run."""
+    with _boundary():
+        from ci import diagnosis, report
+        from ci import doctor as looks
+        from ci import gpus as devices
+
+        rows = report.diagnosis(looks.examine(on, devices.parse(gpus), DOCKER, BUILD))
+    sys.exit(0 if diagnosis.able(rows) else 3)
+
+
+@task(
+    name="lab",
+    help={
+        "gpus": "auto | all | none | a number | device=0,2 (default: auto)",
+        "port": "where JupyterLab is on this machine (default: 8888)",
+        "as-root": "be root in the container",
+    },
+)
+def open_lab(_: Context, gpus: str = "auto", port: str = "8888", as_root: bool = False) -> None:
+    """Open the lessons in JupyterLab, in the lab; Ctrl-C ends it."""
+    with _boundary():
+        from ci import gpus as devices
+        from ci import jupyter
+
+        number = jupyter.parse(port)
+        granted = devices.grant(devices.parse(gpus))
+        for line in jupyter.serve(
+            LESSONS, BUILD / "lab", DOCKER, port=number, gpus=granted, as_root=as_root
+        ):
+            print(line, flush=True)
 
 
 @task

@@ -16,7 +16,7 @@ from nbformat import NotebookNode
 
 from ci.compare import Comparison
 from ci.course import Check, Lesson
-from ci.engine import EXECUTED, Event
+from ci.engine import Event
 from ci.errors import CourseError
 from ci.gpus import Request
 from ci.oracle import Oracle, expect
@@ -92,8 +92,9 @@ def not_run(run: Run) -> Outcome:
 
 def outcome(end: Event, oracles: Mapping[str, Oracle]) -> Outcome:
     """Judge an execution that has ended."""
-    run, path = end.run, end.folder / EXECUTED
-    notebook = nbformat.read(path, as_version=4) if path.exists() else run.lesson.notebook
+    run, notebook = end.run, end.run.lesson.notebook
+    if end.executed:
+        notebook = nbformat.read(end.executed, as_version=4)
     results = judge(run.lesson, oracles, run.parameters, notebook)
     status, reason = end.status, end.reason
     at = end.at

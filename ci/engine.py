@@ -1,6 +1,5 @@
-"""Where the workers of a plan start, and what they tell: here, as processes of this machine.
-
-One worker serves the runs of one lesson, in order; several lessons go on side by side.
+"""Workers at their place, and what they tell. One worker serves the runs of one lesson, in order;
+several lessons go on side by side.
 """
 
 import contextlib
@@ -8,13 +7,9 @@ import json
 import os
 import queue
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,10 +20,10 @@ from typing import Any
 import psutil
 
 from ci.errors import MachineError
+from ci.place import Place
 from ci.plan import Run
 
 EXECUTED, LOG = "executed.ipynb", "log.txt"  # what a worker leaves in an attempt
-MARK = "PYTORCH_COURSE_WORKER"  # in the environment of all that a worker starts
 GRACE_S = 60.0  # beyond a run's own deadline, which the worker keeps
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -38,7 +33,8 @@ class Event:
     """What happened to a run: `started`, `cell` (n of m begins), or `ended`.
 
     An end has a status (completed, failed, timed out), the cell and the reason of a fault, the
-    seconds that it took, the date (UTC), and the environment that it ran in.
+    notebook if the worker left one, the seconds that it took, the date (UTC), and the environment
+    that it ran in.
     """
 
     kind: str
@@ -49,13 +45,14 @@ class Event:
     status: str = ""
     at: str = ""
     reason: str = ""
+    executed: Path | None = None
     seconds: float = 0.0
     date: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def start(runs: Sequence[Run], folder: Path, *, slots: int = 1) -> Iterator[Event]:
-    """Execute `runs`, `slots` lessons at once, and yield what happens, each run's end last.
+def start(runs: Sequence[Run], folder: Path, place: Place, *, slots: int = 1) -> Iterator[Event]:
+    """Execute `runs` at `place`, `slots` lessons at once, and yield what happens, ends last.
 
     Each run has an attempt of its own, a new folder under `folder`. Closing the iterator ends all
     that is still running.
@@ -67,7 +64,8 @@ def start(runs: Sequence[Run], folder: Path, *, slots: int = 1) -> Iterator[Even
     events = queue.SimpleQueue[Event | Exception]()
     stop = threading.Event()
     threads = [
-        threading.Thread(target=_serve, args=(batches, folder, events, stop)) for _ in range(slots)
+        threading.Thread(target=_serve, args=(batches, folder, place, events, stop))
+        for _ in range(slots)
     ]
     for thread in threads:
         thread.start()
@@ -111,6 +109,7 @@ def _sweep(folder: Path) -> None:
 def _serve(
     batches: "queue.SimpleQueue[list[Run]]",
     folder: Path,
+    place: Place,
     events: "queue.SimpleQueue[Event | Exception]",
     stop: threading.Event,
 ) -> None:
@@ -118,9 +117,9 @@ def _serve(
         while not stop.is_set():
             waiting = batches.get_nowait()
             while waiting and not stop.is_set():
-                with Worker(waiting[0], stop) as worker:
+                with Worker(waiting, folder, place, stop) as worker:
                     while waiting and worker.alive and not stop.is_set():
-                        for event in worker.execute(waiting.pop(0), folder):
+                        for event in worker.execute(waiting.pop(0)):
                             events.put(event)
     except queue.Empty:
         return
@@ -129,19 +128,13 @@ def _serve(
 
 
 class Worker:
-    """A worker process. After `alive` turns false it takes no more runs."""
+    """A worker for runs of one lesson. After `alive` turns false it takes no more of them."""
 
-    def __init__(self, run: Run, stop: threading.Event) -> None:
-        self._stop = stop
-        self._mark = uuid.uuid4().hex
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "ci.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # Ctrl-C is ours to answer
-            env={**os.environ, **_settings(run), MARK: self._mark},
-        )
+    def __init__(
+        self, runs: Sequence[Run], folder: Path, place: Place, stop: threading.Event
+    ) -> None:
+        self._folder, self._place, self._stop = folder, place, stop
+        self._channel = place.start(runs, folder, _settings(runs[0]))
         self._lines = queue.SimpleQueue[str]()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -153,29 +146,19 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         """End the worker, and whatever it could not end itself."""
-        process = self._process
-        assert process.stdin and process.stdout
-        with contextlib.suppress(OSError):
-            process.stdin.close()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        _end_marked(self._mark)
+        self._channel.close()
         self._reader.join()
-        process.stdout.close()
 
-    def execute(self, run: Run, folder: Path) -> Iterator[Event]:
+    def execute(self, run: Run) -> Iterator[Event]:
         """Execute one run; the last event is its end, whatever becomes of the worker."""
-        path = attempt(run, folder)
+        path = attempt(run, self._folder)
         yield Event("started", run, path)
         began = time.monotonic()
         self._request(run, path)
         deadline = began + run.timeout_s + GRACE_S
         for message in self._messages(deadline):
             if message["event"] == "ready":
-                self._environment = message["environment"]
+                self._environment = {**message["environment"], **self._place.facts}
                 _require_cuda(run, self._environment)
             elif message["event"] == "cell":
                 yield Event("cell", run, path, cell=message["cell"], cells=message["cells"])
@@ -187,6 +170,7 @@ class Worker:
                     status=message["status"],
                     at=message["cell"],
                     reason=message["reason"],
+                    executed=path / EXECUTED if message["saved"] else None,
                     seconds=message["seconds"],
                     date=_now(),
                     environment=self._environment,
@@ -209,17 +193,15 @@ class Worker:
     def _request(self, run: Run, path: Path) -> None:
         request = {
             "run": run.key,
-            "lesson": str(run.lesson.path),
+            "lesson": self._place.lesson(run.lesson.path),
             "digest": run.lesson.digest,
             "parameters": dict(run.parameters),
-            "output": str(path),
+            "output": self._place.attempt(path),
             "timeout_s": run.timeout_s,
             "environment": {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in run.gpus)},
         }
-        assert self._process.stdin
         with contextlib.suppress(OSError):  # a worker that is gone shows in its answers
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
+            self._channel.send(json.dumps(request) + "\n")
 
     def _messages(self, deadline: float) -> Iterator[dict[str, Any]]:
         """What the worker says, until it ends, hangs beyond `deadline`, or we are to stop."""
@@ -232,20 +214,12 @@ class Worker:
                     yield json.loads(line)
 
     def _read(self) -> None:
-        assert self._process.stdout
-        for line in self._process.stdout:
+        for line in self._channel.lines():
             self._lines.put(line)
         self._lines.put("")
 
     def _death(self) -> str:
-        if self._stop.is_set():
-            return "interrupted"
-        try:
-            code = self._process.wait(1)
-        except subprocess.TimeoutExpired:
-            return "its worker hangs"
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"gone, exit status {code}"
-        return f"its worker was {how}"
+        return "interrupted" if self._stop.is_set() else f"its worker {self._channel.ending()}"
 
 
 def _now() -> str:
@@ -264,11 +238,3 @@ def _settings(run: Run) -> dict[str, str]:
     """Threads as the plan fixed them; waiting ones sleep, or two lessons on two cores crawl."""
     threads = dict.fromkeys(THREAD_VARIABLES, str(run.threads))
     return {**threads, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
-
-
-def _end_marked(mark: str) -> None:
-    """End what a killed worker left: it could not, and its subreaper's duty died with it."""
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get(MARK) == mark:
-                process.kill()

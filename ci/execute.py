@@ -80,6 +80,7 @@ def execute(
 def save(notebook: NotebookNode, path: Path) -> None:
     """Write a notebook whole or not at all."""
     partial = path.with_suffix(".partial")
+    partial.unlink(missing_ok=True)  # whatever the lesson may have put there, a link perhaps
     partial.write_text(nbformat.writes(notebook, version=4), encoding="utf-8")
     partial.replace(path)
 

@@ -89,6 +89,7 @@ WORDS = {
     "Python": ("Python", "Python"),
     "device": ("device", "设备"),
     "machine": ("machine", "机器"),
+    "image": ("image", "镜像"),
     "date": ("date", "日期"),
     "parameters": ("parameters", "参数"),
     "duration": ("duration", "用时"),

@@ -70,6 +70,17 @@ def present() -> list[Gpu]:
     return _visible([Gpu(*row) for row in rows if len(row) == 3])
 
 
+def ask(*fields: str) -> dict[str, list[str]]:
+    """What nvidia-smi says in these fields of its query, by UUID; nothing where it can't."""
+    tool = shutil.which("nvidia-smi")
+    if not tool:
+        return {}
+    query = [tool, f"--query-gpu={','.join(('uuid', *fields))}", "--format=csv,noheader"]
+    answer = subprocess.run(query, capture_output=True, text=True, timeout=60, check=False)
+    rows = csv.reader(answer.stdout.splitlines(), skipinitialspace=True)
+    return {row[0]: row[1:] for row in rows if len(row) == len(fields) + 1}
+
+
 def _visible(gpus: list[Gpu]) -> list[Gpu]:
     """Those that CUDA_VISIBLE_DEVICES, set by a scheduler or the user, leaves us."""
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")

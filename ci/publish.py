@@ -221,6 +221,7 @@ def _facts(outcome: Outcome) -> dict[str, str]:
         "torch": environment.get("torch", ""),
         "Python": environment.get("Python", ""),
         "machine": environment.get("machine", ""),
+        "image": environment.get("image", ""),
         "date": outcome.date,
         "duration": f"{outcome.seconds:.1f} s",
     }

@@ -4,7 +4,8 @@ import dataclasses
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,20 @@ from rich.text import Text
 
 from ci import engine
 from ci.check import Outcome, Result
+from ci.diagnosis import Row, able
 from ci.engine import LOG, Event
 from ci.markdown import plain
 from ci.plan import Run
 
 COLOURS = {"verified": "green", "unchecked": "yellow", "running": "cyan", "waiting": "dim"}
+COLOURS |= {"ok": "green", "warn": "yellow", "fail": "red", "not here": "dim"}
 
 
 class Screen:
     """The live table of a plan; plain lines where there is no terminal."""
 
     def __init__(self, runs: Sequence[Run], console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False, markup=False)
+        self.console = console or Console(highlight=False, markup=False, emoji=False)
         self._rows: dict[int, tuple[Run, str, str]] = {
             id(run): (run, "waiting", "") for run in runs
         }
@@ -64,7 +67,7 @@ class Screen:
 
     def on_outcome(self, outcome: Outcome) -> None:
         """Show what became of a run."""
-        self._rows[id(outcome.run)] = (outcome.run, outcome.status, _checks(outcome))
+        self._rows[id(outcome.run)] = (outcome.run, outcome.status, count(outcome))
         if not self.console.is_terminal:
             self.say(line(outcome))
 
@@ -72,7 +75,7 @@ class Screen:
         """Each fault as a good test failure reads, and below them the table of all outcomes."""
         for outcome in outcomes:
             for fault in faults(outcome):
-                self.say(fault)
+                self.say(str(fault))
         self.console.print(_final(outcomes))
 
     def _table(self) -> Table:
@@ -87,7 +90,7 @@ def line(outcome: Outcome) -> str:
     """One outcome in a line."""
     because = f" ({outcome.reason})" if outcome.reason else ""
     seconds = f"{outcome.seconds:.1f} s"
-    return f"{outcome.run.name}: {outcome.status}{because}, checks {_checks(outcome)}, {seconds}"
+    return f"{outcome.run.name}: {outcome.status}{because}, checks {count(outcome)}, {seconds}"
 
 
 def _final(outcomes: Sequence[Outcome]) -> Table:
@@ -107,7 +110,7 @@ def _final(outcomes: Sequence[Outcome]) -> Table:
             outcome.run.lesson.name,
             *([outcome.run.label] if swept else []),
             outcome.run.device,
-            _checks(outcome),
+            count(outcome),
             _margin(outcome),
             f"{outcome.seconds:.1f} s",
             Text(outcome.status, COLOURS.get(outcome.status, "red")),
@@ -115,41 +118,78 @@ def _final(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def faults(outcome: Outcome) -> Iterator[str]:
-    """What is wrong with an outcome, a block of lines each: first what ended it, then checks."""
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong, at a line of a lesson; line 0 where no cell is at fault."""
+
+    title: str
+    file: str
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}: " if self.line else ""
+        return f"{self.title}: {place}{self.text}"
+
+
+def faults(outcome: Outcome) -> Iterator[Fault]:
+    """What is wrong with an outcome: first what ended it, then checks."""
     bad = [result for result in outcome.results if not result.green]
     if fault := _fault_of_run(outcome):
         yield fault
-        missing = [result.check.name for result in bad if result.status == "missing"]
-        if missing:
-            yield f"{outcome.run.name}: never reported: {', '.join(missing)}"
         bad = [result for result in bad if result.status != "missing"]
     for result in bad:
-        yield f"{outcome.run.name} {result.status}: {_fault(outcome, result)}"
+        yield _fault(outcome, result)
 
 
-def _fault_of_run(outcome: Outcome) -> str:
-    """What is wrong with a run beside its checks; empty where nothing is."""
+def _fault_of_run(outcome: Outcome) -> Fault | None:
+    """What is wrong with a run beside its checks; None where nothing is."""
     if outcome.green or outcome.needs_gpus:
-        return ""
+        return None
     if outcome.status == "differs" and not all(result.green for result in outcome.results):
-        return ""
-    place = f"{outcome.run.lesson.where(outcome.at)}: " if outcome.at else ""
-    log = f"\n  log: {outcome.attempt / LOG}" if outcome.attempt else ""
-    return plain(f"{outcome.run.name} {outcome.status}: {place}{outcome.reason}{log}")
+        return None
+    run = outcome.run
+    missing = [result.check.name for result in outcome.results if result.status == "missing"]
+    lines = [outcome.reason]
+    lines += [f"  log: {outcome.attempt / LOG}"] if outcome.attempt else []
+    lines += [f"{run.name}: never reported: {', '.join(missing)}"] if missing else []
+    line = run.lesson.line(outcome.at) if outcome.at else 0
+    return _at(run, line, outcome.status, lines)
 
 
-def _fault(outcome: Outcome, result: Result) -> str:
-    where = outcome.run.lesson.where(result.check.cell)
+def _fault(outcome: Outcome, result: Result) -> Fault:
     facts = {
         "derivation": result.derivation,
         "shown": result.shown,
         "expected": result.expected,
         "tolerance": result.tolerance,
     }
-    lines = [f"{where}: check '{result.check.name}' {result.message}"]
+    lines = [f"check '{result.check.name}' {result.message}"]
     lines += [f"  {label:<12}{fact}" for label, fact in facts.items() if fact]
-    return plain("\n".join(lines))
+    return _at(outcome.run, result.check.line, result.status, lines)
+
+
+def _at(run: Run, line: int, status: str, lines: Sequence[str]) -> Fault:
+    return Fault(plain(f"{run.name} {status}"), file(run), line, plain("\n".join(lines)))
+
+
+def file(run: Run) -> str:
+    """The lesson's script as people and CI systems read it: `lessons/03_autograd.py`."""
+    return f"{run.lesson.path.parent.name}/{run.lesson.path.name}"
+
+
+def diagnosis(rows: Iterable[Row]) -> list[Row]:
+    """Show the rows of a diagnosis in one table, when all are there, and return them."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    with console.status("looking at the machine"):
+        rows = list(rows)
+    for place in dict.fromkeys(row.place for row in rows):
+        table.add_row(Text(f"\n{place}", "bold"))
+        for row in [row for row in rows if row.place == place]:
+            table.add_row(f"  {row.what}", Text(row.verdict, COLOURS[row.verdict]), str(row))
+    console.print(table, f"\nthe course can run {able(rows) or 'at none of these places'}")
+    return rows
 
 
 def keep(outcome: Outcome) -> Outcome:
@@ -157,13 +197,13 @@ def keep(outcome: Outcome) -> Outcome:
     if outcome.attempt is None:
         return outcome
     facts = json.dumps(record(outcome), indent=1, ensure_ascii=False)
-    _replace(outcome.attempt / "checks.json", facts)
+    replace(outcome.attempt / "checks.json", facts)
     return dataclasses.replace(outcome, attempt=engine.complete(outcome.attempt))
 
 
 def forget(folder: Path) -> None:
     """Remove the last report: a run that does not get to its own must not leave a green one."""
-    for name in ("report.json", "junit.xml"):
+    for name in ("report.json", "junit.xml", "summary.md"):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -173,11 +213,11 @@ def write(outcomes: Sequence[Outcome], folder: Path) -> None:
         "statuses": Counter(outcome.status for outcome in outcomes),
         "runs": list(map(record, outcomes)),
     }
-    _replace(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
+    replace(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
     suites = JUnitXml("pytorch-course")
     for outcome in outcomes:
         suites.add_testsuite(_suite(outcome))
-    _replace(folder / "junit.xml", suites.tostring().decode())
+    replace(folder / "junit.xml", suites.tostring().decode())
 
 
 def record(outcome: Outcome) -> dict[str, Any]:
@@ -218,7 +258,7 @@ def _suite(outcome: Outcome) -> TestSuite:
     if outcome.needs_gpus:
         case.result = [Skipped(outcome.status)]
     elif fault := _fault_of_run(outcome):
-        case.result = [Failure(fault, outcome.status)]
+        case.result = [Failure(str(fault), outcome.status)]
     suite.add_testcase(case)
     results = {result.check.name: result for result in outcome.results}
     for check in run.lesson.checks:
@@ -227,19 +267,20 @@ def _suite(outcome: Outcome) -> TestSuite:
         if result is None:
             case.result = [Skipped(outcome.status)]
         elif not result.green:
-            case.result = [Failure(_fault(outcome, result), result.status)]
+            case.result = [Failure(str(_fault(outcome, result)), result.status)]
         suite.add_testcase(case)
     return suite
 
 
 def _case(outcome: Outcome, name: str, line: int) -> _Case:
     case = _Case(name, outcome.run.lesson.name)
-    case.file = f"{outcome.run.lesson.path.parent.name}/{outcome.run.lesson.path.name}"
+    case.file = file(outcome.run)
     case.line = str(line)
     return case
 
 
-def _checks(outcome: Outcome) -> str:
+def count(outcome: Outcome) -> str:
+    """How many of a lesson's checks are green: `26/31`, or `none`."""
     total = len(outcome.run.lesson.checks)
     good = sum(result.green for result in outcome.results)
     return f"{good}/{total}" if total else "none"
@@ -250,7 +291,8 @@ def _margin(outcome: Outcome) -> str:
     return f"{max(used):.0%}" if used else "-"
 
 
-def _replace(path: Path, text: str) -> None:
+def replace(path: Path, text: str) -> None:
+    """Write `text` to `path`, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(text, encoding="utf-8", errors="backslashreplace")

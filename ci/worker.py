@@ -30,13 +30,16 @@ from ci.errors import CourseError
 from ci.execute import Verdict, execute, save
 
 EXECUTED, LOG = "executed.ipynb", "log.txt"
-PR_SET_CHILD_SUBREAPER = 36
+PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
+CGROUP = Path("/sys/fs/cgroup")  # of the container; files of version 2 and of version 1:
+OOM_KILLS = ("memory.events", "memory/memory.oom_control")
+MEMORY_LIMIT = ("memory.max", "memory/memory.limit_in_bytes")
 GRACE_S = 30.0  # for an execution to notice that its kernel was ended
 
 
 def serve(requests: int, events: TextIO) -> None:
     """Serve requests from the file descriptor `requests`, until it ends."""
-    _become_subreaper()
+    _set_up_process()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which then ends us
     try:
@@ -69,10 +72,11 @@ def _serve(request: Mapping[str, Any], requests: int, events: TextIO) -> None:
 
 def _execute(
     request: Mapping[str, Any], output: Path, requests: int, events: TextIO
-) -> dict[str, str]:
+) -> dict[str, Any]:
     """Execute in a thread of its own, so that this one can keep the deadline."""
     verdicts: list[Verdict] = []
     faults: list[CourseError] = []
+    kills = _oom_kills()
     done, report = os.pipe()
 
     def run() -> None:
@@ -96,22 +100,28 @@ def _execute(
     thread.start()
     ready, _, _ = select.select([requests, done], [], [], request["timeout_s"])
     in_time = done in ready
+    abandoned = requests in ready and not in_time  # by a parent that is gone
     end_descendants()
-    thread.join(GRACE_S)
+    thread.join(1 if abandoned else GRACE_S)
+    if abandoned:
+        sys.exit(1)
     os.close(done)
-    if requests in ready and not in_time:
-        sys.exit(1)  # the parent is gone
     cell = verdicts[0].cell if verdicts else ""
     if verdicts:
         save(verdicts[0].notebook, output / EXECUTED)
+    ended = {"saved": bool(verdicts), "cell": cell}
     if not in_time:
         reason = f"not done within {request['timeout_s']:g} s"
-        return {"status": "timed out", "cell": cell, "reason": reason}
+        return {**ended, "status": "timed out", "reason": reason}
     if not verdicts:
         reason = str(faults[0]) if faults else "the execution broke; its log says how"
-        return {"status": "failed", "cell": "", "reason": reason}
+        return {**ended, "status": "failed", "reason": reason}
     reason = verdicts[0].reason
-    return {"status": "failed" if reason else "completed", "cell": cell, "reason": reason}
+    if reason and _oom_kills() > kills:
+        limit = _cgroup(MEMORY_LIMIT).strip()
+        most = f", of which it may take {int(limit) / 2**30:.1f} GiB" if limit.isdecimal() else ""
+        reason = f"out of memory{most} ({reason.partition(';')[0]})"
+    return {**ended, "status": "failed" if reason else "completed", "reason": reason}
 
 
 def _read(request: Mapping[str, Any]) -> Lesson:
@@ -131,9 +141,22 @@ def end_descendants() -> None:
         psutil.wait_procs(children, timeout=5)
 
 
-def _become_subreaper() -> None:
+def _oom_kills() -> int:
+    """How many processes of this container the system has ended for want of memory."""
+    counts = dict(line.split() for line in _cgroup(OOM_KILLS).splitlines())
+    return int(counts.get("oom_kill", 0))
+
+
+def _cgroup(names: tuple[str, ...]) -> str:
+    found = [CGROUP / name for name in names if (CGROUP / name).exists()]
+    return found[0].read_text() if found else ""
+
+
+def _set_up_process() -> None:
+    """Inherit orphans; and be closed to the lesson, which has the same user, but for its kernel."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0)
 
 
 def _lines(descriptor: int) -> Iterator[str]:

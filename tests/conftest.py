@@ -2,13 +2,22 @@
 
 import os
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from ci import course
+from ci import course, image, lab
 from ci.course import Lesson
+from ci.errors import MachineError
+from ci.image import Image
+
+ROOT = Path(__file__).parents[1]
+DOCKER = ROOT / "docker"
 
 HEADER = """\
 # ---
@@ -46,11 +55,79 @@ def gradient(size):
 '''
 
 
+def missing(part: str) -> NoReturn:
+    """A system part is not there: the test is skipped, and in CI it fails."""
+    (pytest.fail if "CI" in os.environ else pytest.skip)(f"needs {part}")
+    raise AssertionError
+
+
+def eventually(condition: Callable[[], object], timeout_s: float = 10) -> bool:
+    """Whether `condition()` comes true in time."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def containers(word: str) -> list[str]:
+    """Containers of ours whose name has `word` in it."""
+    with lab.connect() as client:
+        found = client.containers.list(all=True, filters={"name": word}, ignore_removed=True)
+        return [container.name for container in found]
+
+
 @pytest.fixture
 def poppler() -> None:
-    """pdftotext, a system part: without it a test is skipped, and in CI it fails."""
+    """pdftotext."""
     if not shutil.which("pdftotext"):
-        (pytest.fail if "CI" in os.environ else pytest.skip)("needs poppler-utils")
+        missing("poppler-utils")
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> None:
+    """A Docker engine that answers; CONTRIBUTING says how to start one for the tests."""
+    try:
+        with lab.connect():
+            return
+    except MachineError as error:
+        missing(f"a Docker engine: {error}")
+
+
+@pytest.fixture(scope="session")
+def base_image(docker_engine: None) -> str:
+    """The name of a base image, made by docker/make_base where it is not there."""
+    name = "pytorch-course-base:bookworm"
+    with lab.connect() as client:
+        if client.images.list(name=name):
+            return name
+    if os.getuid() != 0 or not shutil.which("mmdebstrap"):
+        missing("root and mmdebstrap")
+    subprocess.run([DOCKER / "make_base", name], check=True)
+    return name
+
+
+@pytest.fixture(scope="session")
+def lab_image(base_image: str) -> Image:
+    """The lab's image of today's docker/, with the CPU build of torch."""
+    if not list((DOCKER / "wheels").glob("torch-*+cpu-*.whl")):
+        wheel = ["torch==2.13.0+cpu", "--no-deps", "--dest", str(DOCKER / "wheels")]
+        subprocess.run([sys.executable, "-m", "pip", "download", "-q", *wheel], check=True)
+    build = ["build-lab", "--variant", "cpu", "--base-image", base_image]
+    subprocess.run([sys.executable, "-m", "invoke", *build], cwd=ROOT, check=True)
+    with lab.connect() as client:
+        return image.find(client, ["cpu"], DOCKER)
+
+
+@pytest.fixture
+def hook_log(docker_engine: None) -> Iterator[Path]:
+    """What containers that asked for GPUs were given, by the hook of tests/engine: emptied."""
+    log = Path(os.environ.get("DOCKER_HOST", "").removeprefix("unix://")).with_name("hook.log")
+    if not log.exists():
+        missing("the engine that tests/engine/start starts")
+    log.write_text("")
+    yield log
 
 
 Write = Callable[..., Path]

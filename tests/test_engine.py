@@ -16,7 +16,8 @@ import pytest
 from ci import engine, plan
 from ci.course import Lesson
 from ci.engine import Event
-from tests.conftest import GRADIENT, Read
+from ci.here import Here
+from tests.conftest import GRADIENT, Read, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +27,7 @@ ORPHAN = "# %%\nimport subprocess\nsubprocess.Popen(['sleep', '{mark}'], start_n
 def ends(lesson: Lesson, folder: Path, *settings: str, timeout_s: float = 60) -> list[Event]:
     """The ends of the runs of `lesson`."""
     runs = plan.runs([lesson], settings, [], timeout_s=timeout_s)
-    return [event for event in engine.start(runs, folder) if event.kind == "ended"]
+    return [event for event in engine.start(runs, folder, Here()) if event.kind == "ended"]
 
 
 def sleepers(mark: str) -> list[int]:
@@ -37,16 +38,6 @@ def sleepers(mark: str) -> list[int]:
             if process.info["cmdline"] == ["sleep", mark]:
                 found.append(process.pid)
     return found
-
-
-def eventually(condition: "object", timeout_s: float = 10) -> bool:
-    """Whether `condition()` comes true in time."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if condition():  # type: ignore[operator]
-            return True
-        time.sleep(0.1)
-    return False
 
 
 def test_a_run_ends_with_its_notebook_and_environment(read: Read, tmp_path: Path) -> None:
@@ -108,9 +99,9 @@ def hanging(read: Read, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes
     mark = f"602.{os.getpid()}"
     lesson = read(ORPHAN.format(mark=mark) + "# %%\nimport time; time.sleep(600)\n")
     program = (
-        "from pathlib import Path; from ci import course, engine, plan\n"
+        "from pathlib import Path; from ci import course, engine, plan; from ci.here import Here\n"
         f"runs = plan.runs([course.read(Path({str(lesson.path)!r}))], [], [])\n"
-        f"list(engine.start(runs, Path({str(tmp_path / 'runs')!r})))\n"
+        f"list(engine.start(runs, Path({str(tmp_path / 'runs')!r}), Here()))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
     assert eventually(lambda: sleepers(mark), 60)
@@ -135,7 +126,7 @@ def test_a_lesson_that_changed_while_it_waited_is_not_run(read: Read, tmp_path: 
     lesson = read()
     runs = plan.runs([lesson], [], [])
     lesson.path.write_text(lesson.path.read_text() + "# %%\n1\n")
-    *_, end = engine.start(runs, tmp_path / "runs")
+    *_, end = engine.start(runs, tmp_path / "runs", Here())
     assert (end.status, "was changed while it waited" in end.reason) == ("failed", True)
 
 

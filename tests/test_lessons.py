@@ -8,6 +8,7 @@ import pytest
 
 from ci import check, course, engine, oracle, plan
 from ci.course import Lesson
+from ci.here import Here
 from ci.parameters import Parameter, Value
 from ci.value import Comparable, expected_value
 
@@ -146,7 +147,7 @@ def test_a_lesson_is_verified(name: str, settings: list[str], tmp_path: Path) ->
     runs = plan.runs([lesson], settings, [], slots=2)
     outcomes = [
         check.outcome(event, oracles)
-        for event in engine.start(runs, tmp_path)
+        for event in engine.start(runs, tmp_path, Here())
         if event.kind == "ended"
     ]
     faults = [

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ci import check, course, engine, oracle, plan
+from ci.here import Here
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -23,7 +24,7 @@ def test_the_lesson_in_ten_lines_is_verified(tmp_path: Path) -> None:
     runs = plan.runs([lesson], ["size=2,5,100"], [])
     outcomes = [
         check.outcome(event, oracle.load(lesson))
-        for event in engine.start(runs, tmp_path / "runs")
+        for event in engine.start(runs, tmp_path / "runs", Here())
         if event.kind == "ended"
     ]
     assert [outcome.status for outcome in outcomes] == ["verified"] * 3

@@ -30,7 +30,7 @@ def course(tmp_path: Path, write: Write) -> Path:
 
 def command(*words: str) -> list[str]:
     """`invoke run` by this interpreter."""
-    return [sys.executable, "-m", "invoke", "run", *words]
+    return [sys.executable, "-m", "invoke", "run", "--on", "here", *words]
 
 
 def invoke(course: Path, *words: str) -> tuple[int, str]:

@@ -40,7 +40,7 @@ def step_by_step(size):
 def version():
     """The version that the project asks for in its pyproject.toml."""
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
-    needs = tomllib.loads(text)["project"]["dependencies"]
+    needs = tomllib.loads(text)["project"]["optional-dependencies"]["here"]
     (pin,) = [need.removeprefix("torch==") for need in needs if need.startswith("torch==")]
     return pin
 

@@ -1,0 +1,140 @@
+"""Where workers run: here, as processes of this machine, or in the lab, in containers.
+
+The worker is the same file at each place, and is spoken to in the same way: JSON lines.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from ci import image, lab
+from ci.errors import MachineError, UsageError
+from ci.gpus import Gpu
+from ci.here import Here
+from ci.image import Image
+from ci.plan import Run
+
+COURSE, ATTEMPTS = "/course", "/attempts"  # in a container
+PIDS_PER_RANK = 128
+
+
+class Channel(Protocol):
+    """A worker that was started, as its engine speaks to it."""
+
+    def send(self, line: str) -> None:
+        """Write a line to its standard input. OSError where it is gone."""
+
+    def lines(self) -> Iterator[str]:
+        """The lines of its standard output, until it ends."""
+
+    def ending(self) -> str:
+        """How it ended, as the end of a sentence: `was killed by SIGKILL`, `hangs`."""
+
+    def close(self) -> None:
+        """End its input, by which it ends; then end it, and whatever it left."""
+
+
+class Place(Protocol):
+    """Where workers run. `facts` are added to what a worker says of its environment."""
+
+    facts: Mapping[str, str]
+
+    def start(self, runs: Sequence[Run], folder: Path, settings: Mapping[str, str]) -> Channel:
+        """Start a worker for `runs`, all of one lesson, with `settings` in its environment.
+
+        Their attempts are going to be below `folder`.
+        """
+
+    def lesson(self, path: Path) -> str:
+        """What a worker calls the lesson script `path`."""
+
+    def attempt(self, path: Path) -> str:
+        """What a worker calls the attempt `path`, in which it may write from now on."""
+
+
+def parse(on: str) -> str:
+    """Read the value of `--on`. Raises UsageError."""
+    if on not in ("auto", "here", "lab"):
+        raise UsageError(f"--on {on}: there are auto, here, lab")
+    return on
+
+
+def variants(granted: Sequence[Gpu]) -> list[str]:
+    """The variants of the image that will do, the best one first."""
+    return ["cuda"] if granted else ["cpu", "cuda"]
+
+
+def choose(
+    on: str,
+    granted: Sequence[Gpu],
+    folder: Path,
+    *,
+    slots: int = 1,
+    as_root: bool = False,
+) -> tuple[Place, list[str]]:
+    """The place that `--on auto | here | lab` means, and what is to be said of it.
+
+    `folder` is docker/, whose image must be up to date. `auto` takes the lab where it is ready.
+    Raises UsageError, and MachineError where the place is not ready.
+    """
+    if parse(on) == "here":
+        return Here(), []
+    try:
+        with lab.connect() as client:
+            found = image.find(client, variants(granted), folder)
+            removed = [
+                f"removed {name}, left by a run that was killed" for name in lab.sweep(client)
+            ]
+            memory = lab.share(client, slots)
+    except MachineError as error:
+        if on == "lab":
+            raise MachineError(f"{error}; or say --on here") from None
+        return Here(), [f"on this machine, not in the lab: {error}"]
+    return Lab(found, memory=memory, as_root=as_root), removed
+
+
+class Lab:
+    """A container a lesson. A `Place`."""
+
+    def __init__(self, image: Image, *, memory: int, as_root: bool = False) -> None:
+        self.facts: Mapping[str, str] = {"image": str(image)}
+        self._image, self._memory = image, memory
+        self._user = lab.user(as_root)
+
+    def start(
+        self, runs: Sequence[Run], folder: Path, settings: Mapping[str, str]
+    ) -> lab.Container:
+        """Start a worker in a container that has what `runs` need of the course."""
+        lesson = runs[0].lesson
+        attempts = folder / lesson.name
+        attempts.mkdir(parents=True, exist_ok=True)
+        ranks = max(int(run.parameters.get("world_size", 1)) for run in runs)
+        options = lab.hardened(
+            lab.Limits(self._memory, pids=lab.PIDS + PIDS_PER_RANK * ranks),
+            user=self._user,
+            environment={**settings, "PYTHONPATH": COURSE},
+            gpus=max((run.gpus for run in runs), key=len),  # each lease begins with the shorter
+        )
+        options["name"] = lab.container_name(lesson.name)
+        options["mounts"] = [
+            lab.mount(Path(__file__).parent, f"{COURSE}/ci"),
+            *(lab.mount(path, f"{COURSE}/lessons/{path.name}") for path in _wanted(lesson.path)),
+            lab.mount(attempts, ATTEMPTS, writable=True),
+        ]
+        return lab.Container(self._image.id, ["python", "-P", "-m", "ci.worker"], options)
+
+    def lesson(self, path: Path) -> str:
+        """Its place in the container."""
+        return f"{COURSE}/lessons/{path.name}"
+
+    def attempt(self, path: Path) -> str:
+        """Its place in the container; it is made the user's who is inside."""
+        lab.give(path, self._user)
+        return f"{ATTEMPTS}/{path.parent.name}/{path.name}"
+
+
+def _wanted(lesson: Path) -> list[Path]:
+    """The lesson and what it may import or read: not the other lessons, not what is expected."""
+    beside = [path for path in sorted(lesson.parent.iterdir()) if path.name[0] not in "._"]
+    scripts = {path for path in beside if path.suffix == ".py"}
+    return [lesson, *(path for path in beside if path not in scripts and path.name != "expected")]
