@@ -3,10 +3,12 @@
 import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from nbformat import NotebookNode
+
+if TYPE_CHECKING:  # the kernel, which wants the name of our type, starts without it
+    from nbformat import NotebookNode
 
 MIME = "application/vnd.pytorch-course.value+json"  # private; taken out of every handout
 
@@ -74,7 +76,7 @@ class Comparable:
         return self.value
 
 
-def shown_value(cell: NotebookNode) -> Comparable:
+def shown_value(cell: "NotebookNode") -> Comparable:
     """The one value that an executed cell displayed. Raises ValueError with why there is none."""
     if cell.execution_count is None:
         raise ValueError("its cell never ran")

@@ -113,7 +113,7 @@ def inside(name: str, *command: str, user: str = "4321:4321") -> str:
 
 @pytest.mark.slow
 def test_the_lab_holds_the_lock_and_no_more(lab_image: Image) -> None:
-    """Each package in the locked version, each one's own wishes met, in 1.2 GB."""
+    """Each package in the locked version but one, each one's own wishes met, in 1.2 GB."""
     code = """if True:
         import json
         from importlib.metadata import distributions, version
@@ -130,7 +130,9 @@ def test_the_lab_holds_the_lock_and_no_more(lab_image: Image) -> None:
         """
     unmet, found = json.loads(inside(lab_image.id, "python", "-c", code))
     assert unmet == []
-    assert found == pins("cpu")
+    wanted = pins("cpu")
+    del wanted["rfc3987-syntax"]
+    assert found == wanted
     with lab.connect() as client:
         assert client.images.get(lab_image.id).attrs["Size"] < 1.2e9
 
