@@ -170,8 +170,9 @@ def _toolkit() -> Row:
 def _probe_lab(client: Any, docker: Path, granted: Sequence[Gpu]) -> list[Fact]:
     """What a container of ours finds, made as those of lessons are, with all GPUs."""
     options = lab.hardened(
-        lab.Limits(lab.share(client), pids=lab.PIDS + PIDS_PER_RANK * max(2, len(granted))),
+        lab.share(client),
         user=lab.user(as_root=False),
+        pids=lab.PIDS + PIDS_PER_RANK * max(2, len(granted)),
         environment={**_visible(granted), "PYTHONPATH": COURSE},
         gpus=granted,
     )

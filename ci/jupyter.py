@@ -57,14 +57,20 @@ def serve(
             yield f"removed {name}, left by a command that was killed"
         _require_free(port)
         bridge = any(network.name == "bridge" for network in client.networks.list())
-        limits = lab.Limits(lab.share(client), pids=4 * lab.PIDS)  # several kernels, with ranks
+        memory = lab.share(client)
     if not bridge:
         yield (
             "the Docker engine has no bridge: the lab shares this machine's network, and reaches "
             "all that listens on it"
         )
     token, user = secrets.token_hex(24), lab.user(as_root)
-    options = lab.hardened(limits, user=user, environment={"JUPYTER_TOKEN": token}, gpus=gpus)
+    options = lab.hardened(
+        memory,
+        user=user,
+        pids=4 * lab.PIDS,  # several kernels, with ranks
+        environment={"JUPYTER_TOKEN": token},
+        gpus=gpus,
+    )
     options |= _network(bridge, port)
     options["name"] = lab.container_name("lab")
     options["mounts"] = _mounts(lessons, folder)

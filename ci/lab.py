@@ -11,7 +11,6 @@ import re
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -112,27 +111,23 @@ def base(client: Any, name: str, on_step: Callable[[str], None]) -> image.Base:
     return image.Base(name, min(digests, default=found.id))
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a container may take: bytes of memory, and processes."""
-
-    memory: int
-    pids: int = PIDS
-
-
 def share(client: Any, slots: int = 1) -> int:
     """The memory of one container, in bytes, where `slots` of them go on at once."""
     return int(client.info()["MemTotal"] * SHARE / slots)
 
 
 def hardened(
-    limits: Limits,
+    memory: int,
     *,
     user: str,
+    pids: int = PIDS,
     environment: Mapping[str, str] | None = None,
     gpus: Sequence[Gpu] = (),
 ) -> dict[str, Any]:
-    """What every container of ours is created with, as the SDK takes it: the least that works."""
+    """What every container of ours is created with, as the SDK takes it: the least that works.
+
+    It may take `memory` bytes and `pids` processes.
+    """
     from docker.types import DeviceRequest, LogConfig, Ulimit
 
     passed_on = {name: text for name, text in os.environ.items() if PASSED_ON.fullmatch(name)}
@@ -144,10 +139,10 @@ def hardened(
         "security_opt": ["no-new-privileges"],
         "user": user,
         "init": True,
-        "mem_limit": limits.memory,
-        "memswap_limit": limits.memory,
+        "mem_limit": memory,
+        "memswap_limit": memory,
         "shm_size": GIB,  # Docker's 64 MB are too few for NCCL, and for batches of some MB
-        "pids_limit": limits.pids,
+        "pids_limit": pids,
         "ulimits": [Ulimit(name="core", soft=0, hard=0)],
         "log_config": LogConfig(type="json-file", config={"max-size": "10m", "max-file": "2"}),
         "environment": {**passed_on, **(environment or {})},
@@ -193,9 +188,11 @@ def _owner() -> str:
 
 def _alive(owner: str) -> bool:
     boot, pid, started = owner.split()
+    if boot != _owner().split()[0] or not psutil.pid_exists(int(pid)):
+        return False
     with contextlib.suppress(psutil.NoSuchProcess):
-        same = str(psutil.Process(int(pid)).create_time()) == started
-        return same and boot == _owner().split()[0]
+        # About: it is reckoned from the clock, which may have been set since.
+        return abs(psutil.Process(int(pid)).create_time() - float(started)) < 10
     return False
 
 

@@ -110,8 +110,9 @@ class Lab:
         attempts.mkdir(parents=True, exist_ok=True)
         ranks = max(int(run.parameters.get("world_size", 1)) for run in runs)
         options = lab.hardened(
-            lab.Limits(self._memory, pids=lab.PIDS + PIDS_PER_RANK * ranks),
+            self._memory,
             user=self._user,
+            pids=lab.PIDS + PIDS_PER_RANK * ranks,
             environment={**settings, "PYTHONPATH": COURSE},
             gpus=max((run.gpus for run in runs), key=len),  # each lease begins with the shorter
         )

@@ -16,7 +16,7 @@ from ci import lab
 from ci.errors import MachineError
 from ci.gpus import Gpu
 from ci.image import Image
-from ci.lab import GIB, Container, Limits
+from ci.lab import GIB, Container
 from tests.conftest import DOCKER, ROOT, Write, containers, eventually, missing
 
 pytestmark = pytest.mark.slow
@@ -89,7 +89,7 @@ def test_a_killed_run_leaves_a_container_that_ends_and_is_swept(hanging: Path) -
 
 def test_the_container_of_a_living_process_is_not_swept(lab_image: Image) -> None:
     """Two runs at once don't take each other's away."""
-    options = lab.hardened(Limits(GIB), user="1000:1000")
+    options = lab.hardened(GIB, user="1000:1000")
     with_us = Container(lab_image.id, ["sleep", "60"], {**options, "name": "pytorch-course-ours"})
     try:
         with lab.connect() as client:
@@ -103,7 +103,7 @@ def test_the_container_of_a_living_process_is_not_swept(lab_image: Image) -> Non
 
 def test_a_container_that_cannot_start_is_not_left(lab_image: Image) -> None:
     """The engine makes it before it finds that there is no such user."""
-    options = {**lab.hardened(Limits(GIB), user="nobody-here"), "name": "pytorch-course-none"}
+    options = {**lab.hardened(GIB, user="nobody-here"), "name": "pytorch-course-none"}
     with pytest.raises(MachineError, match="nobody-here"):
         Container(lab_image.id, ["true"], options)
     assert containers("pytorch-course-none") == []
@@ -112,9 +112,7 @@ def test_a_container_that_cannot_start_is_not_left(lab_image: Image) -> None:
 def test_lines_arrive_whole_however_they_were_written(lab_image: Image) -> None:
     """In pieces, in two bytes of a character, beside other output."""
     script = r"printf 'a \344'; sleep 0.3; printf '\270\255 b\n'; echo no >&2; echo c; exit 7"
-    container = Container(
-        lab_image.id, ["bash", "-c", script], lab.hardened(Limits(GIB), user="1000:1000")
-    )
+    container = Container(lab_image.id, ["bash", "-c", script], lab.hardened(GIB, user="1000:1000"))
     try:
         assert list(container.lines()) == ["a 中 b\n", "c\n"]
         assert container.ending() == "was gone, exit status 7 (no)"
@@ -143,7 +141,7 @@ def test_an_engine_without_nvidias_hook_gets_its_remedy(bare_engine: None) -> No
     """In place of `could not select device driver`."""
     gpu = Gpu("0", "GPU-0", "A GPU")
     with pytest.raises(MachineError, match="install the NVIDIA Container Toolkit"):
-        Container("empty", ["x"], lab.hardened(Limits(GIB), user="1000:1000", gpus=[gpu]))
+        Container("empty", ["x"], lab.hardened(GIB, user="1000:1000", gpus=[gpu]))
     assert containers("") == []
 
 
