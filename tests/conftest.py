@@ -109,11 +109,18 @@ def base_image(docker_engine: None) -> str:
 
 
 @pytest.fixture(scope="session")
-def lab_image(base_image: str) -> Image:
-    """The lab's image of today's docker/, with the CPU build of torch."""
-    if not list((DOCKER / "wheels").glob("torch-*+cpu-*.whl")):
-        wheel = ["torch==2.13.0+cpu", "--no-deps", "--dest", str(DOCKER / "wheels")]
+def cpu_wheel() -> Path:
+    """The folder of wheels, with torch's CPU build in it, which PyPI does not have."""
+    wheels = DOCKER / "wheels"
+    if not list(wheels.glob("torch-*+cpu-*.whl")):
+        wheel = ["torch==2.13.0+cpu", "--no-deps", "--dest", str(wheels)]
         subprocess.run([sys.executable, "-m", "pip", "download", "-q", *wheel], check=True)
+    return wheels
+
+
+@pytest.fixture(scope="session")
+def lab_image(base_image: str, cpu_wheel: Path) -> Image:
+    """The lab's image of today's docker/, with the CPU build of torch."""
     build = ["build-lab", "--variant", "cpu", "--base-image", base_image]
     subprocess.run([sys.executable, "-m", "invoke", *build], cwd=ROOT, check=True)
     with lab.connect() as client:
