@@ -14,9 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from ci import image
+from ci import image, owner
 from ci.errors import MachineError
 from ci.gpus import Gpu
 
@@ -146,7 +144,7 @@ def hardened(
         "ulimits": [Ulimit(name="core", soft=0, hard=0)],
         "log_config": LogConfig(type="json-file", config={"max-size": "10m", "max-file": "2"}),
         "environment": {**passed_on, **(environment or {})},
-        "labels": {OWNER: _owner()},
+        "labels": {OWNER: owner.this()},
         "hostname": "lab",  # which gloo looks up, without a network
         "extra_hosts": {"lab": "127.0.0.1"},
     }
@@ -174,26 +172,10 @@ def give(path: Path, user: str) -> None:
 def sweep(client: Any) -> list[str]:
     """Remove the containers of processes that are gone; their names."""
     left = client.containers.list(all=True, filters={"label": OWNER}, ignore_removed=True)
-    gone = [found for found in left if not _alive(found.labels[OWNER])]
+    gone = [found for found in left if not owner.lives(found.labels[OWNER])]
     for found in gone:
         found.remove(force=True)
     return [found.name for found in gone]
-
-
-def _owner() -> str:
-    """This process: boot, process id, and when it started, since ids are given out again."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot} {os.getpid()} {psutil.Process().create_time()}"
-
-
-def _alive(owner: str) -> bool:
-    boot, pid, started = owner.split()
-    if boot != _owner().split()[0] or not psutil.pid_exists(int(pid)):
-        return False
-    with contextlib.suppress(psutil.NoSuchProcess):
-        # About: it is reckoned from the clock, which may have been set since.
-        return abs(psutil.Process(int(pid)).create_time() - float(started)) < 10
-    return False
 
 
 def container_name(word: str) -> str:
@@ -217,7 +199,7 @@ class Container:
         with contextlib.ExitStack() as stack:
             client = stack.enter_context(connect())
             self._container, self._streams = _started(client, image, command, options)
-            stack.callback(self._container.remove, force=True)
+            stack.callback(_remove, self._container)
             self._stack = stack.pop_all()
 
     def send(self, line: str) -> None:
@@ -245,9 +227,15 @@ class Container:
 
     def ending(self) -> str:
         """Its exit status, or that it was out of memory, and the last line of its errors."""
-        with contextlib.suppress(Exception):  # of the HTTP client: it still runs
-            self._container.wait(timeout=5)
-        self._container.reload()
+        from docker.errors import DockerException
+        from requests.exceptions import RequestException
+
+        try:
+            with contextlib.suppress(RequestException):  # it still runs
+                self._container.wait(timeout=5)
+            self._container.reload()
+        except (DockerException, RequestException):
+            return "is gone, or the engine is"
         state = self._container.attrs["State"]
         if state["OOMKilled"]:
             limit = self._container.attrs["HostConfig"]["Memory"] / GIB
@@ -291,6 +279,13 @@ def _started(
             return _started(client, image, command, {**options, "ulimits": limits})
         raise
     return made, streams
+
+
+def _remove(container: Any) -> None:
+    from docker.errors import NotFound
+
+    with contextlib.suppress(NotFound):  # somebody else was quicker
+        container.remove(force=True)
 
 
 def _release(streams: Any) -> None:
