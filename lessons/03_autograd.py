@@ -429,6 +429,70 @@ plt.show()
 # 单看 $\mathbf{y}$ 得 $2x$。蓝线与红线之差，就是从 $\mathbf{y}$ 流过来的那一部分。
 
 # %% [markdown] lang="en"
+# ## Writing where the graph remembers
+#
+# The backward pass needs numbers of the forward pass: to differentiate $a_i^2$ the graph
+# **saves** $\mathbf{a}$. Let $\mathbf{a} = 2\mathbf{x}$ and $y = \sum_i a_i^2$, so that
+# $\partial y / \partial x_i = 8 x_i$. What if $\mathbf{a}$ is changed in place before it
+# is needed?
+
+# %% [markdown] lang="zh"
+# ## 改动计算图记住的数
+#
+# 反向传播要用到前向传播时的数：为了对 $a_i^2$ 求导，计算图**保存**了 $\mathbf{a}$。
+# 令 $\mathbf{a} = 2\mathbf{x}$，$y = \sum_i a_i^2$，于是 $\partial y / \partial x_i = 8 x_i$。
+# 如果在用到 $\mathbf{a}$ 之前就把它原地改了，会怎样？
+
+# %% check="saved_is_changed" raises="RuntimeError"
+x.grad.zero_()
+a = 2 * x
+y = (a * a).sum()
+a.add_(1)
+y.backward()
+
+# %% [markdown] lang="en"
+# An error, and that is the good case: a tensor counts its changes in place, and the graph
+# looks at the count. It does so through `detach()` too. But `.data`, and a NumPy array that
+# shares the memory, write without counting. Predict what comes out.
+
+# %% [markdown] lang="zh"
+# 报错了，这还算好的：张量会记下自己被原地改了几次，计算图会核对这个次数，通过 `detach()` 去改也一样。
+# 可是通过 `.data`，或通过共用底层存储的 NumPy 数组去改，次数不会增加。先预测结果，再往下看。
+
+# %% check="saved_is_changed_by_detach" raises="RuntimeError"
+a = 2 * x
+y = (a * a).sum()
+a.detach().add_(1)
+y.backward()
+
+# %% check="saved_is_changed_by_data"
+a = 2 * x
+y = (a * a).sum()
+a.data.add_(1)  # nobody is told
+y.backward()
+x.grad
+
+# %% [markdown] lang="en"
+# No error, and a wrong gradient: $8 x_i + 4$. The backward pass took the changed
+# $\mathbf{a} = 2\mathbf{x} + 1$ for the one it had saved, and $2 \cdot 2 (2 x_i + 1)$ came
+# out. The remedy: leave $\mathbf{a}$ alone, and compute a new tensor.
+
+# %% [markdown] lang="zh"
+# 没有报错，梯度却错了：$8 x_i + 4$。反向传播把改过的 $\mathbf{a} = 2\mathbf{x} + 1$
+# 当成了当初保存的那个，算出 $2 \cdot 2 (2 x_i + 1)$。办法是不去动 $\mathbf{a}$，另算一个新张量。
+
+# %% check="saved_is_left_alone"
+x.grad.zero_()
+a = 2 * x
+y = (a * a).sum()
+b = a + 1  # for whatever comes next
+y.backward()
+x.grad
+
+# %% check="numeric_saved"
+slopes(lambda x: (2 * x * 2 * x).sum(), x64)
+
+# %% [markdown] lang="en"
 # ## Through Python's control flow
 #
 # No formula is needed. The function below doubles until a limit is reached, and then takes
@@ -566,7 +630,8 @@ on_one_piece
 # 3. Compute anew before each `backward()`: it uses the graph up.
 # 4. An output of several numbers needs `gradient=`, or a sum.
 # 5. `detach()` makes a constant, and shares memory.
-# 6. Autograd differentiates the path that was executed.
+# 6. Never write into what the graph has saved, least of all through `.data`.
+# 7. Autograd differentiates the path that was executed.
 #
 # Change this and run it again:
 #
@@ -582,7 +647,8 @@ on_one_piece
 # 3. 每次 `backward()` 之前重新计算：计算图用过就没了。
 # 4. 输出有多个数时，给出 `gradient=`，或先求和。
 # 5. `detach()` 得到常数，但共用底层存储。
-# 6. 自动求导针对的是真正执行过的那条路。
+# 6. 不要改动计算图保存的张量，尤其不要通过 `.data` 去改。
+# 7. 自动求导针对的是真正执行过的那条路。
 #
 # 改一改，再运行：
 #

@@ -161,6 +161,22 @@ def shares_memory():
     return 7.0, True
 
 
+def saved_is_changed_by_data(size):
+    """The backward pass finds a_i + 1 where a_i = 2 x_i was saved: 4 (2 x_i + 1) = 8 x_i + 4."""
+    return 8 * _x(size) + 4
+
+
+def saved_is_left_alone(size):
+    """y = sum((2 x_i)^2), so dy/dx_i = 8 x_i."""
+    return 8 * _x(size)
+
+
+@expect(dtype="float64", rel=1e-9, why=QUADRATIC)
+def numeric_saved(size):
+    """A central difference of 4 x_i^2 has no error of its own: 8 x_i."""
+    return 8 * _x(size)
+
+
 def draw(seed, dtype):
     """The first draw of |a| >= 1e-3 by NumPy's generator with this seed, and its negative."""
     a = _draw(seed, dtype)
