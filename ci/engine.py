@@ -7,6 +7,7 @@ import json
 import os
 import queue
 import shutil
+import stat
 import tempfile
 import threading
 import time
@@ -96,9 +97,29 @@ def complete(attempt: Path) -> Path:
     return attempt.rename(attempt.with_name(attempt.name[1:].partition("-")[0]))
 
 
+def _tidy(attempt: Path) -> Path | None:
+    """Remove what a lesson left in its attempt beside what its worker did; the notebook, if any.
+
+    A lesson may write there. What we go on to write must not find a link of its, to elsewhere.
+    """
+    for path in attempt.iterdir():
+        if path.name in (EXECUTED, LOG) and stat.S_ISREG(path.lstat().st_mode):
+            path.chmod(0o644)
+        elif path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+    notebook = attempt / EXECUTED
+    return notebook if notebook.exists() else None
+
+
 def _sweep(folder: Path) -> None:
     """Remove what killed processes have left: unfinished attempts, kernels' private folders."""
-    attempts = [(path, path.name.rpartition("-")[2]) for path in folder.glob("*/*/.*-*")]
+    attempts = [
+        (path, path.name.rpartition("-")[2])
+        for path in folder.glob("*/*/.*-*")
+        if not (path.parent.is_symlink() or path.parent.parent.is_symlink())
+    ]
     places = {Path(tempfile.gettempdir()), Path("/tmp")}  # as in execute: /tmp for a long path
     private = [path for place in places for path in place.glob("pytorch-course-*-*")]
     for path, pid in [*attempts, *((path, path.name.split("-")[2]) for path in private)]:
@@ -162,7 +183,9 @@ class Worker:
                 _require_cuda(run, self._environment)
             elif message["event"] == "cell":
                 yield Event("cell", run, path, cell=message["cell"], cells=message["cells"])
-            else:
+            elif message["event"] == "ended":
+                self._place.reclaim(path)
+                left = _tidy(path)
                 yield Event(
                     "ended",
                     run,
@@ -170,13 +193,17 @@ class Worker:
                     status=message["status"],
                     at=message["cell"],
                     reason=message["reason"],
-                    executed=path / EXECUTED if message["saved"] else None,
+                    executed=left if message["saved"] else None,
                     seconds=message["seconds"],
                     date=_now(),
                     environment=self._environment,
                 )
                 return
         self.alive = False
+        reason = self._death()
+        self._channel.close()  # before we tidy up behind it
+        self._place.reclaim(path)
+        _tidy(path)
         if self._stop.is_set():
             shutil.rmtree(path, ignore_errors=True)
         yield Event(
@@ -184,7 +211,7 @@ class Worker:
             run,
             path,
             status="failed",
-            reason=self._death(),
+            reason=reason,
             seconds=time.monotonic() - began,
             date=_now(),
             environment=self._environment,
@@ -210,8 +237,10 @@ class Worker:
                 line = self._lines.get(timeout=0.2)
                 if not line:
                     return
-                if line.startswith("{"):  # else something else printed, a sitecustomize perhaps
-                    yield json.loads(line)
+                with contextlib.suppress(ValueError):  # something else printed, a sitecustomize
+                    message = json.loads(line)
+                    if isinstance(message, dict) and "event" in message:
+                        yield message
 
     def _read(self) -> None:
         for line in self._channel.lines():

@@ -82,12 +82,29 @@ def ask(*fields: str) -> dict[str, list[str]]:
 
 
 def _visible(gpus: list[Gpu]) -> list[Gpu]:
-    """Those that CUDA_VISIBLE_DEVICES, set by a scheduler or the user, leaves us."""
+    """Those that CUDA_VISIBLE_DEVICES, set by a scheduler or the user, leaves us, as CUDA reads it.
+
+    MachineError for a word that is no GPU of ours: lessons would see less than was meant.
+    """
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is None:
         return gpus
-    words = allowed.split(",")
-    return [gpu for word in words for gpu in gpus if word and word in (gpu.index, gpu.uuid)]
+    chosen: list[Gpu] = []
+    for word in map(str.strip, allowed.split(",")):
+        if word in ("", "-1", "NoDevFiles"):
+            break  # it hides all that come after it
+        found = [gpu for gpu in gpus if _means(word, gpu)]
+        if len(found) != 1 or found[0] in chosen:
+            fault = "twice" if found and found[0] in chosen else "is no GPU of this machine"
+            raise MachineError(f"CUDA_VISIBLE_DEVICES={allowed}: '{word}' {fault}")
+        chosen += found
+    return chosen
+
+
+def _means(word: str, gpu: Gpu) -> bool:
+    """Whether CUDA takes a word for this GPU: its number, or how its UUID begins."""
+    number = str(int(word)) if word.isdecimal() else ""
+    return number == gpu.index or gpu.uuid.startswith(word)
 
 
 def grant(request: Request) -> tuple[Gpu, ...]:
@@ -101,7 +118,10 @@ def allowed(request: Request, gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
         known = {gpu.index: gpu for gpu in gpus} | {gpu.uuid: gpu for gpu in gpus}
         if missing := [word for word in request.ids if word not in known]:
             raise MachineError(f"--gpus {request.text}: no GPU '{missing[0]}'; {_there(gpus)}")
-        return tuple(known[word] for word in request.ids)
+        chosen = tuple(dict.fromkeys(known[word] for word in request.ids))
+        if len(chosen) < len(request.ids):
+            raise UsageError(f"--gpus {request.text}: names a GPU twice")
+        return chosen
     if request.count is not None and request.count > len(gpus):
         raise MachineError(f"--gpus {request.text}: {_there(gpus)}")
     return tuple(gpus[: request.count])

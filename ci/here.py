@@ -41,6 +41,9 @@ class Here:
         """The same path: the worker is the same user."""
         return str(path)
 
+    def reclaim(self, path: Path) -> None:
+        """It was ours all the time."""
+
 
 class Process:
     """A module that runs in a process of its own, a worker. A `Channel`."""

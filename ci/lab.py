@@ -172,9 +172,9 @@ def give(path: Path, user: str) -> None:
 def sweep(client: Any) -> list[str]:
     """Remove the containers of processes that are gone; their names."""
     left = client.containers.list(all=True, filters={"label": OWNER}, ignore_removed=True)
-    gone = [found for found in left if not owner.lives(found.labels[OWNER])]
+    gone = [found for found in left if owner.gone(found.labels[OWNER])]
     for found in gone:
-        found.remove(force=True)
+        _remove(found)
     return [found.name for found in gone]
 
 
@@ -282,10 +282,13 @@ def _started(
 
 
 def _remove(container: Any) -> None:
-    from docker.errors import NotFound
+    from docker.errors import APIError
 
-    with contextlib.suppress(NotFound):  # somebody else was quicker
+    try:
         container.remove(force=True)
+    except APIError as error:
+        if error.status_code not in (404, 409):  # somebody else was quicker, or is about to be
+            raise
 
 
 def _release(streams: Any) -> None:

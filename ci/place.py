@@ -3,7 +3,8 @@
 The worker is the same file at each place, and is spoken to in the same way: JSON lines.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -50,6 +51,9 @@ class Place(Protocol):
 
     def attempt(self, path: Path) -> str:
         """What a worker calls the attempt `path`, in which it may write from now on."""
+
+    def reclaim(self, path: Path) -> None:
+        """End that: the attempt `path` is ours again."""
 
 
 def parse(on: str) -> str:
@@ -116,10 +120,16 @@ class Lab:
             environment={**settings, "PYTHONPATH": COURSE},
             gpus=max((run.gpus for run in runs), key=len),  # each lease begins with the shorter
         )
+        # The worker itself is: what a lesson leaves comes back to it, and an init of Docker's would
+        # have the lesson's user, to whom its ends of the worker's pipes would be open.
+        options["init"] = False
         options["name"] = lab.container_name(lesson.name)
+        shown = {f"{COURSE}/ci": Path(__file__).parent} | {
+            f"{COURSE}/lessons/{path.name}": path for path in _wanted(lesson.path)
+        }
+        self._require_readable(shown.values())
         options["mounts"] = [
-            lab.mount(Path(__file__).parent, f"{COURSE}/ci"),
-            *(lab.mount(path, f"{COURSE}/lessons/{path.name}") for path in _wanted(lesson.path)),
+            *(lab.mount(path, target) for target, path in shown.items()),
             lab.mount(attempts, ATTEMPTS, writable=True),
         ]
         return lab.Container(self._image.id, ["python", "-P", "-m", "ci.worker"], options)
@@ -130,12 +140,40 @@ class Lab:
 
     def attempt(self, path: Path) -> str:
         """Its place in the container; it is made the user's who is inside."""
+        if os.getuid() == 0:
+            for folder in (path.parent.parent, path.parent):
+                folder.chmod(0o755)  # whatever our umask: the user inside has to get there
         lab.give(path, self._user)
         return f"{ATTEMPTS}/{path.parent.name}/{path.name}"
+
+    def reclaim(self, path: Path) -> None:
+        """Make it the caller's again, and what is in it."""
+        for part in (path, *path.iterdir()):
+            lab.give(part, f"{os.getuid()}:{os.getgid()}")
+
+    def _require_readable(self, paths: Iterable[Path]) -> None:
+        """That a student may read what root may."""
+        if os.getuid() == 0 and self._user != "0:0":
+            for path in paths:
+                wanted = 0o5 if path.is_dir() else 0o4
+                if path.stat().st_mode & wanted != wanted:
+                    raise MachineError(
+                        f"{path} is root's alone, and the lab's user can't read it: "
+                        f"chmod -R o+rX {path}, or say --as-root"
+                    )
 
 
 def _wanted(lesson: Path) -> list[Path]:
     """The lesson and what it may import or read: not the other lessons, not what is expected."""
-    beside = [path for path in sorted(lesson.parent.iterdir()) if path.name[0] not in "._"]
-    scripts = {path for path in beside if path.suffix == ".py"}
-    return [lesson, *(path for path in beside if path not in scripts and path.name != "expected")]
+    expected = lesson.parent / "expected"
+    return [
+        lesson,
+        *(
+            path
+            for path in sorted(lesson.parent.iterdir())
+            if path.name[0] not in "._"
+            and path.suffix != ".py"
+            and os.path.exists(path)  # no link to nowhere, or in a circle  # noqa: PTH110
+            and not (expected.exists() and path.samefile(expected))
+        ),
+    ]

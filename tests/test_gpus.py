@@ -76,3 +76,35 @@ def test_a_scheduler_limits_what_is_seen(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert [gpu.uuid for gpu in gpus.present()] == ["GPU-b"]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "seen"),
+    [(" 1, 0", "ba"), ("GPU-b", "b"), ("01", "b"), ("", ""), ("-1", ""), ("0,-1,1", "a")],
+)
+def test_the_limit_is_read_as_cuda_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str, seen: str
+) -> None:
+    """Numbers, beginnings of UUIDs, and nothing after a -1."""
+    _nvidia_smi(tmp_path, 'echo "0, GPU-aa, NVIDIA H100"; echo "1, GPU-bb, NVIDIA H100"')
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
+    assert "".join(gpu.uuid[-1] for gpu in gpus.present()) == seen
+
+
+@pytest.mark.parametrize("allowed", ["7", "MIG-1", "0,0", "GPU-"])
+def test_a_limit_that_means_no_gpu_is_the_machines_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str
+) -> None:
+    """Never a quiet fall to the CPU."""
+    _nvidia_smi(tmp_path, 'echo "0, GPU-aa, NVIDIA H100"; echo "1, GPU-bb, NVIDIA H100"')
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
+    with pytest.raises(MachineError, match="^CUDA_VISIBLE_DEVICES="):
+        gpus.present()
+
+
+def test_one_gpu_by_two_names_is_one() -> None:
+    """A lease of two must be two."""
+    with pytest.raises(UsageError, match="twice"):
+        gpus.allowed(gpus.parse("device=0,GPU-0"), FOUR)

@@ -15,7 +15,7 @@ import nbformat
 import psutil
 import pytest
 
-from ci import course, engine, place, plan
+from ci import course, engine, lab, place, plan
 from ci.course import Lesson
 from ci.engine import Event
 from ci.errors import MachineError, UsageError
@@ -62,6 +62,7 @@ ESCAPES = {
     "leave by a namespace": ({"EPERM"}, SYSTEM_CALL.format(call="unshare(0x10000000)")),
     "trace its worker": ({"EPERM"}, SYSTEM_CALL.format(call="ptrace(16, os.getppid(), 0, 0)")),
     "speak for its worker": ({"EACCES"}, "import os; open(f'/proc/{{os.getppid()}}/fd/1', 'w')"),
+    "speak for the first process": ({"EACCES"}, "open('/proc/1/fd/1', 'w')"),
     "see the host's processes": ({"ESRCH"}, "import os; os.kill({pid}, 0)"),
     "ask the engine": ({"ENOENT"}, "open('/var/run/docker.sock')"),
 }
@@ -193,12 +194,12 @@ def test_a_lesson_gets_few_of_the_callers_variables(
 def test_a_lesson_is_no_root_unless_told(
     lab_image: Image, read: Read, tmp_path: Path, as_root: bool, uid: int
 ) -> None:
-    """Where the caller is root, the lesson is user 1000, to whom its attempt belongs."""
+    """Where the caller is root, the lesson is user 1000; all that is left is root's."""
     where = Lab(lab_image, memory=2 * 2**30, as_root=as_root)
-    end = ends(read(), tmp_path / "runs", where)[0]
-    assert end.executed
-    assert end.executed.stat().st_uid == uid
-    assert end.folder.parent.stat().st_uid == 0
+    cells = "# %%\nimport os; print(os.getuid())\n"
+    (end,) = ends(read(cells), tmp_path / "runs", where)
+    assert printed(end) == [str(uid)]
+    assert {path.stat().st_uid for path in (tmp_path / "runs").rglob("*")} == {0}
 
 
 def test_a_sweep_shares_a_container(the_lab: Lab, read: Read, tmp_path: Path) -> None:
@@ -225,31 +226,81 @@ def test_a_lesson_that_takes_too_much_memory_is_named(
     assert second.status == "completed"
 
 
+def test_a_lesson_can_neither_stop_nor_kill_its_worker(
+    the_lab: Lab, read: Read, tmp_path: Path
+) -> None:
+    """The worker is the first process of its container, which is deaf to those inside."""
+    cells = "# %%\nimport os\nfor number in (9, 19): os.kill(os.getppid(), number)\n"
+    assert [end.status for end in ends(read(cells), tmp_path / "runs", the_lab)] == ["completed"]
+
+
+PLANTED = """\
+# %%
+import glob, os
+(attempt,) = glob.glob("/attempts/*/.*")
+os.symlink("{victim}", attempt + "/.checks.json." + attempt.rpartition("-")[2])
+os.symlink("{victim}", attempt + "/executed.ipynb")
+os.symlink("{victim}", attempt + "/executed.partial")
+os.mkdir(attempt + "/checks.json")
+os.mkfifo(attempt + "/junit.xml")
+"""
+
+
+def test_what_a_lesson_plants_in_its_attempt_is_removed(
+    the_lab: Lab, read: Read, tmp_path: Path
+) -> None:
+    """No link of its is written through or read; what the worker left is the caller's again."""
+    victim = tmp_path / "victim"
+    victim.write_text("the host's")
+    (end,) = ends(read(PLANTED.format(victim=victim)), tmp_path / "runs", the_lab)
+    assert end.status == "completed"
+    assert sorted(path.name for path in end.folder.iterdir()) == ["executed.ipynb", "log.txt"]
+    owners = {(path.stat().st_uid, path.is_symlink()) for path in end.folder.iterdir()}
+    assert owners == {(os.getuid(), False)}
+    assert victim.read_text() == "the host's"
+
+
+def test_a_run_does_not_reach_an_earlier_one(the_lab: Lab, read: Read, tmp_path: Path) -> None:
+    """What is finished stays as it was judged."""
+    cells = (
+        "# %%\nimport glob\n"
+        "if size == 3:\n"
+        "    open(glob.glob('/attempts/*/[!.]*/executed.ipynb')[0], 'w').write('forged')\n"
+    )
+    lesson, folder = read(cells), tmp_path / "runs"
+    for size, status in (("2", "completed"), ("3", "failed")):
+        (end,) = ends(lesson, folder, the_lab, f"size={size}")
+        engine.complete(end.folder)
+        assert end.status == status
+
+
 def test_a_worker_that_is_killed_fails_its_run_and_no_other(
     the_lab: Lab, read: Read, tmp_path: Path
 ) -> None:
-    """The next run gets a container of its own; what was planted is not read."""
-    cells = (
-        "# %%\nimport os, glob\n"
-        "if size == 2:\n"
-        "    os.symlink('/etc/passwd', glob.glob('/attempts/*/.*')[0] + '/executed.ipynb')\n"
-        "    os.kill(os.getppid(), 9)\n"
-        "import time; time.sleep(0.5)\n"
-    )
-    first, second = ends(read(cells), tmp_path / "runs", the_lab, "size=2,3")
-    assert (first.status, first.executed) == ("failed", None)
-    assert first.reason.startswith("its worker was gone, exit status 137")
-    assert second.status == "completed"
+    """The next run gets a container of its own."""
+    lesson = read("# %%\nimport time; time.sleep(600 if size == 2 else 0)\n")
+    runs = plan.runs([lesson], ["size=2,3"], [], timeout_s=90)
+    seen: list[Event] = []
+    for event in engine.start(runs, tmp_path / "runs", the_lab):
+        if event.kind == "cell" and event.cell == event.cells - 1 and event.run is runs[0]:
+            with lab.connect() as client:
+                (container,) = client.containers.list(filters={"name": "01_small"})
+                container.kill()
+        seen += [event] if event.kind == "ended" else []
+    assert [event.status for event in seen] == ["failed", "completed"]
+    assert seen[0].reason.startswith("its worker was gone, exit status 137")
 
 
 def test_a_hanging_worker_ends_with_its_container(
     the_lab: Lab, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stopped worker does not answer; the run ends all the same, and nothing is left."""
+    """A paused one does not answer; the run ends all the same, and nothing is left."""
     monkeypatch.setattr(engine, "GRACE_S", 1.0)
-    lesson = read("# %%\nimport os, signal; os.kill(os.getppid(), signal.SIGSTOP)\n")
-    runs = plan.runs([lesson], [], [], timeout_s=5)
-    *_, end = engine.start(runs, tmp_path / "runs", the_lab)
+    lesson = read("# %%\nimport time; time.sleep(600)\n")
+    for end in engine.start(plan.runs([lesson], [], [], timeout_s=5), tmp_path / "runs", the_lab):
+        if end.kind == "cell" and end.cell == end.cells - 1:
+            with lab.connect() as client:
+                client.containers.list(filters={"name": "01_small"})[0].pause()
     assert (end.status, end.reason) == ("failed", "its worker hangs")
     assert containers("01_small") == []
 
@@ -388,3 +439,41 @@ def test_lab_without_an_engine_is_the_machines_fault(no_engine: None) -> None:
     """Strict: no fallback."""
     with pytest.raises(MachineError, match="no Docker engine answers"):
         place.choose("lab", [], DOCKER)
+
+
+def test_what_leads_to_the_expected_values_is_left_out(
+    the_lab: Lab, read: Read, tmp_path: Path
+) -> None:
+    """And links that lead nowhere, or in a circle, are no fault."""
+    lesson = read("# %%\nimport os; print(os.listdir('.'))\n")
+    (tmp_path / "lessons/answers").symlink_to("expected")
+    (tmp_path / "lessons/nowhere").symlink_to("no such file")
+    (tmp_path / "lessons/circle").symlink_to("circle")
+    (tmp_path / "lessons/data").mkdir()
+    (end,) = ends(lesson, tmp_path / "runs", the_lab)
+    assert sorted(eval(printed(end)[0])) == ["01_small.py", "data"]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can read what a student can't")
+def test_a_lesson_that_only_root_may_read_is_said_to_be(
+    the_lab: Lab, read: Read, tmp_path: Path
+) -> None:
+    """With its remedy, in place of an import that fails."""
+    lesson = read()
+    lesson.path.chmod(0o600)
+    with pytest.raises(MachineError, match=r"01_small.py is root's alone.*chmod -R o\+rX"):
+        ends(lesson, tmp_path / "runs", the_lab)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives attempts away")
+def test_a_strict_umask_does_not_keep_a_lesson_out(
+    the_lab: Lab, read: Read, tmp_path: Path
+) -> None:
+    """Its attempt is the student's, and the folders above are open to pass through."""
+    lesson = read()
+    before = os.umask(0o077)
+    try:
+        (end,) = ends(lesson, tmp_path / "runs", the_lab)
+    finally:
+        os.umask(before)
+    assert end.status == "completed"
