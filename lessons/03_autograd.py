@@ -632,12 +632,6 @@ on_one_piece
 # 5. `detach()` makes a constant, and shares memory.
 # 6. Never write into what the graph has saved, least of all through `.data`.
 # 7. Autograd differentiates the path that was executed.
-#
-# Change this and run it again:
-#
-# - `size = 6`: where do the digits of $\mathbf{v}$ repeat?
-# - `seed = 15`, with `dtype = "float64"` and without: which quotient is exact?
-# - `limit = 10`: how many pieces does the last figure have then?
 
 # %% [markdown] lang="zh"
 # ## 要点
@@ -649,7 +643,15 @@ on_one_piece
 # 5. `detach()` 得到常数，但共用底层存储。
 # 6. 不要改动计算图保存的张量，尤其不要通过 `.data` 去改。
 # 7. 自动求导针对的是真正执行过的那条路。
+
+# %% [markdown] lang="en"
+# Change this and run it again:
 #
+# - `size = 6`: where do the digits of $\mathbf{v}$ repeat?
+# - `seed = 15`, with `dtype = "float64"` and without: which quotient is exact?
+# - `limit = 10`: how many pieces does the last figure have then?
+
+# %% [markdown] lang="zh"
 # 改一改，再运行：
 #
 # - `size = 6`：$\mathbf{v}$ 的数字从哪里开始重复？

@@ -54,7 +54,7 @@ class Engine:
         """The names of those, running or not, that a process has made."""
         shown = "{{.Names}} {{.Labels}}"
         rows = self.docker("ps", "--all", "--filter", f"label={lab.OWNER}", "--format", shown)
-        mine = re.compile(rf"(\S+) .*{re.escape(lab.OWNER)}=\S+ {process.pid} ")
+        mine = re.compile(rf"(\S+) .*{re.escape(lab.OWNER)}=[^,]* {process.pid} ")
         return [found[1] for row in rows.splitlines() if (found := mine.match(row))]
 
 
@@ -125,7 +125,8 @@ async def _execute(url: str, code: str) -> str:
             printed += answer["content"].get("text", "") + answer["content"].get("evalue", "")
             state = answer["content"].get("execution_state", "")
     channels.close()
-    assert await channels.read_message() is None
+    while await channels.read_message():  # what was under way; None is the end
+        pass
     return printed
 
 
