@@ -42,7 +42,7 @@ def run(
     as_root: bool = False,
 ) -> None:
     """Execute the lessons, check what they show, and write the handouts."""
-    with _boundary():
+    with _boundary("interrupted; nothing was published"):
         from ci import check, course, engine, handout, oracle, place, plan, publish, report, summary
         from ci import gpus as devices
 
@@ -156,7 +156,7 @@ def clean(_: Context) -> None:
 
 
 @contextlib.contextmanager
-def _boundary() -> Iterator[None]:
+def _boundary(interrupted: str = "interrupted") -> Iterator[None]:
     """Turn what goes wrong into one line and an exit status."""
     from ci.errors import CourseError
 
@@ -172,4 +172,4 @@ def _boundary() -> Iterator[None]:
     except OSError as error:
         raise Exit(f"{error.filename or 'the machine'}: {error.strerror}", 3) from None
     except KeyboardInterrupt:
-        raise Exit("interrupted; nothing was published", 1) from None
+        raise Exit(interrupted, 1) from None

@@ -191,9 +191,22 @@ def a_course(folder: Path) -> Path:
     return folder
 
 
+OPENED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_stays_open() -> Iterator[None]:
+    """A test that fails between opening a lab and ending it leaves it to this."""
+    yield
+    for process in OPENED:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
 def opened_lab(engine: Engine, course: Path, port: int = 0) -> Served:
     """`invoke lab`, once it has said where."""
     process = engine.thread.submit(invoke, engine, course, port).result()
+    OPENED.append(process)
     assert process.stdout
     said = ""
     for line in process.stdout:
