@@ -112,6 +112,10 @@ def expected_value(value: Any) -> Comparable:
     """What an oracle returned, in the same form. Raises TypeError for what can't be compared."""
     if isinstance(value, np.ndarray | np.generic):
         array = np.asarray(value)
+        if array.dtype.kind not in "biufc":
+            raise TypeError(
+                f"returns an array of {array.dtype}, which no shown value compares with"
+            )
         return Comparable("array", array, str(array.dtype))
     if isinstance(value, float):
         return Comparable("float", np.float64(value))

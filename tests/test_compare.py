@@ -163,3 +163,9 @@ def test_float64_is_compared_in_float64() -> None:
     """A difference of 1e-11 is seen in a float64 lesson."""
     shown = torch.tensor([1.0 + 1e-11], dtype=torch.float64)
     assert compare(shown, np.ones(1), lesson_dtype="float64").faults
+
+
+def test_an_array_of_objects_is_no_expected_value() -> None:
+    """An oracle that forgets a return inside an array is at fault, in a line."""
+    with pytest.raises(TypeError, match="returns an array of object"):
+        expected_value(np.array([None, None]))
