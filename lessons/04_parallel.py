@@ -8,6 +8,7 @@
 #       batch: {min: 1, max: 512}
 #       features: {min: 1, max: 64}
 #       hidden: {min: 8, max: 256}
+#       microbatches: {min: 1, max: 8}
 #       steps: {min: 1, max: 20}
 #       lr: {min: 0.0001, max: 1}
 #       seed: {min: 0, max: 4294967295}
@@ -21,8 +22,8 @@
 # Or the model does not fit into that one at all. Either way, the work has to be shared.
 #
 # After this lesson you can tell which of three ways of sharing suits a problem, you have trained
-# one network on several processes, and you can prove that together they computed what one device
-# would have computed.
+# on several processes in each of them, and you can prove that together they computed what one
+# device would have computed.
 
 # %% [markdown] lang="zh"
 # # 并行计算
@@ -30,7 +31,7 @@
 # 训练要跑一整天，旁边却有三块 GPU 闲着；
 # 或者，模型在一块 GPU 里根本放不下。这两种情形都需要把工作分给多个设备。
 #
-# 学完这一课，你能判断三种分工方式各适合什么问题，会用多个进程训练同一个网络，
+# 学完这一课，你能判断三种分工方式各适合什么问题，会用每一种方式在多个进程上训练，
 # 并且能证明：它们合起来算出的，正是一台设备会算出的结果。
 
 # %% [markdown] lang="en"
@@ -46,6 +47,7 @@ world_size: int = 2  # processes that share the work
 batch: int = 23  # rows in one batch, over all processes
 features: int = 8  # numbers in a row
 hidden: int = 16  # hidden units of the network
+microbatches: int = 4  # pieces of a batch in a pipeline
 steps: int = 5  # training steps
 lr: float = 0.1  # learning rate
 seed: int = 0  # where the random draws begin
@@ -60,8 +62,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from parallel import data_parallel, launch
-from parallel.network import Network, gradients
+from parallel import data_parallel, launch, pipeline, tensor_parallel
+from parallel.network import Network, Stage, gradients
 
 torch.set_printoptions(threshold=40, edgeitems=2)  # print long tensors in short
 
@@ -191,12 +193,13 @@ plt.show()
 # Which one? If the model fits on one device, take data parallelism: the network stays as it is,
 # and the devices talk only once a step. If it does not fit, shard it: fully sharded data
 # parallelism (**FSDP**) also divides weights, gradients and optimizer state, and the largest
-# models combine it with the other two. This lesson is about (c).
+# models combine it with the other two. This lesson begins with (c), which needs the fewest new
+# words, and then takes (a) and (b).
 
 # %% [markdown] lang="zh"
 # 选哪一种？模型在一台设备里放得下，就用数据并行：网络不用改动，设备之间每步只通信一次。
 # 放不下，就把模型也分片：全分片数据并行（**FSDP**）把权重、梯度和优化器状态都分到各设备上；
-# 最大的模型还要与另外两种方式结合。这一课讲 (c)。
+# 最大的模型还要与另外两种方式结合。这一课从新概念最少的 (c) 讲起，再讲 (a) 和 (b)。
 
 # %% [markdown] lang="en"
 # ## The right answer first
@@ -754,7 +757,400 @@ trained = launch(data_parallel.train, world_size, *task, steps, lr, device=devic
 trained[-1]
 
 # %% [markdown] lang="en"
-# ## Recipe
+# ## Fully sharded
+#
+# DDP keeps the whole network on each rank. **FSDP** keeps a shard of each matrix there. Just before
+# the weights are used, each rank collects the missing shards from the others (**all-gather**).
+# During `backward()` the gradients are averaged as before, but each rank receives only its own shard
+# of the mean (**reduce-scatter**).
+#
+# Little changes in the program. In a large network, `fully_shard` is applied block by block, so
+# that one block at a time is whole.
+
+# %% [markdown] lang="zh"
+# ## 全分片
+#
+# DDP 在每个进程里保存整个网络；**FSDP** 在每个进程里只保存每个矩阵的一个分片。
+# 权重即将使用时，每个进程向其他进程收齐缺少的分片，这叫**全收集**（all-gather）。
+# `backward()` 期间照样对梯度取平均，但每个进程只得到平均值中属于自己的分片，
+# 这叫**归约散发**（reduce-scatter）。
+#
+# 程序几乎不用改。在大型网络中，要对每个模块分别调用 `fully_shard`，这样同一时刻只有一个模块是完整的。
+
+# %%
+print(inspect.getsource(data_parallel.train_sharded))
+
+# %% [markdown] lang="en"
+# `fully_shard` cuts along the first axis, and as `chunk` does. How many weights does each rank hold?
+# (The matrix $\mathbf{W}_2$ has one row, and can't be shared.)
+
+# %% [markdown] lang="zh"
+# `fully_shard` 沿第一个轴切分，切法与 `chunk` 相同。每个进程持有多少个权重？
+# （$\mathbf{W}_2$ 只有一行，无法分开。）
+
+# %% check="weights_held"
+program = data_parallel.train_sharded
+sharded = launch(program, world_size, *task, 1, lr, device=device)
+[held for held, found, after in sharded]
+
+# %% [markdown] lang="en"
+# Less memory, and the same arithmetic. The gradients of one step, put together from the shards:
+
+# %% [markdown] lang="zh"
+# 占用的内存少了，算的还是同一件事。下面是一步的梯度，由各分片拼成：
+
+# %% check="sharded_gradients"
+sharded[-1][1]
+
+# %% [markdown] lang="en"
+# And the weights after `steps` steps:
+
+# %% [markdown] lang="zh"
+# 再看 `steps` 步之后的权重：
+
+# %% check="sharded_parameters"
+sharded = launch(program, world_size, *task, steps, lr, device=device)
+sharded[-1][2]
+
+# %% [markdown] lang="en"
+# ## Network partitioning
+#
+# Now (a): cut between the layers. Each rank keeps a **stage**, some layers one after the other.
+# Forwards, it receives hidden values from the rank before, and sends its own to the next.
+# Backwards, it receives the gradient of what it sent, and returns the gradient of what it received.
+# That is the chain rule, with a message at each cut.
+
+# %% [markdown] lang="zh"
+# ## 网络划分
+#
+# 现在看 (a)：在层与层之间切开。每个进程持有一个**阶段**（stage），即前后相接的若干层。
+# 前向传播时，它从前一个进程接收隐藏层的值，再把自己算出的值发给后一个进程。
+# 反向传播时，它收到自己发出的值的梯度，再发回自己收到的值的梯度。
+# 这就是链式法则，只是每个切口处多了一次通信。
+
+# %% [markdown] lang="en"
+# Two layers leave little to cut. So take eight, with tanh after each: seven square matrices close
+# to the identity, and one row at the end.
+
+# %% [markdown] lang="zh"
+# 只有两层，没有多少地方可切。我们换一个八层的网络，每层之后都接 tanh：
+# 前七层是接近单位矩阵的方阵，最后一层只有一行。
+
+# %%
+print(inspect.getsource(Stage))
+
+# %%
+rng = np.random.default_rng(seed)
+squares = rng.uniform(-0.4, 0.4, (7, features, features)) / features**0.5
+last = rng.uniform(-0.5, 0.5, (1, features)) / features**0.5
+layers = [*(0.8 * np.eye(features) + squares), last]
+deep = {f"W{i}": tensor(layer) for i, layer in enumerate(layers, 1)}
+
+# %% [markdown] lang="en"
+# On one device, it is one stage with all the layers. Its loss:
+
+# %% [markdown] lang="zh"
+# 在一台设备上，它就是包含所有层的一个阶段。损失是：
+
+# %% check="deep_loss"
+((Stage(deep)(x) - y) ** 2).mean()
+
+# %% [markdown] lang="en"
+# And here is what one rank does, forwards and backwards. `send` and `recv` are messages from one
+# rank to another: each `recv` waits for its `send`.
+
+# %% [markdown] lang="zh"
+# 下面是一个进程在前向传播和反向传播中要做的事。`send` 和 `recv` 是两个进程之间的通信：
+# 每个 `recv` 都要等到对应的 `send`。
+
+# %%
+print(inspect.getsource(pipeline.forward))
+print(inspect.getsource(pipeline.backward))
+
+# %% [markdown] lang="en"
+# If a stage waits for the whole batch, only one rank works at a time. So the batch is cut once more,
+# into **microbatches**: while the second stage has the first microbatch, the first stage takes the
+# second. Their gradients add up, as they always do in `backward()`.
+#
+# How much of the time does each rank work?
+
+# %% [markdown] lang="zh"
+# 如果一个阶段要等整个批量算完，那么同一时刻只有一个进程在工作。
+# 所以把批量再切成**微批**（microbatch）：第二个阶段计算第一个微批时，第一个阶段就计算第二个微批。
+# 各微批的梯度由 `backward()` 累积起来，与往常一样。
+#
+# 每个进程有多少时间在工作？
+
+# %% tags=["figure"]
+pieces = min(microbatches, batch)  # a microbatch has at least one row
+slots = pieces + world_size - 1  # forwards, and as many backwards
+table = np.full((world_size, 2 * slots), -1)  # rank, time slot -> microbatch
+for r in range(world_size):
+    for m in range(pieces):
+        table[r, r + m] = m
+        table[r, slots + world_size - 1 - r + m] = m
+
+# %% tags=["figure"]
+figure, panel = plt.subplots(figsize=(7, 0.5 + 0.3 * world_size), layout="constrained")
+for (r, slot), m in np.ndenumerate(table):
+    color = "none" if m < 0 else BLUE if slot < slots else ORANGE
+    box = plt.Rectangle((slot - 0.5, r - 0.5), 1, 1, fc=color, ec=LINE, lw=0.8)
+    panel.add_patch(box)
+    if m >= 0:
+        panel.text(slot, r, m, color=LINE, ha="center", va="center")
+panel.set(xlim=(-0.6, 2 * slots - 0.4), ylim=(world_size - 0.4, -0.6))
+panel.set(ylabel="rank", yticks=range(world_size), xticks=[])
+panel.spines[:].set_visible(False)
+plt.show()
+
+# %% [markdown] lang="en"
+# **Figure.** A row is a rank, a column a time slot, a number a microbatch; forwards is blue,
+# backwards orange. The white slots are the **bubble**, in which a rank waits.
+
+# %% [markdown] lang="zh"
+# **图**。每行是一个进程，每列是一个时间段，数字是微批的编号；蓝色是前向传播，橙色是反向传播。
+# 白格是**气泡**（bubble），进程在这些时间段里等待。
+
+# %% [markdown] lang="en"
+# Slots with work, and slots in all. With $m$ microbatches on $W$ ranks the first is a share of
+# $\frac{m}{m + W - 1}$ of the second.
+
+# %% [markdown] lang="zh"
+# 有工作的时间段数，以及时间段总数。$W$ 个进程、$m$ 个微批时，前者占后者的
+# $\frac{m}{m + W - 1}$。
+
+# %% check="busy"
+int((table >= 0).sum()), table.size
+
+# %% [markdown] lang="en"
+# The whole program. In `backward` the derivative was divided by the rows of the whole batch, so
+# microbatches of different sizes need no weights. (`Found` means three things: outputs, gradients,
+# and the weights after the last step.)
+
+# %% [markdown] lang="zh"
+# 下面是完整的程序。`backward` 里的导数除以的是整个批量的行数，所以微批大小不等也不需要加权。
+# （`Found` 表示三样东西：输出、梯度和最后一步之后的权重。）
+
+# %%
+print(inspect.getsource(pipeline.my_stage))
+print(inspect.getsource(pipeline.train_by_hand))
+
+# %% [markdown] lang="en"
+# One step first. Which layers does each rank find gradients for?
+
+# %% [markdown] lang="zh"
+# 先走一步。每个进程求得哪些层的梯度？
+
+# %% check="stages"
+program, deep_task = pipeline.train_by_hand, (deep, x, y, pieces)
+stages = launch(program, world_size, *deep_task, 1, lr, device=device)
+[" ".join(found) for outputs, found, after in stages]
+
+# %% [markdown] lang="en"
+# Only the last rank sees outputs. Here they are, less the targets:
+
+# %% [markdown] lang="zh"
+# 只有最后一个进程见到输出。下面是输出减去目标值：
+
+# %% check="pipeline_errors"
+(stages[-1][0] - y.cpu()).flatten()  # (n,)
+
+# %% [markdown] lang="en"
+# The gradients, from the last layer back to the first, crossed every cut on the way:
+
+# %% [markdown] lang="zh"
+# 梯度从最后一层一路传回第一层，途中经过了每一个切口：
+
+# %% check="stage_gradients"
+{name: stage[1][name] for stage in stages for name in stage[1]}
+
+# %% [markdown] lang="en"
+# And the weights after `steps` steps:
+
+# %% [markdown] lang="zh"
+# 再看 `steps` 步之后的权重：
+
+# %% check="pipeline_parameters"
+stages = launch(program, world_size, *deep_task, steps, lr, device=device)
+{name: stage[2][name] for stage in stages for name in stage[2]}
+
+# %% [markdown] lang="en"
+# torch has this schedule ready, under the name of the paper that proposed it: GPipe. It takes our
+# stages as they are, and does the sending and receiving itself:
+
+# %% [markdown] lang="zh"
+# torch 里有现成的这种调度，名字取自提出它的论文：GPipe。
+# 它直接使用我们的阶段，发送和接收都由它完成：
+
+# %%
+print(inspect.getsource(pipeline.train_by_torch))
+
+# %% [markdown] lang="en"
+# It takes the mean of the microbatches' gradients, which is right where they are equally large.
+# That is the mistake of the plain mean once more. So for torch we leave out the last rows:
+
+# %% [markdown] lang="zh"
+# 它对各微批的梯度取平均，只有微批一样大时才正确：这与前面普通平均的错误是同一回事。
+# 所以交给 torch 之前，要舍去最后几行：
+
+# %%
+kept = batch - batch % pieces  # rows that the microbatches share evenly
+print(f"{kept} of {batch} rows, {kept // pieces} in each of {pieces} microbatches")
+
+# %% [markdown] lang="en"
+# The gradients of one step, and the weights after `steps` steps:
+
+# %% [markdown] lang="zh"
+# 一步的梯度，以及 `steps` 步之后的权重：
+
+# %% check="schedule_gradients"
+program, deep_task = pipeline.train_by_torch, (deep, x[:kept], y[:kept], pieces)
+scheduled = launch(program, world_size, *deep_task, 1, lr, device=device)
+{name: stage[1][name] for stage in scheduled for name in stage[1]}
+
+# %% check="schedule_parameters"
+scheduled = launch(program, world_size, *deep_task, steps, lr, device=device)
+{name: stage[2][name] for stage in scheduled for name in stage[2]}
+
+# %% [markdown] lang="en"
+# ## Splitting within a layer
+#
+# Last (b): each rank keeps a share of the **hidden units**, and sees all rows. Hidden unit $j$ is
+# column $j$ of $\mathbf{W}_1^\top$ and row $j$ of $\mathbf{W}_2^\top$. So the first matrix is split
+# **column-wise** and the second **row-wise**:
+#
+# $$\mathbf{x} \mathbf{W}_1^\top \mathbf{W}_2^\top
+# = \sum_{r=0}^{W-1} \mathbf{x} \, (\mathbf{W}_1^\top)_r \, (\mathbf{W}_2^\top)_r$$
+#
+# Between the two matrices nothing has to travel. At the end there is one all-reduce.
+
+# %% [markdown] lang="zh"
+# ## 层内划分
+#
+# 最后看 (b)：每个进程持有一部分**隐藏单元**，所有的行都要经过它。
+# 隐藏单元 $j$ 对应 $\mathbf{W}_1^\top$ 的第 $j$ 列和 $\mathbf{W}_2^\top$ 的第 $j$ 行。
+# 所以第一个矩阵**按列切分**，第二个**按行切分**：
+#
+# $$\mathbf{x} \mathbf{W}_1^\top \mathbf{W}_2^\top
+# = \sum_{r=0}^{W-1} \mathbf{x} \, (\mathbf{W}_1^\top)_r \, (\mathbf{W}_2^\top)_r$$
+#
+# 两个矩阵之间什么都不用传送，最后只要一次全归约。
+
+# %%
+print(inspect.getsource(tensor_parallel.my_slice))
+print(inspect.getsource(tensor_parallel.multiply))
+
+# %% [markdown] lang="en"
+# With whole numbers there is no rounding, and each rank must have the product to the last bit. (A
+# column for each rank.)
+
+# %% [markdown] lang="zh"
+# 用整数就没有舍入，每个进程得到的乘积都必须一位不差。（每个进程占一列。）
+
+# %% check="integer_product"
+rng = np.random.default_rng(seed)
+whole = {
+    "W1": tensor(rng.integers(1, 5, (hidden, features))),
+    "W2": tensor(rng.integers(1, 4, (1, hidden))),
+}
+whole_x = tensor(rng.integers(-3, 0, (batch, features)))
+program = tensor_parallel.multiply
+products = launch(program, world_size, whole, whole_x, device=device)
+torch.cat(products, dim=1)  # (n, world_size)
+
+# %% [markdown] lang="en"
+# tanh works on each hidden unit alone, so it may stand between the two matrices.
+#
+# Backwards: the output is a sum over ranks, so its derivative with respect to each part is 1. Every
+# rank knows the whole output, computes the same $\mathbf{d}$, and passes it into its own part,
+# without a message. (In a deeper network the layers before need the gradient of $\mathbf{x}$. It
+# is a sum over the ranks too, and takes another all-reduce.)
+
+# %% [markdown] lang="zh"
+# tanh 对每个隐藏单元单独计算，所以可以放在两个矩阵之间。
+#
+# 反向传播时：输出是各进程的部分和相加，对每一部分的导数都是 1。
+# 每个进程都有完整的输出，算出同一个 $\mathbf{d}$，传回自己的那一部分，不用通信。
+# （在更深的网络里，前面的层还需要 $\mathbf{x}$ 的梯度；它也是各进程之和，要再做一次全归约。）
+
+# %%
+print(inspect.getsource(tensor_parallel.train_by_hand))
+
+# %% [markdown] lang="en"
+# One step. The slices need not be equal; here are their shapes, $\mathbf{W}_1$ and $\mathbf{W}_2$ on
+# each rank:
+
+# %% [markdown] lang="zh"
+# 走一步。各片不必一样大。下面是每个进程上 $\mathbf{W}_1$ 和 $\mathbf{W}_2$ 的形状：
+
+# %% check="slices"
+program = tensor_parallel.train_by_hand
+slices = launch(program, world_size, *task, 1, lr, device=device)
+[[list(part.shape) for part in after.values()] for out, found, after in slices]
+
+# %% [markdown] lang="en"
+# The outputs less the targets, a column for each rank:
+
+# %% [markdown] lang="zh"
+# 输出减去目标值，每个进程占一列：
+
+# %% check="tensor_errors"
+torch.cat([out - y.cpu() for out, found, after in slices], dim=1)  # (n, world_size)
+
+# %% [markdown] lang="en"
+# And the slices of the gradient, put together again. Compare with the right answer at the beginning.
+
+# %% [markdown] lang="zh"
+# 再把梯度的各片拼起来，与开头的正确答案比较。
+
+# %% check="column_row"
+{
+    "W1": torch.cat([found["W1"] for out, found, after in slices], dim=0),
+    "W2": torch.cat([found["W2"] for out, found, after in slices], dim=1),
+}
+
+# %% [markdown] lang="en"
+# The weights after `steps` steps:
+
+# %% [markdown] lang="zh"
+# `steps` 步之后的权重：
+
+# %% check="tensor_parameters"
+slices = launch(program, world_size, *task, steps, lr, device=device)
+{
+    "W1": torch.cat([after["W1"] for out, found, after in slices], dim=0),
+    "W2": torch.cat([after["W2"] for out, found, after in slices], dim=1),
+}
+
+# %% [markdown] lang="en"
+# In torch the network is written as for one device. A **plan** says how each layer is split, and
+# `parallelize_module` does it. The all-reduce is nowhere to be seen:
+
+# %% [markdown] lang="zh"
+# 在 torch 里，网络按一台设备来写。用一个**方案**（plan）说明每一层怎样切分，
+# 再由 `parallelize_module` 完成。程序里看不到全归约：
+
+# %%
+print(inspect.getsource(tensor_parallel.train_by_torch))
+
+# %% [markdown] lang="en"
+# The gradients of one step, and the weights after `steps` steps, on the last rank. `full_tensor` has
+# put the slices together.
+
+# %% [markdown] lang="zh"
+# 最后一个进程上，一步的梯度，以及 `steps` 步之后的权重；各片已由 `full_tensor` 拼好。
+
+# %% check="planned_gradients"
+program = tensor_parallel.train_by_torch
+planned = launch(program, world_size, *task, 1, lr, device=device)
+planned[-1][1]
+
+# %% check="planned_parameters"
+planned = launch(program, world_size, *task, steps, lr, device=device)
+planned[-1][2]
+
+# %% [markdown] lang="en"
+# ## Recipe for DDP
 #
 # 1. Start one process per device: `torchrun --nproc-per-node=4 train.py`, or `launch` in this
 #    course.
@@ -766,7 +1162,7 @@ trained[-1]
 # 7. Delete the DDP object, then `destroy_process_group`.
 
 # %% [markdown] lang="zh"
-# ## 步骤小结
+# ## DDP 步骤小结
 #
 # 1. 每台设备启动一个进程：`torchrun --nproc-per-node=4 train.py`，本课中是 `launch`。
 # 2. 调用 `init_process_group`，给每个进程指定设备。
@@ -789,6 +1185,8 @@ trained[-1]
 #
 # - `batch=24`: where has the error of the plain mean gone?
 # - `world_size=4, batch=3`: one rank has no rows. Which values show it?
+# - `microbatches=1`: how large is the bubble now? And with 8?
+# - `world_size=4, hidden=9`: who holds how much, in (b) and in FSDP?
 # - `dtype="float32"`: which results still agree with NumPy to the last bit, and why?
 # - In `data_parallel.py`, let rank 1 sleep for a minute before the all-reduce of `add_up`, and
 #   launch it with `timeout_s=5`. Where does each rank stand?
@@ -798,6 +1196,8 @@ trained[-1]
 #
 # - `batch=24`：普通平均的误差到哪里去了？
 # - `world_size=4, batch=3`：有一个进程一行也没有，从哪些数值看得出来？
+# - `microbatches=1`：气泡有多大？换成 8 呢？
+# - `world_size=4, hidden=9`：在 (b) 和 FSDP 中，各进程分别持有多少？
 # - `dtype="float32"`：哪些结果仍与 NumPy 的一位不差？为什么？
 # - 在 `data_parallel.py` 里，让进程 1 在 `add_up` 的全归约之前睡一分钟，
 #   再用 `timeout_s=5` 启动。各个进程停在哪里？

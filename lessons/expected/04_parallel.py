@@ -1,4 +1,4 @@
-"""Expected values of lesson 04: one device's arithmetic in NumPy, and the rows of each rank."""
+"""Expected values of lesson 04: one device's arithmetic in NumPy, and what each rank has of it."""
 
 import numpy as np
 
@@ -64,6 +64,7 @@ def six_for_four():
     return [2, 2, 2], [2, 2, 1, 1]
 
 
+@expect(abs=5e-8, why="the terms of an output may cancel, and one row may be all there is")
 def gathered(batch, features, hidden, seed):
     """The outputs of all rows in their order, as if there were one device."""
     weights, x, _ = _draw(batch, features, hidden, seed)
@@ -155,3 +156,176 @@ def parameters_after_steps(batch, features, hidden, steps, lr, seed):
         found = _gradient(weights, x, y, batch)
         weights = {name: weights[name] - lr * found[name] for name in weights}
     return weights
+
+
+def weights_held(world_size, features, hidden):
+    """Pieces of ceil(hidden / W) rows of W1, while there are rows; and W2's one row on rank 0."""
+    piece = -(-hidden // world_size)
+    rows = [min(piece, max(0, hidden - rank * piece)) for rank in range(world_size)]
+    return [n * features + (rank == 0) * hidden for rank, n in enumerate(rows)]
+
+
+@expect(device="cpu")
+def sharded_gradients(batch, features, hidden, seed):
+    """1/n sum_r n_r grad L_r, as in DDP: the gradient of the whole batch, both layers."""
+    return gradient(batch, features, hidden, seed)
+
+
+@expect(device="cpu")
+def sharded_parameters(batch, features, hidden, steps, lr, seed):
+    """`steps` times W <- W - lr grad L, with whole matrices and the whole batch on one device."""
+    return parameters_after_steps(batch, features, hidden, steps, lr, seed)
+
+
+# Network partitioning: eight layers, h_i = tanh(h_{i-1} W_i^T) with h_0 = x and h_8 the output.
+
+
+def _draw_deep(batch, features, hidden, seed):
+    """The eight matrices in their order, the rows and the targets, as the lesson draws them."""
+    rng = np.random.default_rng(seed)
+    squares = rng.uniform(-0.4, 0.4, (7, features, features)) / features**0.5
+    last = rng.uniform(-0.5, 0.5, (1, features)) / features**0.5
+    _, x, y = _draw(batch, features, hidden, seed)
+    return [*(0.8 * np.eye(features) + squares), last], x, y
+
+
+def _values(matrices, x):
+    """h_0, h_1, ..., h_8."""
+    values = [x]
+    for W in matrices:
+        values.append(np.tanh(values[-1] @ W.T))
+    return values
+
+
+def _gradients_deep(matrices, x, y):
+    """From d = 2/n (h_8 - y) back: with G = d (1 - h_i^2), G^T h_{i-1} for W_i, then d <- G W_i."""
+    values = _values(matrices, x)
+    d = 2 / len(x) * (values[-1] - y)
+    found = []
+    for i in reversed(range(len(matrices))):
+        G = d * (1 - values[i + 1] ** 2)
+        found.insert(0, G.T @ values[i])
+        d = G @ matrices[i]
+    return found
+
+
+def _train_deep(matrices, x, y, steps, lr):
+    """`steps` times W_i <- W_i - lr grad L."""
+    for _ in range(steps):
+        found = _gradients_deep(matrices, x, y)
+        matrices = [W - lr * each for W, each in zip(matrices, found, strict=True)]
+    return matrices
+
+
+def _named(matrices):
+    return {f"W{i}": matrix for i, matrix in enumerate(matrices, 1)}
+
+
+def _even(batch, microbatches):
+    """The rows that the microbatches share evenly."""
+    pieces = min(microbatches, batch)
+    return pieces * (batch // pieces)
+
+
+def deep_loss(batch, features, hidden, seed):
+    """The mean over all rows of (h_8 - y)^2, with h_i = tanh(h_{i-1} W_i^T) and h_0 = x."""
+    matrices, x, y = _draw_deep(batch, features, hidden, seed)
+    return np.mean((_values(matrices, x)[-1] - y) ** 2)
+
+
+def busy(world_size, batch, microbatches):
+    """Each of W ranks works in 2 m slots, of 2 (m + W - 1)."""
+    m = min(microbatches, batch)
+    return world_size * 2 * m, world_size * 2 * (m + world_size - 1)
+
+
+def stages(world_size):
+    """Rank r has the layers from floor(8 r / W) + 1 up to floor(8 (r + 1) / W)."""
+    ends = [8 * rank // world_size for rank in range(world_size + 1)]
+    layers = [range(ends[rank] + 1, ends[rank + 1] + 1) for rank in range(world_size)]
+    return [" ".join(f"W{i}" for i in each) for each in layers]
+
+
+@expect(device="cpu")
+def pipeline_errors(batch, features, hidden, seed):
+    """h_8 - y of all rows in their order, whatever the stages and microbatches."""
+    matrices, x, y = _draw_deep(batch, features, hidden, seed)
+    return (_values(matrices, x)[-1] - y)[:, 0]
+
+
+@expect(device="cpu")
+def stage_gradients(batch, features, hidden, seed):
+    """From d = 2/n (h_8 - y) back: with G = d (1 - h_i^2), G^T h_{i-1} for W_i, then d <- G W_i."""
+    return _named(_gradients_deep(*_draw_deep(batch, features, hidden, seed)))
+
+
+@expect(device="cpu")
+def pipeline_parameters(batch, features, hidden, steps, lr, seed):
+    """`steps` times W_i <- W_i - lr grad L, with all rows on one device."""
+    return _named(_train_deep(*_draw_deep(batch, features, hidden, seed), steps, lr))
+
+
+@expect(device="cpu")
+def schedule_gradients(batch, features, hidden, microbatches, seed):
+    """As on one device, from the rows that the microbatches share evenly."""
+    matrices, x, y = _draw_deep(batch, features, hidden, seed)
+    rows = _even(batch, microbatches)
+    return _named(_gradients_deep(matrices, x[:rows], y[:rows]))
+
+
+@expect(device="cpu")
+def schedule_parameters(batch, features, hidden, microbatches, steps, lr, seed):
+    """`steps` steps as on one device, from the rows that the microbatches share evenly."""
+    matrices, x, y = _draw_deep(batch, features, hidden, seed)
+    rows = _even(batch, microbatches)
+    return _named(_train_deep(matrices, x[:rows], y[:rows], steps, lr))
+
+
+# Splitting within a layer.
+
+
+@expect(device="cpu", rel=0)
+def integer_product(world_size, batch, features, hidden, seed):
+    """x W1^T W2^T in whole numbers, so without rounding; the same on each rank."""
+    rng = np.random.default_rng(seed)
+    W1 = rng.integers(1, 5, (hidden, features))
+    W2 = rng.integers(1, 4, (1, hidden))
+    x = rng.integers(-3, 0, (batch, features))
+    return np.tile((x @ W1.T @ W2.T).astype(float), (1, world_size))
+
+
+def slices(world_size, features, hidden):
+    """hidden // W hidden units for each rank, and one more for the first hidden % W ranks."""
+    units = shards(world_size, hidden)
+    return [[[n, features], [1, n]] for n in units]
+
+
+@expect(device="cpu")
+def tensor_errors(world_size, batch, features, hidden, seed):
+    """tanh(x W1^T) W2^T - y of all rows, whole on each rank."""
+    weights, x, y = _draw(batch, features, hidden, seed)
+    return np.tile(_forward(weights, x)[1] - y, (1, world_size))
+
+
+@expect(device="cpu")
+def column_row(batch, features, hidden, seed):
+    """The gradient of the whole matrices, by the chain rule on one device."""
+    return gradient(batch, features, hidden, seed)
+
+
+@expect(device="cpu")
+def tensor_parameters(batch, features, hidden, steps, lr, seed):
+    """`steps` times W <- W - lr grad L, with whole matrices on one device."""
+    return parameters_after_steps(batch, features, hidden, steps, lr, seed)
+
+
+@expect(device="cpu")
+def planned_gradients(batch, features, hidden, seed):
+    """The gradient of the whole matrices, by the chain rule on one device."""
+    return gradient(batch, features, hidden, seed)
+
+
+@expect(device="cpu")
+def planned_parameters(batch, features, hidden, steps, lr, seed):
+    """`steps` times W <- W - lr grad L, with whole matrices on one device."""
+    return parameters_after_steps(batch, features, hidden, steps, lr, seed)

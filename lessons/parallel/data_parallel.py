@@ -1,16 +1,15 @@
 """Rank programs for data parallelism: each rank has the whole network and some of the rows."""
 
 import os
-from collections.abc import Mapping
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from parallel.network import Network, gradients
-
-Named = Mapping[str, Tensor]  # a tensor for each parameter of the network, by its name
+from parallel.network import Named, Network, gradients, parameters
 
 
 def introduce(device: torch.device) -> tuple[int, int, str, int]:
@@ -87,4 +86,25 @@ def train(
         loss = share * local_loss(replica, x, y)
         loss.backward()  # equal gradients on all ranks,
         optimizer.step()  # so equal steps
-    return {name: weight.detach() for name, weight in replica.module.named_parameters()}
+    return parameters(replica.module)
+
+
+def train_sharded(
+    device: torch.device, weights: Named, x: Tensor, y: Tensor, steps: int, lr: float
+) -> tuple[int, Named, Named]:
+    """The same by FSDP: how many weights I hold, the last gradients, the weights."""
+    n = len(x)
+    x, y = my_rows(x, device), my_rows(y, device)  # (n_local, features), (n_local, 1)
+    share = len(x) * dist.get_world_size() / n
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    network = fully_shard(Network(weights).to(device), mesh=mesh)
+    optimizer = torch.optim.SGD(network.parameters(), lr=lr)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = share * local_loss(network, x, y)  # here the ranks exchange their shards
+        loss.backward()  # over all rows, and a shard of it on each rank
+        optimizer.step()
+    held = sum(weight.to_local().numel() for weight in network.parameters())
+    found = {name: shard.full_tensor() for name, shard in gradients(network).items()}
+    trained = {name: shard.full_tensor() for name, shard in parameters(network).items()}
+    return held, found, trained

@@ -1,14 +1,16 @@
-"""The network of the parallel lessons: two layers, small enough to differentiate by hand."""
+"""The networks of the parallel lessons, small enough to differentiate by hand."""
 
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+Named = Mapping[str, Tensor]  # a tensor for each parameter of a network, by its name
+
 
 class Network(nn.Module):
     """out = tanh(x W1^T) W2^T, with its own copy of the weights it starts from."""
 
-    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+    def __init__(self, weights: Named) -> None:
         super().__init__()
         self.W1 = nn.Parameter(weights["W1"].clone())  # (hidden, features)
         self.W2 = nn.Parameter(weights["W2"].clone())  # (1, hidden)
@@ -18,6 +20,25 @@ class Network(nn.Module):
         return h @ self.W2.T  # (n, 1)
 
 
+class Stage(nn.Module):
+    """Layers one after the other, h <- tanh(h W^T) for each of the weights in their order."""
+
+    def __init__(self, weights: Named) -> None:
+        super().__init__()
+        for name, weight in weights.items():
+            self.register_parameter(name, nn.Parameter(weight.clone()))
+
+    @property
+    def width(self) -> int:
+        """Numbers in a row that this stage receives."""
+        return next(self.parameters()).shape[1]
+
+    def forward(self, h: Tensor) -> Tensor:
+        for W in self.parameters():
+            h = (h @ W.T).tanh()
+        return h
+
+
 def gradients(network: nn.Module) -> dict[str, Tensor]:
     """A copy of the gradient of each parameter, by the parameter's name."""
     return {
@@ -25,3 +46,8 @@ def gradients(network: nn.Module) -> dict[str, Tensor]:
         for name, parameter in network.named_parameters()
         if parameter.grad is not None
     }
+
+
+def parameters(network: nn.Module) -> dict[str, Tensor]:
+    """A copy of each parameter, by its name."""
+    return {name: weight.detach().clone() for name, weight in network.named_parameters()}

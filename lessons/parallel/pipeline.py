@@ -1,0 +1,96 @@
+"""Rank programs for network partitioning: each rank has some of the layers, for all rows."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
+from torch.nn.functional import mse_loss
+
+from parallel.network import Named, Stage, gradients, parameters
+
+# Outputs (on the last rank) and gradients of the last step, and the weights after it.
+Found = tuple[Tensor | None, Named, Named]
+
+
+def my_stage(device: torch.device, weights: Named) -> Stage:
+    """The layers of this rank: one after the other, about as many as on any other."""
+    rank, world_size, depth = dist.get_rank(), dist.get_world_size(), len(weights)
+    mine = list(weights)[rank * depth // world_size : (rank + 1) * depth // world_size]
+    return Stage({name: weights[name] for name in mine}).to(device)
+
+
+def forward(stage: Stage, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """What this stage receives for one microbatch, and what it makes of it."""
+    rank, last = dist.get_rank(), dist.get_world_size() - 1
+    h = rows
+    if rank > 0:
+        h = rows.new_empty(len(rows), stage.width)
+        dist.recv(h, rank - 1)
+        h.requires_grad_()  # the stage before will need its gradient
+    out = stage(h)
+    if rank < last:
+        dist.send(out.detach(), rank + 1)
+    return h, out
+
+
+def backward(h: Tensor, out: Tensor, targets: Tensor, n: int) -> None:
+    """Differentiate one microbatch of a batch of n rows, from `out` back to `h`."""
+    rank, last = dist.get_rank(), dist.get_world_size() - 1
+    if rank == last:
+        d = 2 / n * (out.detach() - targets)  # the derivative of the loss
+    else:
+        d = torch.empty_like(out)
+        dist.recv(d, rank + 1)
+    out.backward(d)  # adds to the gradients of my weights
+    if rank > 0:
+        dist.send(h.grad, rank - 1)
+
+
+def train_by_hand(
+    device: torch.device,
+    weights: Named,
+    x: Tensor,
+    y: Tensor,
+    pieces: int,
+    steps: int,
+    lr: float,
+) -> Found:
+    """Train by gradient descent, with the batch in `pieces` microbatches."""
+    stage = my_stage(device, weights)
+    optimizer = torch.optim.SGD(stage.parameters(), lr=lr)
+    rows, targets = (table.to(device).tensor_split(pieces) for table in (x, y))
+    for _ in range(steps):
+        optimizer.zero_grad()
+        passes = [forward(stage, piece) for piece in rows]
+        for (h, out), target in zip(passes, targets, strict=True):
+            backward(h, out, target, len(x))
+        optimizer.step()
+    is_last = dist.get_rank() == dist.get_world_size() - 1
+    outputs = torch.cat([out.detach() for _, out in passes]) if is_last else None
+    return outputs, gradients(stage), parameters(stage)
+
+
+def train_by_torch(
+    device: torch.device,
+    weights: Named,
+    x: Tensor,
+    y: Tensor,
+    pieces: int,
+    steps: int,
+    lr: float,
+) -> Found:
+    """The same by torch's schedule, which wants microbatches of equal size."""
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    stage = my_stage(device, weights)
+    optimizer = torch.optim.SGD(stage.parameters(), lr=lr)
+    part = PipelineStage(stage, rank, world_size, device)
+    schedule = ScheduleGPipe(part, pieces, loss_fn=mse_loss)
+    rows = [x.to(device)] if rank == 0 else []
+    targets = {"target": y.to(device)} if rank == world_size - 1 else {}
+    for _ in range(steps):
+        optimizer.zero_grad()
+        outputs = schedule.step(*rows, **targets)  # forward and backward, all microbatches
+        optimizer.step()
+    if outputs is not None:  # the last rank's
+        outputs = outputs.detach()
+    return outputs, gradients(stage), parameters(stage)
