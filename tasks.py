@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent
 LESSONS = ROOT / "lessons"
 DOCKER = ROOT / "docker"
 BUILD = ROOT / "build"
+MUTANTS = ROOT / "tests" / "mutants.toml"
 
 
 @task(
@@ -146,6 +147,40 @@ def open_lab(_: Context, gpus: str = "auto", port: str = "8888", as_root: bool =
             LESSONS, BUILD / "lab", DOCKER, port=number, gpus=granted, as_root=as_root
         ):
             print(line, flush=True)
+
+
+@task(
+    help={
+        "lessons": "numbers or names, comma separated: 03,tensors (default: all)",
+        "sample": "how many of the mutants that operators make to try (default: 40)",
+        "seed": "which ones; the same seed draws the same (default: 0)",
+        "all": "try all of them",
+        "jobs": "mutants that are tried at once (default: one a core)",
+    },
+)
+def prove(
+    _: Context,
+    lessons: str = "",
+    sample: str = "40",
+    seed: str = "0",
+    all: bool = False,
+    jobs: str = "",
+) -> None:
+    """Break the lessons on purpose: each mistake must be noticed; status 1 if one is not."""
+    with _boundary():
+        from ci import course, mutants, plan
+        from ci import prove as proof
+
+        chosen = [course.read(path) for path in course.select(course.find(LESSONS), lessons)]
+        number = None if all else proof.whole(sample, "--sample")
+        tried = proof.choose(MUTANTS, chosen, sample=number, seed=proof.whole(seed, "--seed"))
+        verdicts = proof.show(
+            proof.prove(tried, chosen, MUTANTS, jobs=plan.slots(jobs, ())),
+            len(tried),
+            mutants.elsewhere(MUTANTS),
+        )
+        proof.write(verdicts, BUILD)
+    sys.exit(proof.status(verdicts))
 
 
 @task

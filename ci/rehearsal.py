@@ -1,0 +1,293 @@
+"""Tries the mutants of one lesson, quickly: `python -m ci.rehearsal`, a request in, verdicts out.
+
+The lesson is executed cell by cell in this process, in IPython's shell, as its kernel would. Before
+a cell that has a mutant, the process forks: the child goes on with the mistake in that cell, with
+all that was imported and computed before. It ends at the first check that differs.
+"""
+
+import contextlib
+import json
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import shutil
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from IPython.core.interactiveshell import InteractiveShell
+from nbformat import NotebookNode
+from nbformat.v4 import new_output
+from traitlets.config import Config
+
+from ci import check, course, oracle
+from ci.check import Outcome
+from ci.course import Lesson
+from ci.engine import Event
+from ci.errors import CourseError
+from ci.kernel import encode
+from ci.mutants import Mutant
+from ci.oracle import Oracle
+from ci.parameters import Value
+from ci.plan import Run
+from ci.value import MIME
+
+LEAST_S, MOST = 10.0, 3  # a mutant hangs after 10 s and 3 times what the cold lesson takes
+ORACLES_S = 10.0  # for the oracles of a lesson, which take a fraction of a second
+_fork = multiprocessing.get_context("fork")
+
+Verdict = dict[str, str]  # status: survived, differs, error, timed out; by: which check or error
+
+
+class Rehearsal:
+    """A lesson that is executed in this process, cell by cell."""
+
+    def __init__(self, lesson: Lesson, parameters: Mapping[str, Value]) -> None:
+        self.lesson, self.parameters = lesson, {**lesson.defaults, **parameters}
+        self.at, self.fault = 0, ""
+        settings = Config(HistoryManager={"enabled": False})  # its thread would not survive a fork
+        module = ModuleType("__main__")
+        self._shell = InteractiveShell(user_module=module, config=settings)
+        sys.modules["__main__"] = module
+
+    @property
+    def cells(self) -> list[NotebookNode]:
+        """The cells of the lesson: those before `at` have been executed."""
+        return list(self.lesson.notebook.cells)
+
+    def step(self) -> None:
+        """Execute the next cell. `fault` says what it raised, unless it is to raise."""
+        cell = self.cells[self.at]
+        if cell.cell_type == "code" and cell.source.strip():
+            self._execute(cell)
+        self.at += 1
+
+    def _execute(self, cell: NotebookNode) -> None:
+        result = self._shell.run_cell(cell.source)
+        cell.execution_count, cell.outputs = self.at + 1, []
+        if error := result.error_before_exec or result.error_in_exec:
+            name = type(error).__name__
+            cell.outputs = [new_output("error", ename=name, evalue=str(error), traceback=[])]
+            if cell.metadata.get("raises") != name:
+                self.fault = f"{name}: {error}".splitlines()[0]
+        elif result.result is not None:
+            data = {MIME: encode(result.result)}
+            cell.outputs = [new_output("execute_result", data, execution_count=self.at + 1)]
+        if "parameters" in cell.metadata.get("tags", []):
+            self._shell.user_ns.update(self.parameters)
+
+    def go_on(self, mutated: Lesson, parameters: Mapping[str, Value]) -> None:
+        """Take what is still to be executed from another reading of the lesson."""
+        self.parameters = {**self.parameters, **parameters}
+        cells = mutated.notebook.cells
+        cells[: self.at] = self.cells[: self.at]
+        self.lesson = mutated
+
+    def outcome(self, oracles: Mapping[str, Oracle]) -> Outcome:
+        """What the pipeline makes of it, once each cell was executed."""
+        run = Run(self.lesson, self.parameters)
+        return check.outcome(Event("ended", run, Path(), status="completed"), oracles)
+
+    def differs(self, name: str, oracles: Mapping[str, Oracle]) -> bool:
+        """Whether a check is not green, by what its cell shows by now."""
+        found = [c for c in self.lesson.checks if c.kind == "given" or c.name == name]
+        lesson = replace(self.lesson, checks=tuple(found))
+        results = check.judge(lesson, oracles, self.parameters, lesson.notebook)
+        return any(not result.green for result in results if result.check.name == name)
+
+
+def try_lesson(rehearsal: Rehearsal, oracles: Mapping[str, Oracle], wanted: str = "") -> Verdict:
+    """Execute the rest of a lesson, to the first check that differs, or to the `wanted` one."""
+    checks = {found.cell: found.name for found in rehearsal.lesson.checks}
+    while rehearsal.at < len(rehearsal.cells):
+        name = checks.get(rehearsal.cells[rehearsal.at].id, "")
+        rehearsal.step()
+        if rehearsal.fault:
+            return {"status": "error", "by": rehearsal.fault}
+        if name and name == (wanted or name) and rehearsal.differs(name, oracles):
+            return {"status": "differs", "by": name}
+        if name and name == wanted:
+            return {"status": "survived", "by": ""}
+    outcome = rehearsal.outcome(oracles)
+    return {"status": "survived" if outcome.green else "error", "by": outcome.reason}
+
+
+def try_oracles(lesson: Lesson, rehearsal: Rehearsal) -> Verdict:
+    """Judge what an executed lesson has shown by the oracles that stand beside `lesson`."""
+    notebook = rehearsal.lesson.notebook
+    results = check.judge(lesson, oracle.load(lesson), rehearsal.parameters, notebook)
+    bad = [result.check.name for result in results if not result.green]
+    return {"status": "differs", "by": bad[0]} if bad else {"status": "survived", "by": ""}
+
+
+def serve(request: Mapping[str, Any], send: Callable[..., None]) -> None:
+    """Try the mutants of one lesson, in the copy of the course that the request names."""
+    script = Path(request["script"])
+    mutants = dict(enumerate(Mutant(**facts) for facts in request["mutants"]))
+    _import_from(script.parent)
+    oracles = oracle.load(course.read(script))
+    began = time.monotonic()
+    # A first time in whole: it imports what the children need, and starts what they share.
+    whole = Rehearsal(course.read(script), request["parameters"])
+    verdict = try_lesson(whole, oracles)
+    if verdict["status"] != "survived":
+        send(fault=f"{script.stem} is not verified as it is: {verdict['by']}")
+        return
+    deadline_s = LEAST_S + MOST * (time.monotonic() - began)
+    _forget_modules(script.parent)
+    pool = _Pool(request["jobs"], send)
+    rehearsal = Rehearsal(course.read(script), request["parameters"])
+    while rehearsal.at < len(rehearsal.cells):
+        for number, mutant in mutants.items():
+            if _first_cell(mutant, rehearsal) == rehearsal.at:
+                pool.start(number, deadline_s, partial(_with, mutant, script, rehearsal, oracles))
+        pool.finish()
+        rehearsal.step()
+    for number, mutant in mutants.items():
+        if mutant.file.startswith("expected/"):
+            pool.start(number, ORACLES_S, partial(_with, mutant, script, whole))
+    pool.finish()
+
+
+def _first_cell(mutant: Mutant, rehearsal: Rehearsal) -> int | None:
+    """The first cell that a mutant changes; all of them, where it changes what they import."""
+    if mutant.file.startswith("expected/"):
+        return None
+    if mutant.parameters or mutant.file != rehearsal.lesson.path.name:
+        return 0
+    before = [i for i, cell in enumerate(rehearsal.cells) if cell.metadata.line <= mutant.line]
+    return max(before, default=0)
+
+
+def _with(
+    mutant: Mutant,
+    script: Path,
+    rehearsal: Rehearsal,
+    oracles: Mapping[str, Oracle] | None = None,
+) -> Verdict:
+    """Go on in a copy of the course that has the mistake; without `oracles`, judge by its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "course"
+        shutil.copytree(script.parents[1], copy, ignore=shutil.ignore_patterns("__pycache__"))
+        mutated = copy / script.relative_to(script.parents[1])
+        path = mutated.parent / mutant.file
+        text = path.read_text(encoding="utf-8")
+        text = text[: mutant.start] + mutant.replacement + text[mutant.end :]
+        path.write_text(text, encoding="utf-8")
+        lesson = course.read(mutated)
+        if oracles is None:
+            return try_oracles(lesson, rehearsal)
+        _import_from(mutated.parent, instead_of=script.parent)
+        rehearsal.go_on(lesson, mutant.parameters)
+        return try_lesson(rehearsal, oracles, mutant.check)
+
+
+def _import_from(folder: Path, instead_of: Path | None = None) -> None:
+    """Be in the lessons' folder, and import from there what is not in the standard library."""
+    os.chdir(folder)
+    if instead_of:
+        sys.path.remove(str(instead_of))
+    sys.path.insert(sys.path.index(sysconfig.get_path("purelib")), str(folder))
+
+
+def _forget_modules(folder: Path) -> None:
+    """Let what was imported from the lessons' folder be imported anew."""
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or "").startswith(f"{folder}{os.sep}"):
+            del sys.modules[name]
+
+
+class _Pool:
+    """Forked children, `jobs` at once, each with a deadline; their verdicts are sent."""
+
+    def __init__(self, jobs: int, send: Callable[..., None]) -> None:
+        self._jobs, self._send = jobs, send
+        self._running: list[_Child] = []
+
+    def start(self, number: int, deadline_s: float, attempt: Callable[[], Verdict]) -> None:
+        """Fork, once there is room, and make the attempt in the child."""
+        while len(self._running) >= self._jobs:
+            self._reap()
+        self._running.append(_Child(number, deadline_s, attempt))
+
+    def finish(self) -> None:
+        """Wait for all."""
+        while self._running:
+            self._reap()
+
+    def _reap(self) -> None:
+        first = min(child.deadline for child in self._running)
+        wait([c.process.sentinel for c in self._running], max(0.0, first - time.monotonic()))
+        for child in list(self._running):
+            if verdict := child.verdict():
+                self._running.remove(child)
+                self._send(number=child.number, **verdict)
+
+
+class _Child:
+    """A fork of this process, and the pipe by which its verdict comes."""
+
+    def __init__(self, number: int, deadline_s: float, attempt: Callable[[], Verdict]) -> None:
+        self.number, self.deadline = number, time.monotonic() + deadline_s
+        self._verdict, end = _fork.Pipe(duplex=False)
+        self.process = _fork.Process(target=_attempt, args=(attempt, end))
+        self.process.start()
+        end.close()
+
+    def verdict(self) -> Verdict | None:
+        """What became of it; None while it goes on."""
+        late = time.monotonic() >= self.deadline
+        if self.process.is_alive() and not late:
+            return None
+        self.process.kill()
+        self.process.join()
+        with self._verdict as verdict, contextlib.suppress(EOFError):
+            if verdict.poll():
+                return dict(verdict.recv())
+        if late:
+            return {"status": "timed out", "by": ""}
+        return {"status": "error", "by": f"its process ended with {self.process.exitcode}"}
+
+
+def _attempt(attempt: Callable[[], Verdict], end: Connection) -> None:
+    """In the child: make the attempt, and send what came of it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1), os.dup2(nowhere, 2)
+    server: Any = multiprocessing.forkserver._forkserver
+    if server._forkserver_pid:  # it is our parent's child, so multiprocessing would start another
+        server.ensure_running = lambda: None
+    try:
+        end.send(attempt())
+    except CourseError as error:  # the mistake was found when the course was read
+        end.send({"status": "error", "by": str(error)})
+    except Exception as error:  # not a verdict: the pipeline itself broke
+        end.send(
+            {"status": "survived", "by": f"the pipeline broke: {type(error).__name__}: {error}"}
+        )
+
+
+def main() -> None:
+    """Answer the one request on standard input."""
+    events = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+    def send(**event: Any) -> None:
+        events.write(json.dumps(event) + "\n")
+        events.flush()
+
+    serve(json.loads(sys.stdin.readline()), send)
+
+
+if __name__ == "__main__":
+    # Started as __main__, which is the lesson's name for itself: take the importable one.
+    from ci.rehearsal import main as start
+
+    start()
