@@ -1,8 +1,9 @@
 """Tries the mutants of one lesson, quickly: `python -m ci.rehearsal`, a request in, verdicts out.
 
-The lesson is executed cell by cell in this process, in IPython's shell, as its kernel would. Before
-a cell that has a mutant, the process forks: the child goes on with the mistake in that cell, with
-all that was imported and computed before. It ends at the first check that differs.
+The lesson is executed cell by cell in this process, in IPython's shell, as its kernel would (but
+not its figures, of which no check tells anything). Before a cell that has a mutant, the process
+forks: the child goes on with the mistake in that cell, with all that was imported and computed
+before. It ends at the first check that differs.
 """
 
 import contextlib
@@ -67,12 +68,13 @@ class Rehearsal:
         """Execute the next cell. `fault` says what it raised, unless it is to raise."""
         cell = self.cells[self.at]
         if cell.cell_type == "code" and cell.source.strip():
-            self._execute(cell)
+            cell.execution_count, cell.outputs = self.at + 1, []
+            if "figure" not in cell.metadata.get("tags", []):
+                self._execute(cell)
         self.at += 1
 
     def _execute(self, cell: NotebookNode) -> None:
         result = self._shell.run_cell(cell.source)
-        cell.execution_count, cell.outputs = self.at + 1, []
         if error := result.error_before_exec or result.error_in_exec:
             name = type(error).__name__
             cell.outputs = [new_output("error", ename=name, evalue=str(error), traceback=[])]

@@ -62,8 +62,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from parallel import data_parallel, launch, pipeline, tensor_parallel
-from parallel.network import Network, Stage, gradients
+from parallel import data_parallel, launch, pipeline, ring, tensor_parallel
+from parallel.network import Network, Stage, gradients, row
 
 torch.set_printoptions(threshold=40, edgeitems=2)  # print long tensors in short
 
@@ -518,11 +518,13 @@ torch.stack(result)  # (world_size, features)
 
 # %% [markdown] lang="en"
 # Let each rank take the mean squared error of its own rows. A rank may have no rows at all (3 rows
-# on 4 ranks). It still has to take part, with a loss of zero, or the others would wait for ever.
+# on 4 ranks). Its loss is then a mean of nothing, NaN. Its gradient is a sum over no rows, zero, and
+# it still has to bring that: the others would wait for it for ever.
 
 # %% [markdown] lang="zh"
-# 让每个进程以自己那些行的均方误差为损失。有的进程可能一行也没有（3 行分给 4 个进程）。
-# 它仍要以 0 为损失参加计算，否则其他进程会一直等下去。
+# 让每个进程以自己那些行的均方误差为损失。有的进程可能一行也没有（3 行分给 4 个进程）：
+# 它的损失是“零个数的平均”，即 NaN；它的梯度是零行之和，即 0。
+# 这个 0 也必须带来，否则其他进程会一直等下去。
 
 # %%
 print(inspect.getsource(data_parallel.local_loss))
@@ -745,16 +747,202 @@ plt.show()
 print(inspect.getsource(data_parallel.train))
 
 # %% [markdown] lang="en"
-# The weights of the last rank, after `steps` steps. The expected ones come from a loop in NumPy,
-# with the whole batch and no second process.
+# The weights of the last rank after `steps` steps, all in one long row (`row` puts
+# $\mathbf{W}_1$ first). The expected ones come from a loop in NumPy, with the whole batch and no
+# second process.
 
 # %% [markdown] lang="zh"
-# 下面是 `steps` 步之后最后一个进程的权重。
+# 下面是 `steps` 步之后最后一个进程的权重，全部排成一长行（由 `row` 排列，$\mathbf{W}_1$ 在前）。
 # 预期值由 NumPy 的循环求得：用整个批量，没有第二个进程。
 
 # %% check="parameters_after_steps"
 trained = launch(data_parallel.train, world_size, *task, steps, lr, device=device)
-trained[-1]
+row(trained[-1])
+
+# %% [markdown] lang="en"
+# ## What travels
+#
+# How does a sum get to all ranks? If all sent their gradients to one of them, that one would send
+# and receive more, the more ranks there are. In a **ring** everyone works equally: the ranks stand
+# in a circle, cut the gradient into $W$ chunks, and each keeps sending one chunk to the next rank.
+
+# %% [markdown] lang="zh"
+# ## 传送了什么
+#
+# 和是怎样到达每个进程的？如果大家都把梯度发给某一个进程，进程越多，它收发的就越多。
+# **环**（ring）让大家出一样的力：所有进程围成一圈，把梯度切成 $W$ 块，
+# 每个进程不断地把其中一块发给下一个进程。
+
+# %%
+print(inspect.getsource(ring.exchange))
+print(inspect.getsource(ring.all_reduce))
+
+# %% tags=["figure"]
+around = 4  # ranks in the figure
+counts = np.ones((around, around), dtype=int)  # rank, chunk -> gradients in its sum
+pictures = [counts.copy()]
+for step in range(2 * (around - 1)):
+    arrived = {}
+    for r in range(around):
+        chunk = (r - step - 1) % around
+        got = counts[(r - 1) % around, chunk]
+        arrived[r, chunk] = got + counts[r, chunk] if step < around - 1 else got
+    for place, count in arrived.items():
+        counts[place] = count
+    pictures.append(counts.copy())
+
+# %% tags=["figure"]
+figure, panels = plt.subplots(1, len(pictures), figsize=(7, 1.4), layout="constrained")
+for step, (panel, picture) in enumerate(zip(panels, pictures, strict=True)):
+    for (r, chunk), count in np.ndenumerate(picture):
+        color = ORANGE if count == around else BLUE if count > 1 else "white"
+        box = plt.Rectangle((chunk - 0.5, r - 0.5), 1, 1, fc=color, ec=LINE, lw=0.8)
+        panel.add_patch(box)
+        panel.text(chunk, r, count, ha="center", va="center", color=LINE, fontsize=8)
+    panel.set(xlim=(-0.6, around - 0.4), ylim=(around - 0.4, -0.6), aspect="equal")
+    panel.set(xticks=[], yticks=range(around) if step == 0 else [])
+    panel.set_title(step, fontsize=9)
+    panel.spines[:].set_visible(False)
+panels[0].set_ylabel("rank")
+plt.show()
+
+# %% [markdown] lang="en"
+# **Figure.** A ring of four ranks, before the first exchange and after each of the six. A row is a
+# rank, a column a chunk; the number says how many ranks' gradients are in the sum. After three
+# exchanges each rank has one complete chunk (orange), after six all of them.
+
+# %% [markdown] lang="zh"
+# **图**。四个进程的环：第一次交换之前，以及六次交换中每一次之后。每行是一个进程，每列是一块；
+# 数字表示这一块已经包含几个进程的梯度。三次交换之后，每个进程各有一块是完整的（橙色）；
+# 六次之后，全部完整。
+
+# %% [markdown] lang="en"
+# Now the gradient of our network goes around. Each rank weights its loss by $n_r / n$, so that the
+# sum is the gradient of the whole batch:
+
+# %% [markdown] lang="zh"
+# 现在让我们网络的梯度绕环走一圈。每个进程的损失乘以 $n_r / n$，所以相加就是整个批量的梯度：
+
+# %%
+print(inspect.getsource(ring.ring_gradients))
+
+# %% check="ring_gradients"
+ringed = launch(ring.ring_gradients, world_size, *task, device=device)
+torch.stack([found for found, sent in ringed])  # (world_size, all weights)
+
+# %% [markdown] lang="en"
+# What did each rank send? Each of the $2(W - 1)$ exchanges moves one chunk of
+# $\lceil P / W \rceil$ numbers, where $P$ counts all weights. In bytes, for each rank; and the
+# bytes of the whole gradient:
+
+# %% [markdown] lang="zh"
+# 每个进程发送了多少？共交换 $2(W - 1)$ 次，每次一块，有 $\lceil P / W \rceil$ 个数，
+# 其中 $P$ 是权重总数。下面是每个进程发送的字节数，以及整个梯度的字节数：
+
+# %% check="bytes_sent"
+[sent for found, sent in ringed], row(weights).nbytes
+
+# %% [markdown] lang="en"
+# However many ranks there are, it stays close to twice the gradient at most: a ninth rank costs the
+# other eight almost nothing. Gloo and NCCL use rings too, and trees or the switches of the network
+# where these are quicker. We counted our own bytes, not theirs.
+
+# %% [markdown] lang="zh"
+# 进程再多，大致也只是梯度的两倍：加入第九个进程，另外八个几乎不用多付出什么。
+# gloo 和 NCCL 也使用环；在更快的场合，则用树形结构或网络交换机来求和。
+# 我们数的是自己发送的字节，而不是它们的。
+
+# %% [markdown] lang="en"
+# ## What it costs in time
+#
+# While a rank sends, it does not compute. To see how long, we train a larger network by hand, and
+# let each rank look at the clock after each part of a step:
+
+# %% [markdown] lang="zh"
+# ## 时间花在哪里
+#
+# 一个进程在通信时，就没有在计算。为了看清要花多久，我们亲手训练一个更大的网络，
+# 让每个进程在一步的每个部分之后看一次钟：
+
+# %%
+print(inspect.getsource(ring.watch))
+
+# %% tags=["figure"]
+draw = torch.Generator().manual_seed(seed)
+big = {"W1": (512, 256), "W2": (1, 512), "x": (4096, 256), "y": (4096, 1)}
+big = {name: torch.randn(shape, generator=draw) / 16 for name, shape in big.items()}
+big_task = ({"W1": big["W1"], "W2": big["W2"]}, big["x"], big["y"], 8, lr)
+sizes = sorted({1, world_size} if on_gpus else {1, 2, 4, world_size})
+watched = {  # world size -> (rank, step, moment), in s; the first two steps warm up
+    size: np.array(launch(ring.watch, size, *big_task, device=device))[:, 2:] for size in sizes
+}
+
+# %% tags=["figure"]
+times = watched[world_size]
+longest = (times[:, :, -1].max(axis=0) - times[:, :, 0].min(axis=0)).argsort()
+typical = longest[len(longest) // 2]  # the step that takes the median time
+moments = 1000 * (times[:, typical] - times[:, typical, 0].min())
+figure, panel = plt.subplots(figsize=(7, 0.8 + 0.3 * world_size), layout="constrained")
+colors = {"forward": BLUE, "backward": ORANGE, "all-reduce": RED, "step": LINE}
+for i, (part, color) in enumerate(colors.items()):
+    length = moments[:, i + 1] - moments[:, i]
+    panel.barh(range(world_size), length, 0.6, moments[:, i], color=color, label=part)
+panel.set(xlabel="ms", ylabel="rank", yticks=range(world_size))
+panel.invert_yaxis()
+panel.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False)
+panel.spines[["top", "right"]].set_visible(False)
+plt.show()
+
+# %% [markdown] lang="en"
+# **Figure.** The time line of one step of this run, by rank, in milliseconds: the step of median
+# length. The red part contains the waiting: nobody leaves the all-reduce before the slowest rank
+# has come. DDP hides a part of it, by sending what is ready during `backward()`.
+
+# %% [markdown] lang="zh"
+# **图**。本次运行中一步的时间线，每行一个进程，单位是毫秒；取的是用时居中的那一步。
+# 红色部分包括等待：最慢的进程到来之前，谁也离不开全归约。
+# DDP 在 `backward()` 期间就传送算好的部分，所以能把其中一些时间藏起来。
+
+# %% tags=["figure"]
+took = {
+    size: float(np.median(t[:, :, -1].max(axis=0) - t[:, :, 0].min(axis=0)))
+    for size, t in watched.items()
+}
+speedup = [took[1] / took[size] for size in sizes]
+figure, panels = plt.subplots(1, 2, figsize=(7, 2.3), layout="constrained")
+panels[0].plot(sizes, sizes, "--", color="#8d99ae")
+panels[0].plot(sizes, speedup, "o-", color=LINE)
+panels[0].set(xlabel="W", ylabel="$T_1 / T_W$", xticks=sizes, ylim=(0, None))
+efficiency = [100 * gain / size for gain, size in zip(speedup, sizes, strict=True)]
+panels[1].axhline(100, linestyle="--", color="#8d99ae")
+panels[1].plot(sizes, efficiency, "o-", color=LINE)
+panels[1].set(xlabel="W", ylabel=r"$T_1 / (W \, T_W)$   [%]", xticks=sizes, ylim=(0, None))
+available = torch.cuda.device_count() if on_gpus else os.cpu_count()
+for panel in panels:
+    panel.axvline(available, color=RED, linewidth=1)
+    panel.spines[["top", "right"]].set_visible(False)
+plt.show()
+
+# %% [markdown] lang="en"
+# **Figure.** Left: the **speed-up** of this run, the time $T_1$ of a step on one rank over the time
+# $T_W$ on $W$. Right: the **efficiency**, the speed-up divided by $W$. Dashes are the ideal; the red
+# line stands at the number of CPU cores, or GPUs, of this machine.
+
+# %% [markdown] lang="zh"
+# **图**。左：本次运行的**加速比**，即一个进程走一步的时间 $T_1$ 与 $W$ 个进程的时间 $T_W$ 之比。
+# 右：**并行效率**，即加速比除以进程数。灰色虚线是理想情形；红线标出本机的 CPU 核数（或 GPU 数）。
+
+# %% [markdown] lang="en"
+# Right of the red line nothing can be gained: ranks take turns on the same cores. Left of it the
+# ideal is missed too. The rows of a rank become fewer with $W$, its gradient does not become
+# shorter. These are times of one run on this machine, and no check depends on them; on another, and
+# on GPUs above all, expect another picture. Measure yours.
+
+# %% [markdown] lang="zh"
+# 红线右边不会再有收获：几个进程只能轮流使用同样的核。红线左边也达不到理想：
+# $W$ 越大，每个进程的行数越少，梯度却不会变短。
+# 这些时间只属于这台机器上的这一次运行，没有检查项依赖它们；换一台机器，尤其是在 GPU 上，
+# 图会不一样。请测量你自己的机器。
 
 # %% [markdown] lang="en"
 # ## Fully sharded
@@ -800,7 +988,7 @@ sharded = launch(program, world_size, *task, 1, lr, device=device)
 # 占用的内存少了，算的还是同一件事。下面是一步的梯度，由各分片拼成：
 
 # %% check="sharded_gradients"
-sharded[-1][1]
+row(sharded[-1][1])
 
 # %% [markdown] lang="en"
 # And the weights after `steps` steps:
@@ -810,7 +998,7 @@ sharded[-1][1]
 
 # %% check="sharded_parameters"
 sharded = launch(program, world_size, *task, steps, lr, device=device)
-sharded[-1][2]
+row(sharded[-1][2])
 
 # %% [markdown] lang="en"
 # ## Network partitioning
@@ -881,7 +1069,7 @@ print(inspect.getsource(pipeline.backward))
 #
 # 每个进程有多少时间在工作？
 
-# %% tags=["figure"]
+# %%
 pieces = min(microbatches, batch)  # a microbatch has at least one row
 slots = pieces + world_size - 1  # forwards, and as many backwards
 table = np.full((world_size, 2 * slots), -1)  # rank, time slot -> microbatch
@@ -962,7 +1150,7 @@ stages = launch(program, world_size, *deep_task, 1, lr, device=device)
 # 梯度从最后一层一路传回第一层，途中经过了每一个切口：
 
 # %% check="stage_gradients"
-{name: stage[1][name] for stage in stages for name in stage[1]}
+torch.cat([row(found) for outputs, found, after in stages])
 
 # %% [markdown] lang="en"
 # And the weights after `steps` steps:
@@ -972,7 +1160,7 @@ stages = launch(program, world_size, *deep_task, 1, lr, device=device)
 
 # %% check="pipeline_parameters"
 stages = launch(program, world_size, *deep_task, steps, lr, device=device)
-{name: stage[2][name] for stage in stages for name in stage[2]}
+torch.cat([row(after) for outputs, found, after in stages])
 
 # %% [markdown] lang="en"
 # torch has this schedule ready, under the name of the paper that proposed it: GPipe. It takes our
@@ -1006,11 +1194,11 @@ print(f"{kept} of {batch} rows, {kept // pieces} in each of {pieces} microbatche
 # %% check="schedule_gradients"
 program, deep_task = pipeline.train_by_torch, (deep, x[:kept], y[:kept], pieces)
 scheduled = launch(program, world_size, *deep_task, 1, lr, device=device)
-{name: stage[1][name] for stage in scheduled for name in stage[1]}
+torch.cat([row(found) for outputs, found, after in scheduled])
 
 # %% check="schedule_parameters"
 scheduled = launch(program, world_size, *deep_task, steps, lr, device=device)
-{name: stage[2][name] for stage in scheduled for name in stage[2]}
+torch.cat([row(after) for outputs, found, after in scheduled])
 
 # %% [markdown] lang="en"
 # ## Splitting within a layer
@@ -1049,13 +1237,13 @@ print(inspect.getsource(tensor_parallel.multiply))
 
 # %% check="integer_product"
 rng = np.random.default_rng(seed)
-whole = {
+integers = {
     "W1": tensor(rng.integers(1, 5, (hidden, features))),
     "W2": tensor(rng.integers(1, 4, (1, hidden))),
 }
-whole_x = tensor(rng.integers(-3, 0, (batch, features)))
+integer_x = tensor(rng.integers(-3, 0, (batch, features)))
 program = tensor_parallel.multiply
-products = launch(program, world_size, whole, whole_x, device=device)
+products = launch(program, world_size, integers, integer_x, device=device)
 torch.cat(products, dim=1)  # (n, world_size)
 
 # %% [markdown] lang="en"
@@ -1117,10 +1305,11 @@ torch.cat([out - y.cpu() for out, found, after in slices], dim=1)  # (n, world_s
 
 # %% check="tensor_parameters"
 slices = launch(program, world_size, *task, steps, lr, device=device)
-{
+whole = {
     "W1": torch.cat([after["W1"] for out, found, after in slices], dim=0),
     "W2": torch.cat([after["W2"] for out, found, after in slices], dim=1),
 }
+row(whole)
 
 # %% [markdown] lang="en"
 # In torch the network is written as for one device. A **plan** says how each layer is split, and
@@ -1143,11 +1332,41 @@ print(inspect.getsource(tensor_parallel.train_by_torch))
 # %% check="planned_gradients"
 program = tensor_parallel.train_by_torch
 planned = launch(program, world_size, *task, 1, lr, device=device)
-planned[-1][1]
+row(planned[-1][1])
 
 # %% check="planned_parameters"
 planned = launch(program, world_size, *task, steps, lr, device=device)
-planned[-1][2]
+row(planned[-1][2])
+
+# %% [markdown] lang="en"
+# ## What travels, side by side
+#
+# The numbers that one rank sends in a step, by arithmetic from $P$ weights, $n$ rows and $f$ numbers
+# a row between the stages. (Counted above: DDP's, in a ring of our own.)
+#
+# | | a rank sends |
+# |---|---|
+# | DDP | $2 \frac{W-1}{W} P$: the gradient, around the ring |
+# | FSDP | $3 \frac{W-1}{W} P$: the weights, twice collected; the gradient, once scattered |
+# | pipeline | $n f$ forwards, $n f$ backwards, at each cut |
+# | tensor | $2 \frac{W-1}{W} n$ for each sum of outputs |
+#
+# The first two grow with the network, the others with the batch.
+
+# %% [markdown] lang="zh"
+# ## 传送量对照
+#
+# 一个进程每步发送多少个数：由 $P$ 个权重、$n$ 行数据、阶段之间每行 $f$ 个数算出。
+# （其中 DDP 的一项，前面已在我们自己的环上数过。）
+#
+# | | 一个进程发送 |
+# |---|---|
+# | DDP | $2 \frac{W-1}{W} P$：梯度绕环一周 |
+# | FSDP | $3 \frac{W-1}{W} P$：权重全收集两次，梯度归约散发一次 |
+# | 流水线 | 每个切口前向 $n f$，反向 $n f$ |
+# | 张量 | 每求一次输出之和 $2 \frac{W-1}{W} n$ |
+#
+# 前两种随网络增大，后两种随批量增大。
 
 # %% [markdown] lang="en"
 # ## Recipe for DDP

@@ -27,6 +27,11 @@ def _gradient(weights, x, y, n):
     return {"W1": (d * weights["W2"] * (1 - h**2)).T @ x, "W2": d.T @ h}
 
 
+def _row(named):
+    """All numbers of the matrices one after the other."""
+    return np.concatenate([matrix.ravel() for matrix in named.values()])
+
+
 def _rows(batch, world_size):
     """The first batch % world_size ranks hold one row more than the others."""
     sizes = [batch // world_size + (rank < batch % world_size) for rank in range(world_size)]
@@ -155,7 +160,20 @@ def parameters_after_steps(batch, features, hidden, steps, lr, seed):
     for _ in range(steps):
         found = _gradient(weights, x, y, batch)
         weights = {name: weights[name] - lr * found[name] for name in weights}
-    return weights
+    return _row(weights)
+
+
+@expect(device="cpu")
+def ring_gradients(world_size, batch, features, hidden, seed):
+    """sum_r (n_r / n) grad L_r: the gradient of the whole batch, W1 row by row, then W2."""
+    return np.tile(_row(gradient(batch, features, hidden, seed)), (world_size, 1))
+
+
+def bytes_sent(world_size, features, hidden, dtype):
+    """2 (W - 1) chunks of ceil(P / W) numbers from each rank; P = hidden * (features + 1)."""
+    size = {"float32": 4, "float64": 8}[dtype]
+    numbers = hidden * (features + 1)
+    return [2 * (world_size - 1) * -(-numbers // world_size) * size] * world_size, numbers * size
 
 
 def weights_held(world_size, features, hidden):
@@ -168,7 +186,7 @@ def weights_held(world_size, features, hidden):
 @expect(device="cpu")
 def sharded_gradients(batch, features, hidden, seed):
     """1/n sum_r n_r grad L_r, as in DDP: the gradient of the whole batch, both layers."""
-    return gradient(batch, features, hidden, seed)
+    return _row(gradient(batch, features, hidden, seed))
 
 
 @expect(device="cpu")
@@ -217,8 +235,8 @@ def _train_deep(matrices, x, y, steps, lr):
     return matrices
 
 
-def _named(matrices):
-    return {f"W{i}": matrix for i, matrix in enumerate(matrices, 1)}
+def _row_deep(matrices):
+    return np.concatenate([matrix.ravel() for matrix in matrices])
 
 
 def _even(batch, microbatches):
@@ -256,13 +274,13 @@ def pipeline_errors(batch, features, hidden, seed):
 @expect(device="cpu")
 def stage_gradients(batch, features, hidden, seed):
     """From d = 2/n (h_8 - y) back: with G = d (1 - h_i^2), G^T h_{i-1} for W_i, then d <- G W_i."""
-    return _named(_gradients_deep(*_draw_deep(batch, features, hidden, seed)))
+    return _row_deep(_gradients_deep(*_draw_deep(batch, features, hidden, seed)))
 
 
 @expect(device="cpu")
 def pipeline_parameters(batch, features, hidden, steps, lr, seed):
     """`steps` times W_i <- W_i - lr grad L, with all rows on one device."""
-    return _named(_train_deep(*_draw_deep(batch, features, hidden, seed), steps, lr))
+    return _row_deep(_train_deep(*_draw_deep(batch, features, hidden, seed), steps, lr))
 
 
 @expect(device="cpu")
@@ -270,7 +288,7 @@ def schedule_gradients(batch, features, hidden, microbatches, seed):
     """As on one device, from the rows that the microbatches share evenly."""
     matrices, x, y = _draw_deep(batch, features, hidden, seed)
     rows = _even(batch, microbatches)
-    return _named(_gradients_deep(matrices, x[:rows], y[:rows]))
+    return _row_deep(_gradients_deep(matrices, x[:rows], y[:rows]))
 
 
 @expect(device="cpu")
@@ -278,7 +296,7 @@ def schedule_parameters(batch, features, hidden, microbatches, steps, lr, seed):
     """`steps` steps as on one device, from the rows that the microbatches share evenly."""
     matrices, x, y = _draw_deep(batch, features, hidden, seed)
     rows = _even(batch, microbatches)
-    return _named(_train_deep(matrices, x[:rows], y[:rows], steps, lr))
+    return _row_deep(_train_deep(matrices, x[:rows], y[:rows], steps, lr))
 
 
 # Splitting within a layer.
@@ -322,7 +340,7 @@ def tensor_parameters(batch, features, hidden, steps, lr, seed):
 @expect(device="cpu")
 def planned_gradients(batch, features, hidden, seed):
     """The gradient of the whole matrices, by the chain rule on one device."""
-    return gradient(batch, features, hidden, seed)
+    return _row(gradient(batch, features, hidden, seed))
 
 
 @expect(device="cpu")

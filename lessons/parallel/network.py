@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 Named = Mapping[str, Tensor]  # a tensor for each parameter of a network, by its name
@@ -37,6 +38,11 @@ class Stage(nn.Module):
         for W in self.parameters():
             h = (h @ W.T).tanh()
         return h
+
+
+def row(named: Named) -> Tensor:
+    """All numbers of the tensors one after the other, in one long row."""
+    return torch.cat([tensor.flatten() for tensor in named.values()])
 
 
 def gradients(network: nn.Module) -> dict[str, Tensor]:

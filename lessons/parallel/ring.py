@@ -1,0 +1,83 @@
+"""Rank programs that watch data parallelism: what it sends, and how long it takes."""
+
+import time
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import P2POp
+from torch.nn.functional import pad
+
+from parallel.data_parallel import local_loss, my_rows
+from parallel.network import Named, Network, gradients, row
+
+
+def exchange(chunk: Tensor) -> Tensor:
+    """Send a chunk to the next rank in the ring, and receive one from the rank before."""
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    received = torch.empty_like(chunk)
+    sending = P2POp(dist.isend, chunk, (rank + 1) % world_size)
+    receiving = P2POp(dist.irecv, received, (rank - 1) % world_size)
+    for request in dist.batch_isend_irecv([sending, receiving]):  # both at once
+        request.wait()
+    return received
+
+
+def all_reduce(numbers: Tensor) -> tuple[Tensor, int]:
+    """The sum over all ranks of a row of numbers, and the bytes that this rank sent for it."""
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    size = -(-len(numbers) // world_size)  # of a chunk, rounded up
+    chunks = list(pad(numbers, (0, world_size * size - len(numbers))).split(size))
+    sent = 0
+    for step in range(2 * (world_size - 1)):
+        mine, theirs = (rank - step) % world_size, (rank - step - 1) % world_size
+        received = exchange(chunks[mine])
+        sent += chunks[mine].nbytes
+        if step < world_size - 1:  # first the sums grow, on their way around the ring,
+            chunks[theirs] = chunks[theirs] + received
+        else:  # then they go around once more, complete
+            chunks[theirs] = received
+    return torch.cat(chunks)[: len(numbers)], sent
+
+
+def ring_gradients(
+    device: torch.device, weights: Named, x: Tensor, y: Tensor
+) -> tuple[Tensor, int]:
+    """The gradient over all rows in one long row, and the bytes that I sent for it."""
+    n = len(x)
+    x, y = my_rows(x, device), my_rows(y, device)  # (n_local, features), (n_local, 1)
+    network = Network(weights).to(device)
+    (len(x) / n * local_loss(network, x, y)).backward()
+    return all_reduce(row(gradients(network)))
+
+
+def now(device: torch.device) -> float:
+    """Seconds of a clock that all ranks share; a GPU has done by then what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.monotonic()
+
+
+def watch(
+    device: torch.device, weights: Named, x: Tensor, y: Tensor, steps: int, lr: float
+) -> list[list[float]]:
+    """Train; for each step when it began, and when forward, backward, all-reduce, update ended."""
+    n = len(x)
+    x, y = my_rows(x, device), my_rows(y, device)  # (n_local, features), (n_local, 1)
+    network = Network(weights).to(device)
+    optimizer = torch.optim.SGD(network.parameters(), lr=lr)
+    watched = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        dist.barrier()  # all begin together
+        times = [now(device)]
+        loss = len(x) / n * local_loss(network, x, y)
+        times.append(now(device))
+        loss.backward()
+        times.append(now(device))
+        for weight in network.parameters():
+            dist.all_reduce(weight.grad)
+        times.append(now(device))
+        optimizer.step()
+        watched.append([*times, now(device)])
+    return watched
