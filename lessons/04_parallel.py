@@ -873,9 +873,10 @@ big = {"W1": (512, 256), "W2": (1, 512), "x": (4096, 256), "y": (4096, 1)}
 big = {name: torch.randn(shape, generator=draw) / 16 for name, shape in big.items()}
 big_task = ({"W1": big["W1"], "W2": big["W2"]}, big["x"], big["y"], 8, lr)
 sizes = sorted({1, world_size} if on_gpus else {1, 2, 4, world_size})
-watched = {  # world size -> (rank, step, moment), in s; the first two steps warm up
-    size: np.array(launch(ring.watch, size, *big_task, device=device))[:, 2:] for size in sizes
-}
+watched = {}  # world size -> (rank, step, moment), in s; the first two steps warm up
+for size in sizes:
+    times = launch(ring.watch, size, *big_task, device=device)
+    watched[size] = np.array(times)[:, 2:]
 
 # %% tags=["figure"]
 times = watched[world_size]
@@ -913,10 +914,10 @@ figure, panels = plt.subplots(1, 2, figsize=(7, 2.3), layout="constrained")
 panels[0].plot(sizes, sizes, "--", color="#8d99ae")
 panels[0].plot(sizes, speedup, "o-", color=LINE)
 panels[0].set(xlabel="W", ylabel="$T_1 / T_W$", xticks=sizes, ylim=(0, None))
-efficiency = [100 * gain / size for gain, size in zip(speedup, sizes, strict=True)]
-panels[1].axhline(100, linestyle="--", color="#8d99ae")
+efficiency = [gain / size for gain, size in zip(speedup, sizes, strict=True)]
+panels[1].axhline(1, linestyle="--", color="#8d99ae")
 panels[1].plot(sizes, efficiency, "o-", color=LINE)
-panels[1].set(xlabel="W", ylabel=r"$T_1 / (W \, T_W)$   [%]", xticks=sizes, ylim=(0, None))
+panels[1].set(xlabel="W", ylabel=r"$T_1 / (W \, T_W)$", xticks=sizes, ylim=(0, None))
 available = torch.cuda.device_count() if on_gpus else os.cpu_count()
 for panel in panels:
     panel.axvline(available, color=RED, linewidth=1)
