@@ -44,7 +44,20 @@ def run(
 ) -> None:
     """Execute the lessons, check what they show, and write the handouts."""
     with _boundary("interrupted; nothing was published"):
-        from ci import check, course, engine, handout, oracle, place, plan, publish, report, summary
+        from ci import (
+            agreement,
+            check,
+            course,
+            engine,
+            handout,
+            junit,
+            oracle,
+            place,
+            plan,
+            publish,
+            report,
+            summary,
+        )
         from ci import gpus as devices
 
         request = devices.parse(gpus)
@@ -75,13 +88,17 @@ def run(
                     outcomes.append(report.keep(judged))
                     screen.on_outcome(judged)
         outcomes.sort(key=lambda outcome: runs.index(outcome.run))
-        report.write(outcomes, BUILD)
-        summary.write(outcomes, BUILD)
-        screen.finish(outcomes)
+        agreed = agreement.matrices(outcomes, oracles)
+        report.write(outcomes, BUILD, agreed)
+        junit.write(outcomes, BUILD)
+        summary.write(outcomes, BUILD, agreed)
+        screen.finish(outcomes, agreed)
         for annotation in summary.annotations(outcomes):
             screen.say(annotation)
         order = [path.stem for path in paths]
-        for folder in publish.publish(outcomes, order, BUILD, handouts=handouts, notes=notes):
+        for folder in publish.publish(
+            outcomes, order, BUILD, handouts=handouts, notes=notes, agreed=agreed
+        ):
             screen.say(f"{folder.relative_to(ROOT)}/")
     sys.exit(check.status(outcomes, request))
 

@@ -84,6 +84,16 @@ WORDS = {
     "differs": ("mismatch", "不一致"),
     "missing": ("missing", "缺失"),
     "invalid": ("invalid check", "无效的检查"),
+    "agreement": ("Agreement of the runs", "各次运行的一致程度"),
+    "agreement say": (
+        "Two runs are compared with each other wherever they must have the same value, though they "
+        "computed it in another way. Each cell is the largest difference between what they showed, "
+        "relative to the largest expected value; = is equal to the bit, – nothing to compare.",
+        "只要两次运行应当得到同一个值，不论计算方式有何不同，就把两者的显示值直接比较。"
+        "表中是两者的最大差异，相对于预期值的最大绝对值；= 表示逐位相等，– 表示没有可比较的值。",
+    ),
+    "differ": ("The largest is {}, in {}: {} and {}.", "最大差异为 {}，见 {}：{} 与 {}。"),
+    "compared": ("{} of {} checks were compared.", "{1} 个检查项中比较了 {0} 个。"),
     "environment": ("Environment", "运行环境"),
     "torch": ("PyTorch", "PyTorch"),
     "Python": ("Python", "Python"),

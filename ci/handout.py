@@ -20,6 +20,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
 from ci import markdown
+from ci.agreement import Matrix
 from ci.check import Result
 from ci.course import CELL_WORDS, KERNELSPEC, LANGUAGES, Lesson
 from ci.exporters import TEMPLATES, HandoutHTMLExporter, HandoutPDFExporter, words
@@ -256,7 +257,7 @@ def _escaped(text: str) -> str:
 def index(entries: Sequence[Mapping[str, Any]], notes: Sequence[Mapping[str, str]] = ()) -> str:
     """The course page. An entry is a lesson: its `name`, `titles`, `status`, `checks` (how many),
     and `facts`."""
-    return _page(entries, notes, sweep=False, handouts=True)
+    return _page(entries, notes, sweep=False, handouts=True, agreed=())
 
 
 def sweep(
@@ -264,14 +265,15 @@ def sweep(
     notes: Sequence[Mapping[str, str]] = (),
     *,
     handouts: bool = False,
+    agreed: Sequence[Matrix] = (),
 ) -> str:
     """The summary of a sweep. Its entries are runs: they also have a `label`, a `reason` and the
-    `folder` where their `handouts` are, if they have any."""
-    return _page(entries, notes, sweep=True, handouts=handouts)
+    `folder` where their `handouts` are, if they have any. `agreed` says how far they agree."""
+    return _page(entries, notes, sweep=True, handouts=handouts, agreed=agreed)
 
 
 def _page(
-    entries: Sequence[Mapping[str, Any]], notes: Sequence[Mapping[str, str]], **kind: bool
+    entries: Sequence[Mapping[str, Any]], notes: Sequence[Mapping[str, str]], **kind: Any
 ) -> str:
     say = {language: words(language) for language in LANGUAGES}
     page = _pages().get_template("index.html.j2")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ci import handout
+from ci.agreement import Matrix
 from ci.check import Outcome
 from ci.errors import CourseError, UsageError
 from ci.gpus import Gpu, Request
@@ -48,12 +49,13 @@ def publish(
     *,
     handouts: str = "default",
     notes: Sequence[Note] = (),
+    agreed: Sequence[Matrix] = (),
 ) -> list[Path]:
     """Write what the outcomes deserve below `build`, and return the folders to look at.
 
     All green: the course page for lessons with their default parameters; else drafts, and the
-    course page stays as it is. Other parameters make a sweep's summary; with `handouts="all"`
-    each of its runs gets handouts too.
+    course page stays as it is. Other parameters make a sweep's summary, with how its runs
+    `agreed`; with `handouts="all"` each of its runs gets handouts too.
     """
     ran = [outcome for outcome in outcomes if not outcome.needs_gpus]
     defaults = [outcome for outcome in ran if outcome.run.is_default]
@@ -68,7 +70,8 @@ def publish(
         shutil.rmtree(build / "drafts", ignore_errors=True)
         written.append(build / "handouts")
     if others:
-        runs(others, build / "sweep", handouts=green and handouts == "all", notes=notes)
+        every = green and handouts == "all"
+        runs(others, build / "sweep", handouts=every, notes=notes, agreed=agreed)
         written.append(build / "sweep")
     return written
 
@@ -98,7 +101,12 @@ def drafts(outcomes: Sequence[Outcome], target: Path) -> None:
 
 
 def runs(
-    outcomes: Sequence[Outcome], target: Path, *, handouts: bool, notes: Sequence[Note] = ()
+    outcomes: Sequence[Outcome],
+    target: Path,
+    *,
+    handouts: bool,
+    notes: Sequence[Note] = (),
+    agreed: Sequence[Matrix] = (),
 ) -> None:
     """Make `target` the summary of runs; with `handouts`, the handouts of each below it."""
     with replacing(target) as new:
@@ -107,7 +115,7 @@ def runs(
                 handout.write(_handout(outcome, notes), new / _folder(outcome))
         entries = [_entry(outcome) for outcome in outcomes]
         (new / ENTRIES).write_text(json.dumps(entries, indent=1, ensure_ascii=False), "utf-8")
-        page = handout.sweep(entries, notes, handouts=handouts)
+        page = handout.sweep(entries, notes, handouts=handouts, agreed=agreed)
         (new / "index.html").write_text(page, "utf-8")
 
 

@@ -1,4 +1,4 @@
-"""What the outcomes are, for people and for machines: terminal, JSON, JUnit."""
+"""What the outcomes are, for people and for machines: terminal and JSON."""
 
 import dataclasses
 import json
@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from sys import float_info, maxsize
 from typing import Any
 
-from junitparser import Attr, Failure, JUnitXml, Skipped, TestCase, TestSuite
 from rich import box
 from rich.console import Console
 from rich.live import Live
@@ -17,12 +17,14 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ci import engine
+from ci.agreement import Matrix
 from ci.check import Outcome, Result
 from ci.diagnosis import Row, able
 from ci.engine import LOG, Event
 from ci.markdown import plain
 from ci.plan import Run
 
+EPSILON = {"float32": ", epsilon 1.2e-07", "float64": ", epsilon 2.2e-16"}
 COLOURS = {"verified": "green", "unchecked": "yellow", "running": "cyan", "waiting": "dim"}
 COLOURS |= {"ok": "green", "warn": "yellow", "fail": "red", "not here": "dim"}
 
@@ -71,12 +73,17 @@ class Screen:
         if not self.console.is_terminal:
             self.say(line(outcome))
 
-    def finish(self, outcomes: Sequence[Outcome]) -> None:
-        """Each fault as a good test failure reads, and below them the table of all outcomes."""
+    def finish(self, outcomes: Sequence[Outcome], agreed: Sequence[Matrix] = ()) -> None:
+        """Each fault as a good test failure reads, the table of all outcomes, how they agree."""
         for outcome in outcomes:
             for fault in faults(outcome):
                 self.say(str(fault))
         self.console.print(_final(outcomes))
+        for matrix in agreed:
+            table, wide = _agreement(matrix), self.console.options.update(max_width=maxsize)
+            if self.console.measure(table, options=wide).minimum <= self.console.width:
+                self.console.print(table)
+            self.say(f"{agreement_of(matrix)}\n")
 
     def _table(self) -> Table:
         table = Table("lesson", "parameters", "device", "status", "checks", box=None)
@@ -118,6 +125,25 @@ def _final(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
+def _agreement(matrix: Matrix) -> Table:
+    """The runs in rows and columns; a column is headed by the values of what varies."""
+    heads = ["\n".join(map(str, head)) for head in (matrix.names, *matrix.runs[:-1])]
+    table = Table(*(Column(head, no_wrap=True) for head in heads), box=box.SIMPLE_HEAD)
+    for label, cells in matrix.rows:
+        table.add_row(label, *cells)
+    return table
+
+
+def agreement_of(matrix: Matrix) -> str:
+    """How far the runs agree, in words: the largest difference, its check, and its two runs."""
+    worst, *runs = matrix.worst
+    most = f"differ by {worst} at most, in {worst.check}: {' and '.join(runs)}"
+    most = most if worst.size else "are equal where they are compared"
+    compared = f"{matrix.compared} of {len(matrix.lesson.checks)} checks compared"
+    legend = f"= is equal to the bit, – nothing to compare{EPSILON.get(matrix.dtype, '')}"
+    return f"{matrix.lesson.name}, {matrix.dtype}: the runs {most}\n  {compared}; {legend}"
+
+
 @dataclass(frozen=True)
 class Fault:
     """What is wrong, at a line of a lesson; line 0 where no cell is at fault."""
@@ -135,14 +161,14 @@ class Fault:
 def faults(outcome: Outcome) -> Iterator[Fault]:
     """What is wrong with an outcome: first what ended it, then checks."""
     bad = [result for result in outcome.results if not result.green]
-    if fault := _fault_of_run(outcome):
+    if fault := fault_of_run(outcome):
         yield fault
         bad = [result for result in bad if result.status != "missing"]
     for result in bad:
-        yield _fault(outcome, result)
+        yield fault_of_check(outcome, result)
 
 
-def _fault_of_run(outcome: Outcome) -> Fault | None:
+def fault_of_run(outcome: Outcome) -> Fault | None:
     """What is wrong with a run beside its checks; None where nothing is."""
     if outcome.green or outcome.needs_gpus:
         return None
@@ -157,7 +183,8 @@ def _fault_of_run(outcome: Outcome) -> Fault | None:
     return _at(run, line, outcome.status, lines)
 
 
-def _fault(outcome: Outcome, result: Result) -> Fault:
+def fault_of_check(outcome: Outcome, result: Result) -> Fault:
+    """What is wrong with a check that is not green."""
     facts = {
         "derivation": result.derivation,
         "shown": result.shown,
@@ -207,17 +234,14 @@ def forget(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def write(outcomes: Sequence[Outcome], folder: Path) -> None:
-    """Write `report.json` and `junit.xml` into `folder`, each whole."""
+def write(outcomes: Sequence[Outcome], folder: Path, agreed: Sequence[Matrix] = ()) -> None:
+    """Write `report.json` into `folder`, whole."""
     report = {
         "statuses": Counter(outcome.status for outcome in outcomes),
         "runs": list(map(record, outcomes)),
+        "agreement": list(map(agreement, agreed)),
     }
     replace(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
-    suites = JUnitXml("pytorch-course")
-    for outcome in outcomes:
-        suites.add_testsuite(_suite(outcome))
-    replace(folder / "junit.xml", suites.tostring().decode())
 
 
 def record(outcome: Outcome) -> dict[str, Any]:
@@ -238,45 +262,21 @@ def record(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def agreement(matrix: Matrix) -> dict[str, Any]:
+    """A matrix of differences as plain data; JSON has no infinity: the largest number is it."""
+    runs = [dict(zip(matrix.names, values, strict=True)) for values in matrix.runs]
+    pairs = [
+        {"runs": pair[::-1], **dataclasses.asdict(found), "size": min(found.size, float_info.max)}
+        for pair, found in matrix.pairs.items()
+    ]
+    return {"lesson": matrix.lesson.name, "dtype": matrix.dtype, "runs": runs, "pairs": pairs}
+
+
 def checked(result: Result) -> dict[str, Any]:
     """A check's result as plain data."""
     facts = dataclasses.asdict(result)
     check = facts.pop("check")
     return {"name": check["name"], "kind": check["kind"], "line": check["line"], **facts}
-
-
-class _Case(TestCase):
-    file = Attr()
-    line = Attr()
-
-
-def _suite(outcome: Outcome) -> TestSuite:
-    run = outcome.run
-    suite = TestSuite(run.name)
-    case = _case(outcome, "run", run.lesson.line(outcome.at))
-    case.time = round(outcome.seconds, 3)
-    if outcome.needs_gpus:
-        case.result = [Skipped(outcome.status)]
-    elif fault := _fault_of_run(outcome):
-        case.result = [Failure(str(fault), outcome.status)]
-    suite.add_testcase(case)
-    results = {result.check.name: result for result in outcome.results}
-    for check in run.lesson.checks:
-        case = _case(outcome, check.name, check.line)
-        result = results.get(check.name)
-        if result is None:
-            case.result = [Skipped(outcome.status)]
-        elif not result.green:
-            case.result = [Failure(str(_fault(outcome, result)), result.status)]
-        suite.add_testcase(case)
-    return suite
-
-
-def _case(outcome: Outcome, name: str, line: int) -> _Case:
-    case = _Case(name, outcome.run.lesson.name)
-    case.file = file(outcome.run)
-    case.line = str(line)
-    return case
 
 
 def count(outcome: Outcome) -> str:

@@ -11,6 +11,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from ci import report
+from ci.agreement import Matrix
 from ci.check import Outcome
 from ci.report import Fault
 
@@ -19,13 +20,14 @@ SPAN, BLOCK = 120, 3000  # characters
 FACTS = ("torch", "cuda", "NumPy", "Python", "machine", "image")  # of an environment
 
 
-def write(outcomes: Sequence[Outcome], folder: Path) -> None:
+def write(outcomes: Sequence[Outcome], folder: Path, agreed: Sequence[Matrix] = ()) -> None:
     """Write `summary.md` into `folder`, whole."""
-    report.replace(folder / "summary.md", markdown(outcomes))
+    report.replace(folder / "summary.md", markdown(outcomes, agreed))
 
 
-def markdown(outcomes: Sequence[Outcome]) -> str:
-    """The summary: a table of the runs, what is wrong, what was not run, and where it ran."""
+def markdown(outcomes: Sequence[Outcome], agreed: Sequence[Matrix] = ()) -> str:
+    """The summary: a table of the runs, how they agree, what is wrong, what was not run, and where
+    it ran."""
     green = sum(outcome.green for outcome in outcomes)
     faults = list(chain.from_iterable(map(report.faults, outcomes)))
     lacking = [outcome for outcome in outcomes if outcome.needs_gpus]
@@ -33,6 +35,8 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
         f"# The course: {green} of {len(outcomes)} runs verified",
         _table(outcomes[:ROWS]),
         _more(len(outcomes) - ROWS, "runs"),
+        "## How the runs agree" if agreed else "",
+        _block("\n".join(map(report.agreement_of, agreed))) if agreed else "",
         "## What is wrong" if faults else "",
         *map(_block, faults[:FAULTS]),
         _more(len(faults) - FAULTS, "faults"),
@@ -77,9 +81,9 @@ def _row(outcome: Outcome) -> str:
     return " | ".join(["", *(cell.replace("|", r"\|") for cell in cells), ""]).strip()
 
 
-def _block(fault: Fault) -> str:
-    """A fault as the terminal shows it."""
-    text = _clip(str(fault), BLOCK)
+def _block(said: object) -> str:
+    """A fault, or what else there is to say, as the terminal shows it."""
+    text = _clip(str(said), BLOCK)
     fence = _fence(text, 3)
     return f"{fence}text\n{text}\n{fence}"
 

@@ -1,6 +1,7 @@
 """The course page: complete, carried over, and swapped in as a whole or not at all."""
 
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from ci.check import Outcome
 from ci.errors import CourseError, UsageError
 from ci.gpus import Request
 from tests.conftest import Read
+from tests.test_agreement import apart
 
 LESSON = '# %% [markdown] lang="en"\n# Words.\n# %% [markdown] lang="zh"\n# 文字。\n'
 
@@ -103,6 +105,26 @@ def test_a_sweep_leaves_the_course_page_alone(read: Read, tmp_path: Path) -> Non
     assert "size=3" in (tmp_path / "sweep/index.html").read_text()
     publish.publish(outcomes, ["01_small"], tmp_path, handouts="all")
     assert len(list((tmp_path / "sweep").rglob("*.pdf"))) == 4
+
+
+def test_a_sweeps_page_says_how_its_runs_agree(read: Read, tmp_path: Path) -> None:
+    """In both languages, with a head for each row and column; a single run has no such table."""
+    outcomes, agreed = apart(read, runs=3)
+    publish.publish(outcomes, ["01_small"], tmp_path, agreed=agreed)
+    html = (tmp_path / "sweep/index.html").read_text()
+    cells = re.findall(r"<(th|td)[^>]*>([^<]*)</", html)
+    heads, values = (
+        ["ranks", "1", "2", "ranks=2", "ranks=3"],
+        ["2.3e-14", "", "4.5e-14", "2.3e-14"],
+    )
+    assert [text for kind, text in cells if kind == "th"] == heads
+    assert [text for kind, text in cells if kind == "td"] == values
+    assert html.count('scope="col"') == 3
+    assert html.count('scope="row"') == 2
+    assert "The largest is 4.5e-14, in total: ranks=1 and ranks=3." in html
+    assert "最大差异为 4.5e-14，见 total：ranks=1 与 ranks=3。" in html
+    publish.publish(outcomes[:1], ["01_small"], tmp_path)
+    assert "<table" not in (tmp_path / "sweep/index.html").read_text()
 
 
 def test_a_folder_is_replaced_at_once(tmp_path: Path) -> None:

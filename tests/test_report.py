@@ -1,17 +1,19 @@
 """What the outcomes look like to people and to machines."""
 
+import dataclasses
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
-from junitparser import JUnitXml
 from rich.console import Console
 
-from ci import check, engine, plan, report
+from ci import engine, junit, plan, report
 from ci.check import Outcome, Result
 from ci.course import Lesson
 from tests.conftest import GRADIENT, Read
+from tests.test_agreement import apart
 
 RAISES = '# %% check="boom" raises="RuntimeError"\nraise RuntimeError\n'
 
@@ -74,6 +76,46 @@ def test_the_table_counts_checks_and_shows_the_margin(read: Read) -> None:
     assert "25%" in text
 
 
+def agreeing(read: Read, runs: int, width: int) -> str:
+    """The final report of a sweep whose runs differ a little."""
+    outcomes, agreed = apart(read, runs)
+    text = io.StringIO()
+    report.Screen([], Console(file=text, width=width)).finish(outcomes, agreed)
+    return text.getvalue()
+
+
+def test_a_sweep_ends_with_how_its_runs_agree(read: Read) -> None:
+    """A row and a column a run, and the largest difference with its check and its runs."""
+    text = agreeing(read, runs=3, width=100)
+    table = text[text.index("  ranks  ") :]
+    assert [line.split() for line in table.splitlines() if line.startswith("  ranks")] == [
+        ["ranks", "1", "2"],
+        ["ranks=2", "2.3e-14"],
+        ["ranks=3", "4.5e-14", "2.3e-14"],
+    ]
+    assert (
+        "01_small, float64: the runs differ by 4.5e-14 at most, in total: ranks=1 and ranks=3\n"
+        "  1 of 2 checks compared; = is equal to the bit, – nothing to compare, epsilon 2.2e-16"
+    ) in text
+
+
+def test_runs_that_are_equal_are_so_only_where_they_are_compared(read: Read) -> None:
+    """The sentence claims nothing of the other checks."""
+    _, [matrix] = apart(read)
+    equal = {pair: dataclasses.replace(found, size=0.0) for pair, found in matrix.pairs.items()}
+    text = report.agreement_of(dataclasses.replace(matrix, pairs=equal))
+    assert text.startswith(
+        "01_small, float64: the runs are equal where they are compared\n  1 of 2"
+    )
+
+
+def test_a_matrix_too_wide_for_the_terminal_is_told_in_a_line(read: Read) -> None:
+    """Columns that are cut would read as other numbers."""
+    text = agreeing(read, runs=12, width=80)
+    assert "the runs differ by 2.5e-13 at most" in text
+    assert "\n  ranks=2" not in text
+
+
 def test_without_a_terminal_there_are_plain_lines(read: Read) -> None:
     """A log gets one line a run, and no control characters."""
     text = io.StringIO()
@@ -94,50 +136,12 @@ def test_a_terminal_gets_a_live_table(read: Read) -> None:
     assert "3/7" in text.getvalue()
 
 
-def test_junit_has_a_case_for_each_declared_check(read: Read, tmp_path: Path) -> None:
-    """Taken from the lesson: `run`, and every check with file and line."""
-    lesson = read(GRADIENT + RAISES)
-    report.write([outcome(lesson)], tmp_path)
-    cases = list(next(iter(JUnitXml.fromfile(str(tmp_path / "junit.xml")))))
-    assert [case.name for case in cases] == ["run", "gradient", "boom"]
-    assert cases[1]._elem.get("file") == "lessons/01_small.py"
-    assert cases[1]._elem.get("line") == str(lesson.checks[0].line)
-    assert "largest difference 6" in cases[1].result[0].message
-    assert cases[2].result == []
-
-
-def test_junit_is_xml_whatever_a_lesson_says(read: Read, tmp_path: Path) -> None:
-    """Colours and control characters of an error are left out."""
-    lesson = read(GRADIENT)
-    run = plan.Run(lesson, lesson.defaults)
-    report.write([Outcome(run, "failed", reason="\x1b[31mred\x1b[0m \x00")], tmp_path)
-    case = next(iter(next(iter(JUnitXml.fromfile(str(tmp_path / "junit.xml"))))))
-    assert "red" in case.result[0].message
-
-
-def test_a_fault_of_the_run_itself_fails_in_junit(read: Read, tmp_path: Path) -> None:
-    """All checks green, and yet not verified: the case `run` says so."""
-    lesson = read(GRADIENT)
-    run = plan.Run(lesson, lesson.defaults)
-    green = Result(lesson.checks[0], "verified")
-    report.write([Outcome(run, "differs", (green,), "leased cuda:0, unseen")], tmp_path)
-    case = next(iter(next(iter(JUnitXml.fromfile(str(tmp_path / "junit.xml"))))))
-    assert "leased cuda:0" in case.result[0].message
-
-
 def test_an_old_report_is_forgotten(read: Read, tmp_path: Path) -> None:
     """A run that does not get to its report leaves none, rather than a green one."""
-    report.write([outcome(read(GRADIENT))], tmp_path)
+    for reported in (report, junit):
+        reported.write([outcome(read(GRADIENT))], tmp_path)
     report.forget(tmp_path)
     assert not list(tmp_path.glob("*.*ml")) + list(tmp_path.glob("*.json"))
-
-
-def test_a_run_that_lacks_gpus_is_skipped_in_junit(read: Read, tmp_path: Path) -> None:
-    """Not passed, not failed: skipped, with its reason."""
-    run = plan.Run(read(GRADIENT), {}, gpus_needed=2)
-    report.write([check.not_run(run)], tmp_path)
-    suite = next(iter(JUnitXml.fromfile(str(tmp_path / "junit.xml"))))
-    assert [case.result[0].message for case in suite] == ["needs 2 GPUs", "needs 2 GPUs"]
 
 
 def test_the_json_report_has_all_that_the_table_has(read: Read, tmp_path: Path) -> None:
@@ -147,3 +151,25 @@ def test_the_json_report_has_all_that_the_table_has(read: Read, tmp_path: Path) 
     assert found["statuses"] == {"differs": 1}
     assert found["runs"][0]["parameters"] == {"size": 4}
     assert found["runs"][0]["checks"][0]["status"] == "differs"
+
+
+def test_the_json_report_says_how_the_runs_agree(read: Read, tmp_path: Path) -> None:
+    """Which runs, by their place in the list, how far apart, in which check, of how many."""
+    outcomes, agreed = apart(read)
+    report.write(outcomes, tmp_path, agreed)
+    found = json.loads((tmp_path / "report.json").read_text())
+    pair = {"runs": [0, 1], "size": 2.0**-40 / 40, "check": "total", "checks": 1}
+    runs = [{"ranks": 1}, {"ranks": 2}]
+    assert found["agreement"] == [
+        {"lesson": "01_small", "dtype": "float64", "runs": runs, "pairs": [pair]}
+    ]
+
+
+def test_the_json_report_is_json_for_any_difference(read: Read, tmp_path: Path) -> None:
+    """JSON has no infinity."""
+    outcomes, [matrix] = apart(read)
+    pairs = {
+        pair: dataclasses.replace(found, size=math.inf) for pair, found in matrix.pairs.items()
+    }
+    report.write(outcomes, tmp_path, [dataclasses.replace(matrix, pairs=pairs)])
+    assert "Infinity" not in (tmp_path / "report.json").read_text()

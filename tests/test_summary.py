@@ -12,6 +12,7 @@ from ci import check, plan, report, summary
 from ci.check import Outcome, Result
 from ci.course import Lesson
 from tests.conftest import GRADIENT, HEADER, Read
+from tests.test_agreement import apart
 
 TEXT = HEADER.replace("size: int = 4", 'word: str = "a"  # a text\nsize: int = 4')
 
@@ -66,6 +67,14 @@ def test_a_verified_course_has_a_table_and_no_faults(read: Read) -> None:
     assert "| `01_small` | verified | 1/1 | `cpu` | 1.2 s |" in text
     assert "- image: `pytorch-course:cpu (sha256:0123)`" in text
     assert not re.search("wrong|not run|cuda:", text)
+
+
+def test_a_sweep_says_how_its_runs_agree(read: Read) -> None:
+    """The largest difference, its check and its runs, as the terminal says it."""
+    outcomes, agreed = apart(read)
+    text = summary.markdown(outcomes, agreed)
+    assert "## How the runs agree\n\n```text\n01_small, float64: the runs differ by 2.3e-14" in text
+    assert "How the runs agree" not in summary.markdown(outcomes)
 
 
 def test_what_ended_a_run_is_told(read: Read) -> None:

@@ -1,0 +1,51 @@
+"""The outcomes as JUnit: a suite a run, in it a case `run` and a case for each declared check."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from junitparser import Attr, Failure, JUnitXml, Skipped, TestCase, TestSuite
+
+from ci import report
+from ci.check import Outcome
+
+
+def write(outcomes: Sequence[Outcome], folder: Path) -> None:
+    """Write `junit.xml` into `folder`, whole."""
+    suites = JUnitXml("pytorch-course")
+    for outcome in outcomes:
+        suites.add_testsuite(_suite(outcome))
+    report.replace(folder / "junit.xml", suites.tostring().decode())
+
+
+class _Case(TestCase):
+    file = Attr()
+    line = Attr()
+
+
+def _suite(outcome: Outcome) -> TestSuite:
+    run = outcome.run
+    suite = TestSuite(run.name)
+    case = _case(outcome, "run", run.lesson.line(outcome.at))
+    case.time = round(outcome.seconds, 3)
+    if outcome.needs_gpus:
+        case.result = [Skipped(outcome.status)]
+    elif fault := report.fault_of_run(outcome):
+        case.result = [Failure(str(fault), outcome.status)]
+    suite.add_testcase(case)
+    results = {result.check.name: result for result in outcome.results}
+    for check in run.lesson.checks:
+        case = _case(outcome, check.name, check.line)
+        result = results.get(check.name)
+        if result is None:
+            case.result = [Skipped(outcome.status)]
+        elif not result.green:
+            case.result = [Failure(str(report.fault_of_check(outcome, result)), result.status)]
+        suite.add_testcase(case)
+    return suite
+
+
+def _case(outcome: Outcome, name: str, line: int) -> _Case:
+    case = _Case(name, outcome.run.lesson.name)
+    case.file = report.file(outcome.run)
+    case.line = str(line)
+    return case
