@@ -8,18 +8,16 @@ before. It ends at the first check that differs.
 
 import contextlib
 import json
-import multiprocessing
-import multiprocessing.forkserver
 import os
+import re
 import shutil
 import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,7 +31,7 @@ from ci import check, course, oracle
 from ci.check import Outcome
 from ci.course import Lesson
 from ci.engine import Event
-from ci.errors import CourseError
+from ci.forks import Pool, Verdict
 from ci.kernel import encode
 from ci.mutants import Mutant
 from ci.oracle import Oracle
@@ -43,9 +41,6 @@ from ci.value import MIME
 
 LEAST_S, MOST = 10.0, 3  # a mutant hangs after 10 s and 3 times what the cold lesson takes
 ORACLES_S = 10.0  # for the oracles of a lesson, which take a fraction of a second
-_fork = multiprocessing.get_context("fork")
-
-Verdict = dict[str, str]  # status: survived, differs, error, timed out; by: which check or error
 
 
 class Rehearsal:
@@ -139,13 +134,14 @@ def serve(request: Mapping[str, Any], send: Callable[..., None]) -> None:
     began = time.monotonic()
     # A first time in whole: it imports what the children need, and starts what they share.
     whole = Rehearsal(course.read(script), request["parameters"])
-    verdict = try_lesson(whole, oracles)
+    with _silence():
+        verdict = try_lesson(whole, oracles)
     if verdict["status"] != "survived":
         send(fault=f"{script.stem} is not verified as it is: {verdict['by']}")
         return
     deadline_s = LEAST_S + MOST * (time.monotonic() - began)
     _forget_modules(script.parent)
-    pool = _Pool(request["jobs"], send)
+    pool = Pool(request["jobs"], send)
     rehearsal = Rehearsal(course.read(script), request["parameters"])
     while rehearsal.at < len(rehearsal.cells):
         for number, mutant in mutants.items():
@@ -159,14 +155,37 @@ def serve(request: Mapping[str, Any], send: Callable[..., None]) -> None:
     pool.finish()
 
 
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Say nothing, nor let what is started here: the ranks of mutants have much to complain."""
+    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+
+
 def _first_cell(mutant: Mutant, rehearsal: Rehearsal) -> int | None:
-    """The first cell that a mutant changes; all of them, where it changes what they import."""
+    """The first cell that a mutant changes; None for an oracle's, which changes none."""
     if mutant.file.startswith("expected/"):
         return None
-    if mutant.parameters or mutant.file != rehearsal.lesson.path.name:
+    if mutant.parameters:
         return 0
+    if mutant.file != rehearsal.lesson.path.name:
+        return _first_use(Path(mutant.file).stem, rehearsal.cells)
     before = [i for i, cell in enumerate(rehearsal.cells) if cell.metadata.line <= mutant.line]
     return max(before, default=0)
+
+
+def _first_use(module: str, cells: Sequence[NotebookNode]) -> int:
+    """The first cell that names a program of this module: ranks import it anew. All cells come
+    after, where the lesson has names of the module itself."""
+    sources = [cell.source if cell.cell_type == "code" else "" for cell in cells]
+    if any(re.search(rf"from \S*\b{module} import", source) for source in sources):
+        return 0
+    named = (i for i, source in enumerate(sources) if re.search(rf"\b{module}\.\w", source))
+    return next(named, 0)
 
 
 def _with(
@@ -205,75 +224,6 @@ def _forget_modules(folder: Path) -> None:
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None) or "").startswith(f"{folder}{os.sep}"):
             del sys.modules[name]
-
-
-class _Pool:
-    """Forked children, `jobs` at once, each with a deadline; their verdicts are sent."""
-
-    def __init__(self, jobs: int, send: Callable[..., None]) -> None:
-        self._jobs, self._send = jobs, send
-        self._running: list[_Child] = []
-
-    def start(self, number: int, deadline_s: float, attempt: Callable[[], Verdict]) -> None:
-        """Fork, once there is room, and make the attempt in the child."""
-        while len(self._running) >= self._jobs:
-            self._reap()
-        self._running.append(_Child(number, deadline_s, attempt))
-
-    def finish(self) -> None:
-        """Wait for all."""
-        while self._running:
-            self._reap()
-
-    def _reap(self) -> None:
-        first = min(child.deadline for child in self._running)
-        wait([c.process.sentinel for c in self._running], max(0.0, first - time.monotonic()))
-        for child in list(self._running):
-            if verdict := child.verdict():
-                self._running.remove(child)
-                self._send(number=child.number, **verdict)
-
-
-class _Child:
-    """A fork of this process, and the pipe by which its verdict comes."""
-
-    def __init__(self, number: int, deadline_s: float, attempt: Callable[[], Verdict]) -> None:
-        self.number, self.deadline = number, time.monotonic() + deadline_s
-        self._verdict, end = _fork.Pipe(duplex=False)
-        self.process = _fork.Process(target=_attempt, args=(attempt, end))
-        self.process.start()
-        end.close()
-
-    def verdict(self) -> Verdict | None:
-        """What became of it; None while it goes on."""
-        late = time.monotonic() >= self.deadline
-        if self.process.is_alive() and not late:
-            return None
-        self.process.kill()
-        self.process.join()
-        with self._verdict as verdict, contextlib.suppress(EOFError):
-            if verdict.poll():
-                return dict(verdict.recv())
-        if late:
-            return {"status": "timed out", "by": ""}
-        return {"status": "error", "by": f"its process ended with {self.process.exitcode}"}
-
-
-def _attempt(attempt: Callable[[], Verdict], end: Connection) -> None:
-    """In the child: make the attempt, and send what came of it."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1), os.dup2(nowhere, 2)
-    server: Any = multiprocessing.forkserver._forkserver
-    if server._forkserver_pid:  # it is our parent's child, so multiprocessing would start another
-        server.ensure_running = lambda: None
-    try:
-        end.send(attempt())
-    except CourseError as error:  # the mistake was found when the course was read
-        end.send({"status": "error", "by": str(error)})
-    except Exception as error:  # not a verdict: the pipeline itself broke
-        end.send(
-            {"status": "survived", "by": f"the pipeline broke: {type(error).__name__}: {error}"}
-        )
 
 
 def main() -> None:

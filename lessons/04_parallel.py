@@ -62,7 +62,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from parallel import data_parallel, launch, pipeline, ring, tensor_parallel
+from parallel import data_parallel, launch, pipeline, ring, tensor_parallel, timing
 from parallel.network import Network, Stage, gradients, row
 
 torch.set_printoptions(threshold=40, edgeitems=2)  # print long tensors in short
@@ -865,7 +865,7 @@ torch.stack([found for found, sent in ringed])  # (world_size, all weights)
 # 让每个进程在一步的每个部分之后看一次钟：
 
 # %%
-print(inspect.getsource(ring.watch))
+print(inspect.getsource(timing.watch))
 
 # %% tags=["figure"]
 draw = torch.Generator().manual_seed(seed)
@@ -875,7 +875,7 @@ big_task = ({"W1": big["W1"], "W2": big["W2"]}, big["x"], big["y"], 8, lr)
 sizes = sorted({1, world_size} if on_gpus else {1, 2, 4, world_size})
 watched = {}  # world size -> (rank, step, moment), in s; the first two steps warm up
 for size in sizes:
-    times = launch(ring.watch, size, *big_task, device=device)
+    times = launch(timing.watch, size, *big_task, device=device)
     watched[size] = np.array(times)[:, 2:]
 
 # %% tags=["figure"]
