@@ -15,10 +15,11 @@ from typing import Any, Literal
 
 import jupytext
 import yaml
-from nbformat import NotebookNode
+from nbformat import NotebookNode, ValidationError
 
-from ci import parameters
+from ci import exercises, parameters
 from ci.errors import CourseError, UsageError, nearest
+from ci.exercises import Exercise
 from ci.parameters import LONGEST_S, Parameter, Value
 
 LANGUAGES = ("en", "zh")
@@ -41,7 +42,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Lesson:
-    """A lesson as it was read: nothing of it has run yet."""
+    """A lesson as it was read: nothing of it has run yet. Its notebook has no blanks."""
 
     path: Path
     digest: str
@@ -49,6 +50,7 @@ class Lesson:
     titles: Mapping[str, str]
     parameters: Mapping[str, Parameter]
     checks: tuple[Check, ...]
+    exercises: tuple[Exercise, ...] = ()
     min_gpus: int = 0
     max_gpus: int = 1
     timeout_s: float | None = None
@@ -70,7 +72,8 @@ class Lesson:
 
     def line(self, cell: str) -> int:
         """The line of the script at which a cell begins."""
-        return next((c.metadata.line for c in self.notebook.cells if c.id == cell), 1)
+        cells = [*self.notebook.cells, *(exercise.blank for exercise in self.exercises)]
+        return next((c.metadata.line for c in cells if c.id == cell), 1)
 
 
 def find(folder: Path) -> list[Path]:
@@ -113,11 +116,14 @@ def read(path: Path) -> Lesson:
         raise CourseError(f"{place}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise CourseError(f"{place}: is not UTF-8 text") from None
+    except ValidationError as error:
+        raise CourseError(f"{place}: what a cell says of itself: {error.message}") from None
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
         problem = " ".join(str(getattr(error, "problem", error)).split())
         raise CourseError(f"{place}:{line}: the header is not YAML: {problem}") from None
     _name_cells(notebook, text, place)
+    blanks = exercises.take(notebook, place)
     header = _header(notebook, place)
     lesson = Lesson(
         path=path,
@@ -125,6 +131,7 @@ def read(path: Path) -> Lesson:
         notebook=notebook,
         titles={language: _title(notebook, language) or path.stem for language in LANGUAGES},
         checks=tuple(_checks(notebook, place)),
+        exercises=blanks,
         parameters=_parameters(notebook, header, place),
         **_rest_of_header(header, place),
     )
@@ -259,13 +266,7 @@ def _checks(notebook: NotebookNode, place: str) -> Iterator[Check]:
 
 def _refuse_silence(cell: NotebookNode, name: str, place: str) -> None:
     """A cell whose value is to be read must end in an expression that the notebook displays."""
-    line = cell.metadata.line
-    try:
-        body = ast.parse(cell.source).body
-    except SyntaxError as error:
-        where = line + (error.lineno or 1) - 1
-        raise CourseError(f"{place}:{where}: '{name}' is not plain Python: {error.msg}") from None
-    last = body[-1] if body else None
+    last = [None, *exercises.parse(cell, name, place).body][-1]
     silent = (
         not isinstance(last, ast.Expr)
         or _ends_in_semicolon(cell.source)
@@ -277,7 +278,7 @@ def _refuse_silence(cell: NotebookNode, name: str, place: str) -> None:
     )
     if silent:
         raise CourseError(
-            f"{place}:{line}: '{name}' shows nothing: "
+            f"{place}:{cell.metadata.line}: '{name}' shows nothing: "
             "its cell must end in the expression to be read"
         )
 

@@ -54,6 +54,38 @@ def gradient(size):
     return 4 * np.arange(size, dtype=float)
 '''
 
+EXERCISE = """\
+# %% tags=["setup"]
+import numpy as np
+# %% [markdown] lang="en"
+# ## Exercises
+# %% [markdown] lang="zh"
+# ## 练习
+# %% [markdown] lang="en" tags=["exercise"]
+# ### 1. Halves
+#
+# Halve 0 ... size - 1.
+# %% [markdown] lang="zh" tags=["exercise"]
+# ### 1. 减半
+#
+# 把 0 到 size - 1 减半。
+# %% tags=["exercise"]
+halves = ...
+halves
+# %% tags=["solution"] check="halves"
+onehalf = 0.5  # hiddenway
+halves = onehalf * np.arange(size)
+halves
+"""
+
+HALVES = '''
+
+@expect(dtype="float64")
+def halves(size):
+    """Half of i is i / 2."""
+    return np.arange(size, dtype=float) / 2
+'''
+
 
 def missing(part: str) -> NoReturn:
     """A system part is not there: the test is skipped, and in CI it fails."""
