@@ -3,6 +3,7 @@
 import contextlib
 import os
 import queue
+import re
 import secrets
 import socket
 import threading
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ci import image, lab
+from ci import course, exercises, image, lab
 from ci.errors import MachineError, UsageError
 from ci.gpus import Gpu
 from ci.place import COURSE, variants
@@ -98,16 +99,36 @@ def _network(bridge: bool, port: int) -> dict[str, Any]:
 
 def _mounts(lessons: Path, folder: Path) -> list[Any]:
     folder.mkdir(parents=True, exist_ok=True)
-    shown = [path for path in lessons.iterdir() if path.name[0] not in "._"]
+    shown = hand_out(lessons, folder.with_name(".lessons"))
     return [
         lab.mount(Path(__file__).parent, f"{COURSE}/ci"),
-        *(
-            lab.mount(path, f"{COURSE}/lessons/{path.name}")
-            for path in shown
-            if path.name != "expected"
-        ),
+        *(lab.mount(path, f"{COURSE}/lessons/{path.name}") for path in shown),
         lab.mount(folder, WORK, writable=True),
     ]
+
+
+def hand_out(lessons: Path, folder: Path) -> list[Path]:
+    """Write the lessons' scripts into `folder` without their solutions.
+
+    Returns these scripts, and what else of `lessons` a student may see: not the expected values,
+    and no other form of a script (`03_autograd.py~`), which might have its solutions. Raises
+    CourseError for a lesson that is malformed: a solution may not look like one there.
+    """
+    folder.mkdir(exist_ok=True)
+    found = [course.read(path) for path in course.find(lessons)]
+    scripts = [folder / lesson.path.name for lesson in found]
+    for lesson, script in zip(found, scripts, strict=True):
+        text = lesson.path.read_text(encoding="utf-8-sig")
+        script.write_text(exercises.without_solutions(text), encoding="utf-8")
+        script.chmod(0o644)  # whatever our umask: the user inside has to read it
+    others = [
+        path
+        for path in lessons.iterdir()
+        if path.name[0] not in "._"
+        and path.name != "expected"
+        and not re.search(r"\.(py|ipynb)", path.name)
+    ]
+    return [*scripts, *others]
 
 
 def _give(folder: Path, user: str) -> None:

@@ -29,10 +29,10 @@ import pytest
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
-from ci import jupyter, lab
-from ci.errors import UsageError
+from ci import copies, jupyter, lab
+from ci.errors import CourseError, UsageError
 from ci.image import Image
-from tests.conftest import DOCKER, ROOT, missing
+from tests.conftest import DOCKER, EXERCISE, ROOT, Write, missing
 
 START = Path(__file__).parent / "engine/start"
 LESSON = "03_autograd.py"
@@ -238,6 +238,38 @@ def test_a_port_that_is_none_is_the_command_lines_fault(port: str) -> None:
     """Also one that only root may take."""
     with pytest.raises(UsageError, match=f"--port {port}: wants a number from 1024 to 65535"):
         jupyter.parse(port)
+
+
+def test_a_lab_is_given_no_solution(write: Write, tmp_path: Path) -> None:
+    """Nor what might have one, in any of its bytes; packages and data are there."""
+    lessons = write(EXERCISE, expected="").parent
+    for name in ("01_small.py~", "01_small.ipynb", ".01_small.py.swp", "data.csv", "own/a.py"):
+        (lessons / name).parent.mkdir(exist_ok=True)
+        (lessons / name).write_text("" if name[0] in "do" else EXERCISE)
+    given = jupyter.hand_out(lessons, tmp_path / ".lessons")
+    assert sorted(path.name for path in given) == ["01_small.py", "data.csv", "own"]
+    assert b"onehalf" not in (tmp_path / ".lessons/01_small.py").read_bytes()
+
+
+def test_a_students_copy_has_the_blank(write: Write, tmp_path: Path) -> None:
+    """The copy is made of what the lab is given, and follows it when it changes."""
+    lessons = write(EXERCISE, expected="").parent
+    for task in ("Halve 0", "Cut 0"):
+        write(EXERCISE.replace("Halve 0", task), expected="")
+        jupyter.hand_out(lessons, tmp_path / ".lessons")
+        assert copies.update(tmp_path / ".lessons", tmp_path / "mine") == []
+        copied = b"".join(p.read_bytes() for p in (tmp_path / "mine").rglob("*") if p.is_file())
+        assert b"onehalf" not in copied
+        assert b"halves = ..." in copied
+        assert task.encode() in copied
+
+
+def test_a_lesson_that_may_hide_a_solution_opens_no_lab(write: Write, tmp_path: Path) -> None:
+    """A misspelt tag is named before anything is handed out."""
+    lessons = write(EXERCISE.replace('"solution"', '"solutions"'), expected="").parent
+    with pytest.raises(CourseError, match="did you mean 'solution'"):
+        jupyter.hand_out(lessons, tmp_path / ".lessons")
+    assert not list((tmp_path / ".lessons").glob("*.py"))
 
 
 @pytest.mark.slow
