@@ -19,14 +19,16 @@ from ci.course import Check, Lesson
 from ci.engine import Event
 from ci.errors import CourseError
 from ci.gpus import Request
-from ci.oracle import Oracle, expect
+from ci.oracle import Oracle, Rule, expect
 from ci.parameters import Value
 from ci.plan import Run
-from ci.value import expected_value, shown_value
+from ci.value import Comparable, expected_value, shown_value
 
 __all__ = [
+    "Answer",
     "Outcome",
     "Result",
+    "answers",
     "expect",
     "judge",
     "not_run",
@@ -58,8 +60,17 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What the solution of an exercise must show, and how that is compared."""
+
+    expected: Comparable
+    rule: Rule
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """What became of one run. `at` is the cell of a fault, `attempt` the folder of its files."""
+    """What became of one run. `at` is the cell of a fault, `attempt` the folder of its files,
+    `answers` what the lesson's exercises ask for, by name."""
 
     run: Run
     status: str
@@ -71,6 +82,7 @@ class Outcome:
     attempt: Path | None = None
     notebook: NotebookNode | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    answers: Mapping[str, Answer] = field(default_factory=dict)
 
     @property
     def green(self) -> bool:
@@ -116,6 +128,7 @@ def outcome(end: Event, oracles: Mapping[str, Oracle]) -> Outcome:
         attempt=end.folder,
         notebook=notebook,
         environment=end.environment,
+        answers=answers(run.lesson, oracles, run.parameters),
     )
 
 
@@ -177,6 +190,19 @@ def judge(
         else _judge_value(check, cells[check.cell], oracles[check.name], known, parameters)
         for check in lesson.checks
     ]
+
+
+def answers(
+    lesson: Lesson, oracles: Mapping[str, Oracle], parameters: Mapping[str, Value]
+) -> dict[str, Answer]:
+    """What the exercises of `lesson` ask for; those whose oracle fails are left out."""
+    found = {}
+    for exercise in lesson.exercises:
+        oracle = oracles[exercise.name]
+        with contextlib.suppress(CourseError, TypeError):  # the result of its check says so
+            value = expected_value(oracle.value(parameters))
+            found[exercise.name] = Answer(value, oracle.rule)
+    return found
 
 
 def _judge_error(check: Check, cell: NotebookNode) -> Result:

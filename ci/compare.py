@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ci.grading import RELATIVE, RELATIVE_ON_GPU
 from ci.oracle import Rule
 from ci.parameters import Value
 from ci.value import Comparable
 
-RELATIVE = {"float64": 1e-12, "float32": 2e-6, "complex128": 1e-12, "complex64": 2e-6}
-RELATIVE_ON_GPU = {"float32": 1e-5, "complex64": 1e-5}
 COARSEST = 0.01  # of the largest expected value: a tolerance as wide as this checks nothing
 
 

@@ -44,6 +44,14 @@ SCHEMES = {"http", "https", "mailto"}
 WORDS = {
     "language": ("en", "zh-CN"),
     "course": ("PyTorch course", "PyTorch 课程"),
+    "instructors": (
+        "PyTorch course · instructors’ edition, with solutions",
+        "PyTorch 课程 · 教师版，含参考答案",
+    ),
+    "theirs": (
+        "Instructors’ edition, with solutions: not for students.",
+        "教师版，含参考答案，请勿发给学生。",
+    ),
     "sweep": ("Parameter sweep", "参数扫描"),
     "abstract": (
         "Each value with a ✓ in these handouts was computed on the machine named beside it, and "
@@ -55,6 +63,24 @@ WORDS = {
     "other": ("中文", "English"),
     "page": ("HTML", "网页"),
     "notebook": ("Notebook", "笔记本"),
+    "exercises": ("Exercises", "练习"),
+    "solutions": ("Solutions", "参考答案"),
+    "hidden": (
+        "The solution was executed and compared here; it stands in the instructors’ edition.",
+        "参考答案已在此运行并核对，载于教师版。",
+    ),
+    "how to": (
+        "In each exercise, put code of your own in the place of `...` and run the cell, then the "
+        "check below it: it compares your value with the expected one. Run the cells above the "
+        "first exercise before you start; PyTorch, NumPy and matplotlib are all they need.",
+        "每道练习中，请把 `...` 换成自己的代码并运行，再运行下面的检查单元，"
+        "它会把你的值与预期值比较。开始之前，请先运行第一道练习之前的所有单元；"
+        "只需要 PyTorch、NumPy 和 matplotlib。",
+    ),
+    "files": (
+        "The next cells write the course’s own modules beside this notebook.",
+        "接下来的单元把本课程自己的模块写到笔记本旁边。",
+    ),
     "figure": ("Figure, described in the text", "插图，说明见正文"),
     "figure code": ("Code of the figure", "插图的代码"),
     "checks": ("Checks", "检查项"),

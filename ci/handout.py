@@ -4,13 +4,11 @@
 exporters set it, and `write` lays the files where the course page expects them.
 """
 
-import ast
 import copy
 import functools
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +17,14 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
-from ci import markdown
+from ci import editions, outputs, vendor
 from ci.agreement import Matrix
-from ci.check import Result
+from ci.check import Answer, Result
 from ci.course import CELL_WORDS, KERNELSPEC, LANGUAGES, Lesson
+from ci.editions import STUDENTS, Edition
 from ci.exporters import TEMPLATES, HandoutHTMLExporter, HandoutPDFExporter, words
 from ci.paper import check_formulas
-from ci.parameters import Value
-from ci.value import MIME
+from ci.parameters import Value, with_values
 
 __all__ = [
     "Handout",
@@ -47,7 +45,8 @@ ROW = ("shown", "expected", "tolerance", "margin", "device")
 class Handout:
     """All that a lesson's handouts say. `facts` are those of the run, by keys such as `torch` and
     `date` (2026-11-23 21:05 UTC); `notes` stand at the top, each in each language. `green` is
-    false for a run that is not verified, whatever its checks say; `home` leads to the index."""
+    false for a run that is not verified, whatever its checks say; `home` leads to the index.
+    `answers` are what the exercises' solutions must show, by their names."""
 
     lesson: Lesson
     notebook: NotebookNode
@@ -57,6 +56,21 @@ class Handout:
     notes: Sequence[Mapping[str, str]] = field(default=())
     green: bool = True
     home: str = "../index.html"
+    edition: Edition = STUDENTS
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+
+    @property
+    def workbook(self) -> str:
+        """The file name of the notebook of its exercises; empty where there is none."""
+        names = {exercise.name for exercise in self.lesson.exercises}
+        if not names or names - self.answers.keys():
+            return ""
+        return f"{self.lesson.name}_{self.edition.workbook}.ipynb"
+
+    def notes_of(self, language: str) -> list[str]:
+        """What stands at the top, in one language."""
+        marked = [words(language)["theirs"]] if self.edition.solutions else []
+        return [*marked, *(note[language] for note in self.notes)]
 
 
 def write(handout: Handout, folder: Path) -> list[Path]:
@@ -80,22 +94,28 @@ def write(handout: Handout, folder: Path) -> list[Path]:
 def prepare(handout: Handout, language: str) -> NotebookNode:
     """The notebook of one language, with what its handout says in `metadata["handout"]`."""
     say = words(language)
+    hidden = editions.hidden(handout.lesson, handout.edition)
+    executed = editions.cells(handout.lesson, handout.notebook.cells, handout.edition)
     about = {
         "name": handout.lesson.name,
         "title": handout.lesson.titles[language],
         "language": language,
+        "course": say["instructors" if handout.edition.solutions else "course"],
+        "workbook": handout.workbook,
+        "workbook kind": say[handout.edition.workbook],
         "other": next(other for other in LANGUAGES if other != language),
         "home": handout.home,
         "summary": _summary(handout, say),
         "green": handout.green and all(result.green for result in handout.results),
-        "rows": [_row(result, say) for result in handout.results],
+        "rows": [_row(result, say, hidden) for result in handout.results],
         "facts": dict(handout.facts),
-        "notes": [note[language] for note in handout.notes],
-        "places": {c.id: handout.lesson.where(c.id) for c in handout.lesson.notebook.cells},
+        "notes": handout.notes_of(language),
+        "places": {cell.id: handout.lesson.where(cell.id) for cell in executed},
+        "files": vendor.files(executed, handout.lesson.path.parent),
     }
     cells = [
         _cell(cell, handout.parameters)
-        for cell in handout.notebook.cells
+        for cell in executed
         if cell.metadata.get("lang", language) == language
         and "injected-parameters" not in cell.metadata.get("tags", [])
     ]
@@ -117,10 +137,10 @@ def prepare(handout: Handout, language: str) -> NotebookNode:
 def _cell(cell: NotebookNode, parameters: Mapping[str, Value]) -> NotebookNode:
     cell = copy.deepcopy(cell)
     if "parameters" in cell.metadata.get("tags", []):
-        cell.source = _with_values(cell.source, parameters)
+        cell.source = with_values(cell.source, parameters)
     cell.metadata = NotebookNode({k: v for k, v in cell.metadata.items() if k in CELL_WORDS and v})
     if cell.cell_type == "code":
-        cell.outputs = [_output(output) for output in cell.outputs]
+        cell.outputs = [outputs.cleaned(output) for output in cell.outputs]
         if cell.metadata.keys() & {"check", "given"}:
             _keep_text(cell)
     return cell
@@ -133,56 +153,6 @@ def _keep_text(cell: NotebookNode) -> None:
             output.data = NotebookNode({"text/plain": output.data.get("text/plain", "")})
 
 
-def _with_values(source: str, values: Mapping[str, Value]) -> str:
-    """A parameters cell with `values` for its literals; annotations and comments stay."""
-    lines = source.encode().splitlines(keepends=True)  # ast counts columns in bytes
-    for statement in reversed(ast.parse(source).body):  # those before keep their columns
-        assert isinstance(statement, ast.AnnAssign)
-        assert isinstance(statement.target, ast.Name)
-        assert statement.value
-        old, name = statement.value, statement.target.id
-        if name in values and values[name] != ast.literal_eval(old):
-            row, start, end = old.lineno - 1, old.col_offset, old.end_col_offset
-            lines[row] = lines[row][:start] + _literal(values[name]).encode() + lines[row][end:]
-    return b"".join(lines).decode()
-
-
-def _literal(value: Value) -> str:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
-
-
-def _output(output: NotebookNode) -> NotebookNode:
-    output = copy.deepcopy(output)
-    output.pop("transient", None)
-    if output.output_type == "error":
-        output.evalue = _without_paths(markdown.plain(output.evalue))
-        output.traceback = _traceback(output).splitlines()
-    elif output.output_type == "stream":
-        output.text = _without_paths(output.text) if output.name == "stderr" else output.text
-    else:
-        output.data.pop(MIME, None)
-    return output
-
-
-def _traceback(error: NotebookNode) -> str:
-    """The frames in the notebook's own cells and the last line; `…` for those of libraries."""
-    text = markdown.plain("\n".join(error.traceback))
-    blocks = text.rpartition("Traceback (most recent call last)")[2].strip("\n").split("\n\n")
-    said = f"{error.ename}: {error.evalue}"
-    parts = []
-    for block in blocks:
-        if block.lstrip().startswith("Cell In["):
-            parts.append(block.removesuffix(said).rstrip())  # of a SyntaxError it is in the frame
-        elif block.startswith("File ") and parts[-1:] != ["…"]:
-            parts.append("…")
-    return "\n\n".join([*parts, said])
-
-
-def _without_paths(text: str) -> str:
-    """`text` with the folders of this machine left out: `…/functional.py`."""
-    return re.sub(r"(?<![\w.:/~])~?/(?:[^\s/'\"]+/)+", "…/", text)
-
-
 def _summary(handout: Handout, say: Mapping[str, str]) -> str:
     checks = [result for result in handout.results if result.check.kind != "given"]
     if bad := sum(not result.green for result in handout.results):
@@ -192,8 +162,12 @@ def _summary(handout: Handout, say: Mapping[str, str]) -> str:
     return say["all verified"].format(len(checks)) if checks else say["no checks"]
 
 
-def _row(result: Result, say: Mapping[str, str]) -> dict[str, Any]:
-    """A row of the table of checks, all of it text."""
+def _row(result: Result, say: Mapping[str, str], hidden: Mapping[str, str]) -> dict[str, Any]:
+    """A row of the table of checks, all of it text. Of one whose cell is `hidden`, it says that."""
+    if result.check.cell in hidden:
+        blank = replace(result.check, cell=hidden[result.check.cell])
+        told = Result(blank, result.status, derivation=say["hidden"])
+        return {**_row(told, say, {}), "hidden": True}
     exact = result.tolerance == "exact"
     said = {
         "shown": result.shown,
@@ -210,6 +184,7 @@ def _row(result: Result, say: Mapping[str, str]) -> dict[str, Any]:
         "green": result.green,
         "message": result.message,
         "derivation": result.derivation,
+        "hidden": False,
         **{key: said[key] or "–" for key in ROW},
     }
 
@@ -220,15 +195,21 @@ def _percent(share: float) -> str:
 
 def notebook(prepared: NotebookNode) -> str:
     """The notebook that students open: a prepared one, its metadata as Markdown cells."""
-    edition = copy.deepcopy(prepared)
-    about = edition.metadata.pop("handout")
+    made = copy.deepcopy(prepared)
+    about = made.metadata.pop("handout")
     language = {"lang": about.language}
+    made.cells = vendor.insert(made.cells, about.files, words(about.language)["files"])
     if about.notes:
-        text = "\n>\n".join(f"> **{_escaped(note)}**" for note in about.notes)
-        edition.cells.insert(0, new_markdown_cell(text, id="notes", metadata=language))
+        text = "\n\n".join(quoted(about.notes))
+        made.cells.insert(0, new_markdown_cell(text, id="notes", metadata=language))
     table = "\n".join(_table(about))
-    edition.cells.append(new_markdown_cell(table, id="checks", metadata=language))
-    return str(nbformat.writes(edition, version=4)) + "\n"
+    made.cells.append(new_markdown_cell(table, id="checks", metadata=language))
+    return str(nbformat.writes(made, version=4)) + "\n"
+
+
+def quoted(notes: Sequence[str]) -> list[str]:
+    """Notes as Markdown: one quotation, or nothing."""
+    return ["\n>\n".join(f"> **{_escaped(note)}**" for note in notes)] if notes else []
 
 
 def _table(about: NotebookNode) -> Iterator[str]:
@@ -254,10 +235,14 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>()#+!|$~&-])", r"\\\1", " ".join(text.split()))
 
 
-def index(entries: Sequence[Mapping[str, Any]], notes: Sequence[Mapping[str, str]] = ()) -> str:
+def index(
+    entries: Sequence[Mapping[str, Any]],
+    notes: Sequence[Mapping[str, str]] = (),
+    edition: Edition = STUDENTS,
+) -> str:
     """The course page. An entry is a lesson: its `name`, `titles`, `status`, `checks` (how many),
-    and `facts`."""
-    return _page(entries, notes, sweep=False, handouts=True, agreed=())
+    `workbook` and `facts`."""
+    return _page(entries, notes, edition=edition, sweep=False, handouts=True, agreed=())
 
 
 def sweep(
@@ -269,7 +254,7 @@ def sweep(
 ) -> str:
     """The summary of a sweep. Its entries are runs: they also have a `label`, a `reason` and the
     `folder` where their `handouts` are, if they have any. `agreed` says how far they agree."""
-    return _page(entries, notes, sweep=True, handouts=handouts, agreed=agreed)
+    return _page(entries, notes, edition=STUDENTS, sweep=True, handouts=handouts, agreed=agreed)
 
 
 def _page(

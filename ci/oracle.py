@@ -107,11 +107,16 @@ def load(lesson: Lesson) -> dict[str, Oracle]:
             )
     names = {check.name for check in lesson.checks if check.kind != "raises"}
     known = {*lesson.parameters, *(c.name for c in lesson.checks if c.kind == "given")}
+    exercises = {exercise.name for exercise in lesson.exercises}
     for name, oracle in oracles.items():
         line = oracle.function.__code__.co_firstlineno
         if name not in names:
             raise CourseError(f"{place}:{line}: '{name}' is no check of {lesson.name}")
         for word in oracle.wants:
+            if word in known - {*lesson.parameters} and name in exercises:
+                raise CourseError(
+                    f"{place}:{line}: {name}({word}): a given, which students' exercises don't have"
+                )
             if word not in known:
                 hint = nearest(word, sorted(known))
                 raise CourseError(

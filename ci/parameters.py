@@ -6,6 +6,7 @@ and executes a name such as `x=1;print(9)#`.
 
 import ast
 import io
+import json
 import math
 import tokenize
 from collections.abc import Mapping
@@ -107,6 +108,25 @@ def with_rule(parameter: Parameter, rule: Mapping[str, Any], place: str) -> Para
     if fault := ruled.fault(ruled.default):
         raise CourseError(f"{place}: its default {ruled.name} = {ruled.default} {fault}")
     return ruled
+
+
+def with_values(source: str, values: Mapping[str, Value]) -> str:
+    """A parameters cell with `values` for its literals; annotations and comments stay."""
+    lines = source.encode().splitlines(keepends=True)  # ast counts columns in bytes
+    for statement in reversed(ast.parse(source).body):  # those before keep their columns
+        assert isinstance(statement, ast.AnnAssign)
+        assert isinstance(statement.target, ast.Name)
+        assert statement.value
+        old, name = statement.value, statement.target.id
+        if name in values and values[name] != ast.literal_eval(old):
+            row, start, end = old.lineno - 1, old.col_offset, old.end_col_offset
+            lines[row] = lines[row][:start] + literal(values[name]).encode() + lines[row][end:]
+    return b"".join(lines).decode()
+
+
+def literal(value: Value) -> str:
+    """Python that means `value`."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def _parameter(statement: ast.stmt, comments: Mapping[int, str]) -> Parameter | None:

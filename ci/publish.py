@@ -1,4 +1,4 @@
-"""Where handouts go: the course page, drafts, and sweeps. Each is a folder swapped in whole."""
+"""Where handouts go: the course page in two editions, drafts, and sweeps; each swapped in whole."""
 
 import contextlib
 import ctypes
@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ci import handout
+from ci import handout, workbook
 from ci.agreement import Matrix
 from ci.check import Outcome
+from ci.editions import EDITIONS, STUDENTS, Edition, hidden
 from ci.errors import CourseError, UsageError
 from ci.gpus import Gpu, Request
 from ci.handout import Handout
@@ -66,9 +67,8 @@ def publish(
         drafts([*defaults, *(outcome for outcome in others if not outcome.green)], build / "drafts")
         written.append(build / "drafts")
     elif defaults:
-        course(defaults, order, build / "handouts", notes)
+        written += course(defaults, order, build, notes)
         shutil.rmtree(build / "drafts", ignore_errors=True)
-        written.append(build / "handouts")
     if others:
         every = green and handouts == "all"
         runs(others, build / "sweep", handouts=every, notes=notes, agreed=agreed)
@@ -77,22 +77,43 @@ def publish(
 
 
 def course(
-    outcomes: Sequence[Outcome], order: Sequence[str], target: Path, notes: Sequence[Note] = ()
-) -> None:
-    """Make `target` the course page, with new handouts for `outcomes`.
+    outcomes: Sequence[Outcome], order: Sequence[str], build: Path, notes: Sequence[Note] = ()
+) -> list[Path]:
+    """Renew the course page below `build`, in each edition, with new handouts for `outcomes`.
 
     Lessons of `order`, all of the course, that are not among them are carried over from the page
-    that is there, with the date and environment of their own run.
+    that is there, with the date and environment of their own run. Returns the folders.
     """
-    with replacing(target) as new:
-        fresh = {outcome.run.lesson.name: _entry(outcome) for outcome in outcomes}
-        carried = _carry_over(target, new, [name for name in order if name not in fresh])
-        for outcome in outcomes:
-            handout.write(_handout(outcome, notes), new)
-        entries = [entry for name in order if (entry := {**carried, **fresh}.get(name))]
-        (new / ENTRIES).write_text(json.dumps(entries, indent=1, ensure_ascii=False), "utf-8")
-        (new / "index.html").write_text(handout.index(entries, notes), "utf-8")
-        _archive(new)
+    targets = [build / edition.folder for edition in EDITIONS]
+    with contextlib.ExitStack() as both:  # none takes its place before all are complete
+        news = [both.enter_context(replacing(target)) for target in targets]
+        for edition, target, new in zip(EDITIONS, targets, news, strict=True):
+            _course(outcomes, order, target, new, edition, notes)
+    return targets
+
+
+def _course(
+    outcomes: Sequence[Outcome],
+    order: Sequence[str],
+    target: Path,
+    new: Path,
+    edition: Edition,
+    notes: Sequence[Note],
+) -> None:
+    """Fill `new`, which is to take the place of `target`."""
+    fresh = {outcome.run.lesson.name: _entry(outcome, edition) for outcome in outcomes}
+    carried = _carry_over(target, new, [name for name in order if name not in fresh])
+    for outcome in outcomes:
+        _write(_handout(outcome, notes, edition), new)
+    entries = [entry for name in order if (entry := {**carried, **fresh}.get(name))]
+    (new / ENTRIES).write_text(json.dumps(entries, indent=1, ensure_ascii=False), "utf-8")
+    (new / "index.html").write_text(handout.index(entries, notes, edition), "utf-8")
+    _archive(new, edition)
+
+
+def _write(made: Handout, folder: Path) -> None:
+    handout.write(made, folder)
+    workbook.write(made, folder)
 
 
 def drafts(outcomes: Sequence[Outcome], target: Path) -> None:
@@ -112,7 +133,7 @@ def runs(
     with replacing(target) as new:
         if handouts:
             for outcome in outcomes:
-                handout.write(_handout(outcome, notes), new / _folder(outcome))
+                _write(_handout(outcome, notes), new / _folder(outcome))
         entries = [_entry(outcome) for outcome in outcomes]
         (new / ENTRIES).write_text(json.dumps(entries, indent=1, ensure_ascii=False), "utf-8")
         page = handout.sweep(entries, notes, handouts=handouts, agreed=agreed)
@@ -175,24 +196,25 @@ def _carry_over(target: Path, new: Path, names: Sequence[str]) -> dict[str, dict
     except (ValueError, TypeError, KeyError):
         raise CourseError(f"{target / ENTRIES} is damaged: run all lessons, or remove it") from None
     kept = {name: before[name] for name in names if name in before}
+    workbooks = {entry.get("workbook") for entry in kept.values()}
     for path in target.glob("*/*"):
-        if path.stem in kept:
+        if path.stem in kept or path.name in workbooks:
             (new / path.parent.name).mkdir(exist_ok=True)
             shutil.copy2(path, new / path.parent.name / path.name)
     return kept
 
 
-def _archive(folder: Path) -> None:
-    with zipfile.ZipFile(folder / "handouts.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+def _archive(folder: Path, edition: Edition) -> None:
+    with zipfile.ZipFile(folder / edition.archive, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(folder.rglob("*")):
             if path.is_file() and path.suffix in (".html", ".pdf", ".ipynb"):
-                info = zipfile.ZipInfo(f"handouts/{path.relative_to(folder)}", EPOCH)
+                info = zipfile.ZipInfo(f"{edition.folder}/{path.relative_to(folder)}", EPOCH)
                 info.compress_type = zipfile.ZIP_DEFLATED
                 info.external_attr = 0o644 << 16
                 archive.writestr(info, path.read_bytes())
 
 
-def _handout(outcome: Outcome, notes: Sequence[Note]) -> Handout:
+def _handout(outcome: Outcome, notes: Sequence[Note], edition: Edition = STUDENTS) -> Handout:
     assert outcome.notebook is not None, "a run that did not run has no handout"
     return Handout(
         lesson=outcome.run.lesson,
@@ -203,19 +225,22 @@ def _handout(outcome: Outcome, notes: Sequence[Note]) -> Handout:
         notes=notes,
         green=outcome.green,
         home="../" * (1 + len(_folder(outcome).parts)) + "index.html",
+        edition=edition,
+        answers=outcome.answers,
     )
 
 
-def _entry(outcome: Outcome) -> dict[str, Any]:
-    """A lesson, or a run of a sweep, as the index page shows it."""
+def _entry(outcome: Outcome, edition: Edition = STUDENTS) -> dict[str, Any]:
+    """A lesson, or a run of a sweep, as the index page of `edition` shows it."""
     return {
         "name": outcome.run.lesson.name,
         "titles": dict(outcome.run.lesson.titles),
         "label": outcome.run.label,
         "folder": str(_folder(outcome)),
         "status": outcome.status,
-        "reason": outcome.reason,
+        "reason": "" if outcome.at in hidden(outcome.run.lesson, edition) else outcome.reason,
         "checks": len(outcome.results),
+        "workbook": _handout(outcome, (), edition).workbook,
         "facts": _facts(outcome),
     }
 

@@ -9,7 +9,7 @@ import pytest
 from ci import oracle
 from ci.errors import CourseError
 from ci.oracle import Oracle, Rule, expect
-from tests.conftest import GRADIENT, ORACLE, Read
+from tests.conftest import EXERCISE, GRADIENT, HALVES, ORACLE, Read
 
 OTHER = '\n\ndef other(size):\n    """Nothing."""\n    return 1\n'
 
@@ -87,6 +87,16 @@ def test_an_oracle_cannot_change_what_the_next_one_gets() -> None:
     known = {"a": np.ones(2)}
     _oracle(lambda a: a.fill(7), "a").value(known)
     assert known["a"].tolist() == [1.0, 1.0]
+
+
+def test_the_oracle_of_an_exercise_takes_no_givens(read: Read) -> None:
+    """A student's notebook of exercises has the parameters, and not what the lesson drew."""
+    taking = HALVES.replace("halves(size)", "halves(size, draws)")
+    given = '# %% given="draws"\nsize\n'
+    example = '\n\ndef draws(size):\n    """An example."""\n    return size\n'
+    lesson = read(given + GRADIENT + EXERCISE, expected=ORACLE + taking + example)
+    with pytest.raises(CourseError, match=r"01_small.py:\d+: halves\(draws\): a given"):
+        oracle.load(lesson)
 
 
 def test_an_oracle_that_is_not_utf_8_is_named(read: Read) -> None:

@@ -1,17 +1,23 @@
 """The course page: complete, carried over, and swapped in as a whole or not at all."""
 
+import copy
+import html
 import json
 import re
+import subprocess
 import zipfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from nbformat.v4 import new_output
 
-from ci import plan, publish
-from ci.check import Outcome
+from ci import check, oracle, plan, publish
+from ci.check import Outcome, Result
 from ci.errors import CourseError, UsageError
 from ci.gpus import Request
-from tests.conftest import Read
+from tests.conftest import EXERCISE, GRADIENT, HALVES, ORACLE, Read
 from tests.test_agreement import apart
 
 LESSON = '# %% [markdown] lang="en"\n# Words.\n# %% [markdown] lang="zh"\n# 文字。\n'
@@ -33,6 +39,152 @@ def files(folder: Path) -> dict[str, bytes]:
         for path in folder.rglob("*")
         if path.is_file()
     }
+
+
+SECRETS = ["onehalf", "hiddenway", "271.828", "314.159", "somehow derived", "off by much"]
+
+
+@pytest.fixture
+def solved(read: Read) -> Outcome:
+    """A lesson that ran, with an exercise; what only its solution has is in SECRETS."""
+    lesson = read(GRADIENT + EXERCISE, expected=ORACLE + HALVES)
+    oracles, run = oracle.load(lesson), plan.Run(lesson, lesson.defaults)
+    executed = copy.deepcopy(lesson.notebook)
+    for cell in executed.cells:
+        if "solution" in cell.metadata.get("tags", []):
+            cell.execution_count = 5
+            shown = {"text/plain": "271.828"}
+            cell.outputs = [new_output("execute_result", shown, execution_count=5)]
+    gradient, halves = lesson.checks
+    return Outcome(
+        run,
+        "verified",
+        results=(
+            Result(gradient, "verified", shown="[0. 4.]", expected="[0. 4.]", margin=0.0),
+            Result(
+                halves,
+                "verified",
+                shown="271.828",
+                expected="314.159",
+                derivation="somehow derived",
+            ),
+        ),
+        date="2026-01-01 12:00 UTC",
+        notebook=executed,
+        answers=check.answers(lesson, oracles, lesson.defaults),
+    )
+
+
+def said(path: Path) -> str:
+    """All that a published file says."""
+    if path.suffix == ".pdf":
+        command = ["pdftotext", "-layout", str(path), "-"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    text = path.read_bytes().decode()
+    return text + html.unescape(re.sub("<[^>]*>", "", text)) if path.suffix == ".html" else text
+
+
+def unpacked(archive: Path, folder: Path) -> list[Path]:
+    """The files of an archive."""
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(folder)
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.slow
+def test_students_get_no_solution_in_any_file(
+    solved: Outcome, tmp_path: Path, poppler: None
+) -> None:
+    """Not its code, what it shows, what it must show, nor why; the blank stands in its place."""
+    publish.publish([solved], ["01_small"], tmp_path)
+    packed = unpacked(tmp_path / "handouts/handouts.zip", tmp_path / "unpacked")
+    loose = [p for p in (tmp_path / "handouts").rglob("*") if p.suffix != ".zip" and p.is_file()]
+    assert len(packed) == 9
+    assert len(loose) == 10
+    for path in [*packed, *loose]:
+        text = said(path)
+        assert [secret for secret in SECRETS if secret in text] == [], path
+        assert path.stem.startswith("index") or "halves = ..." in text, path
+
+
+@pytest.mark.slow
+def test_instructors_get_the_solution_in_each_file(
+    solved: Outcome, tmp_path: Path, poppler: None
+) -> None:
+    """With its value, and marked on each page as theirs."""
+    publish.publish([solved], ["01_small"], tmp_path)
+    packed = unpacked(tmp_path / "instructors/instructors.zip", tmp_path / "unpacked")
+    handouts = [path for path in packed if path.name != "index.html"]
+    assert len(handouts) == 8
+    assert all("onehalf" in said(path) for path in handouts)
+    assert all(path.relative_to(tmp_path / "unpacked").parts[0] == "instructors" for path in packed)
+    for path in packed:
+        marks = {"en": "instructors’ edition", "zh": "教师版"}
+        wanted = [marks[path.parent.name]] if path.parent.name in marks else [*marks.values()]
+        assert all(mark in said(path).lower() for mark in wanted), path
+
+
+@pytest.mark.slow
+def test_each_page_of_the_instructors_pdf_is_marked(
+    solved: Outcome, tmp_path: Path, poppler: None
+) -> None:
+    """Also where only a page of it is copied."""
+    publish.publish([solved], ["01_small"], tmp_path)
+    for language, mark in (("en", "instructors’ edition"), ("zh", "教师版")):
+        pages = said(tmp_path / f"instructors/{language}/01_small.pdf").split("\f")[:-1]
+        assert all(mark in page for page in pages)
+
+
+@pytest.mark.slow
+def test_a_draft_keeps_the_solution_to_itself_too(
+    solved: Outcome, tmp_path: Path, poppler: None
+) -> None:
+    """Where the solution itself is at fault, what it showed and why it is wrong are not said."""
+    good, bad = solved.results
+    bad = replace(bad, status="differs", message="off by much")
+    outcome = replace(solved, status="differs", results=(good, bad), reason="1 of 2 checks: halves")
+    publish.publish([outcome], ["01_small"], tmp_path)
+    drafts = [path for path in (tmp_path / "drafts").rglob("*") if path.is_file()]
+    assert len(drafts) == 10
+    for path in drafts:
+        assert [secret for secret in SECRETS if secret in said(path)] == [], path
+    assert "✗ halves" in (tmp_path / "drafts/en/01_small.html").read_text()
+
+
+@pytest.mark.slow
+def test_exercises_are_carried_over_and_linked(solved: Outcome, read: Read, tmp_path: Path) -> None:
+    """In both editions, when another lesson is run."""
+    order = ["01_small", "02_other"]
+    publish.publish([solved], order, tmp_path)
+    publish.publish([outcome(read, "02_other")], order, tmp_path)
+    for edition, name in (("handouts", "exercises"), ("instructors", "solutions")):
+        page = (tmp_path / edition / "index.html").read_text()
+        for language in ("en", "zh"):
+            assert (tmp_path / edition / language / f"01_small_{name}.ipynb").exists()
+            assert f'href="{language}/01_small_{name}.ipynb"' in page
+            handout = (tmp_path / edition / language / "01_small.html").read_text()
+            assert f'href="01_small_{name}.ipynb"' in handout
+    assert "02_other_exercises" not in (tmp_path / "handouts/index.html").read_text()
+
+
+@pytest.mark.slow
+def test_no_edition_changes_where_one_of_them_fails(
+    solved: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both pages are of the same runs."""
+    publish.publish([solved], ["01_small"], tmp_path)
+    before = [files(tmp_path / folder) for folder in ("handouts", "instructors")]
+    archive: Callable[..., None] = publish._archive
+
+    def full(folder: Path, edition: publish.Edition) -> None:
+        if edition.solutions:
+            raise OSError("no space left on device")
+        archive(folder, edition)
+
+    monkeypatch.setattr(publish, "_archive", full)
+    with pytest.raises(OSError, match="no space left"):
+        publish.publish([replace(solved, date="2026-02-02 12:00 UTC")], ["01_small"], tmp_path)
+    assert [files(tmp_path / folder) for folder in ("handouts", "instructors")] == before
 
 
 @pytest.mark.slow
