@@ -54,7 +54,7 @@ seed: int = 0  # where the random draws begin
 dtype: str = "float64"  # dtype of data and weights
 device: str = "cpu"  # what the processes compute on: cpu or cuda
 
-# %%
+# %% tags=["setup"]
 import inspect
 import os
 
@@ -225,7 +225,7 @@ print(inspect.getsource(Network))
 # 除以平方根，是为了让所有数值大小适中。
 
 
-# %%
+# %% tags=["setup"]
 def tensor(numbers):
     return torch.tensor(numbers, dtype=getattr(torch, dtype), device=device)
 
@@ -1399,6 +1399,92 @@ row(planned[-1][2])
 # %% [markdown] lang="zh"
 # 第 3 步可以用 `DistributedSampler`：它让分片大小相等，办法是重复某些行，
 # 或者用 `drop_last=True` 舍去某些行。
+
+# %% [markdown] lang="en"
+# ## Exercises
+#
+# Each can be done in one process: what the ranks would do, one after the other.
+
+# %% [markdown] lang="zh"
+# ## 练习
+#
+# 每道题都可以在一个进程里完成：各进程要做的事，一件一件地做。
+
+# %% [markdown] lang="en" tags=["exercise"]
+# ### 1. Parallel in time
+#
+# One device can do data parallelism with itself: take the batch in pieces, one after the other,
+# and let the gradients add up. Cut `x` and `y` into `microbatches` pieces with `tensor_split`, and
+# call `backward()` once for each piece. The pieces may be uneven, and still the gradient has to be
+# that of the whole batch. (This is called gradient accumulation, and saves memory.)
+
+# %% [markdown] lang="zh" tags=["exercise"]
+# ### 1. 时间上的并行
+#
+# 一台设备也能与自己做数据并行：把批量分成几块，一块接一块地算，让梯度累积起来。
+# 用 `tensor_split` 把 `x` 和 `y` 切成 `microbatches` 块，每块调用一次 `backward()`。
+# 各块大小可能不等，但得到的必须仍是整个批量的梯度。（这叫梯度累积，可以节省内存。）
+
+# %% tags=["exercise"]
+alone = Network(weights)
+...  # for each piece: its loss with its weight, and backward()
+in_pieces = alone.W2.grad  # (1, hidden)
+in_pieces
+
+# %% tags=["solution"] check="in_pieces"
+alone = Network(weights)
+pairs = zip(x.tensor_split(microbatches), y.tensor_split(microbatches), strict=True)
+for rows_here, targets_here in pairs:
+    loss = ((alone(rows_here) - targets_here) ** 2).sum() / len(x)
+    loss.backward()
+in_pieces = alone.W2.grad  # (1, hidden)
+in_pieces
+
+# %% [markdown] lang="en" tags=["exercise"]
+# ### 2. A smaller bubble
+#
+# A pipeline of `world_size` stages should stand idle for at most a tenth of its slots. How many
+# microbatches does it take at least?
+
+# %% [markdown] lang="zh" tags=["exercise"]
+# ### 2. 小一点的气泡
+#
+# 一条有 `world_size` 个阶段的流水线，空闲的时间段不应超过总数的十分之一。至少需要多少个微批？
+
+# %% tags=["exercise"]
+enough = ...  # a whole number, computed from world_size
+enough
+
+# %% tags=["solution"] check="enough"
+enough = max(1, 9 * (world_size - 1))  # m / (m + W - 1) >= 9 / 10
+enough
+
+# %% [markdown] lang="en" tags=["exercise"]
+# ### 3. The other way round
+#
+# Why is the first matrix split by columns and not by rows? Try it: let each of `world_size` ranks
+# have a share of the features, that is some columns of `x` and the same columns of $\mathbf{W}_1$.
+# Compute the hidden values of the first row. At which point do the ranks have to talk?
+
+# %% [markdown] lang="zh" tags=["exercise"]
+# ### 3. 反过来切
+#
+# 为什么第一个矩阵按列切分，而不按行切分？试试看：让 `world_size` 个进程各持有一部分特征，
+# 也就是 `x` 的若干列和 $\mathbf{W}_1$ 相同的那些列。
+# 求第一行数据的隐藏层的值。各进程在哪一步不得不通信？
+
+# %% tags=["exercise"]
+W1_parts = weights["W1"].tensor_split(world_size, dim=1)
+x_parts = x[:1].tensor_split(world_size, dim=1)
+hidden_values = ...  # (1, hidden), from the parts alone
+hidden_values
+
+# %% tags=["solution"] check="hidden_values"
+W1_parts = weights["W1"].tensor_split(world_size, dim=1)
+x_parts = x[:1].tensor_split(world_size, dim=1)
+products = [part @ W.T for part, W in zip(x_parts, W1_parts, strict=True)]
+hidden_values = sum(products).tanh()  # the sum is an all-reduce, and tanh has to wait for it
+hidden_values
 
 # %% [markdown] lang="en"
 # ## Change this and run it again

@@ -347,3 +347,23 @@ def planned_gradients(batch, features, hidden, seed):
 def planned_parameters(batch, features, hidden, steps, lr, seed):
     """`steps` times W <- W - lr grad L, with whole matrices on one device."""
     return parameters_after_steps(batch, features, hidden, steps, lr, seed)
+
+
+# Exercises.
+
+
+def in_pieces(batch, features, hidden, seed):
+    """sum over the pieces of (n_piece / n) grad L_piece: the gradient of the whole batch."""
+    return gradient(batch, features, hidden, seed)["W2"]
+
+
+def enough(world_size):
+    """m / (m + W - 1) >= 9/10 where m >= 9 (W - 1); there is at least one microbatch."""
+    return max(1, 9 * (world_size - 1))
+
+
+@expect(abs=5e-8, why="the terms of a hidden value may cancel, and one may be all there is")
+def hidden_values(batch, features, hidden, seed):
+    """tanh of x W1^T, whose sum over the features is cut into parts; the first row."""
+    weights, x, _ = _draw(batch, features, hidden, seed)
+    return _forward(weights, x[:1])[0]
