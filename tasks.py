@@ -157,12 +157,30 @@ def open_lab(_: Context, gpus: str = "auto", port: str = "8888", as_root: bool =
     with _boundary():
         from ci import gpus as devices
         from ci import jupyter
+        from ci import port as ports
 
-        number = jupyter.parse(port)
+        number = ports.parse(port)
         granted = devices.grant(devices.parse(gpus))
         for line in jupyter.serve(
             LESSONS, BUILD / "lab", DOCKER, port=number, gpus=granted, as_root=as_root
         ):
+            print(line, flush=True)
+
+
+@task(
+    help={
+        "edition": "students | instructors (default: students)",
+        "port": "where the handouts are on this machine (default: 8000)",
+    },
+)
+def serve(_: Context, edition: str = "students", port: str = "8000") -> None:
+    """Show the handouts in a browser of this machine; Ctrl-C ends it."""
+    with _boundary():
+        from ci import port as ports
+        from ci import serve as server
+
+        number, folder = ports.parse(port), BUILD / server.edition(edition).folder
+        for line in server.serve(folder, number):
             print(line, flush=True)
 
 

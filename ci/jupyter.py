@@ -5,7 +5,6 @@ import os
 import queue
 import re
 import secrets
-import socket
 import threading
 import time
 import urllib.request
@@ -14,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ci import course, exercises, image, lab
-from ci.errors import MachineError, UsageError
+from ci.errors import MachineError
 from ci.gpus import Gpu
 from ci.place import COURSE, variants
+from ci.port import require_free
 
 WORK = "/lab"  # the student's folder, in the container
 INSIDE_PORT = 8888  # behind the bridge
@@ -29,13 +29,6 @@ OPTIONS = (
     "--FileContentsManager.delete_to_trash=False",  # there is no trash in the container
     "--KernelManager.transport=ipc",  # TCP would be open to all users where the network is shared
 )
-
-
-def parse(port: str) -> int:
-    """Read the value of `--port`. Raises UsageError."""
-    if port.isdecimal() and 1024 <= int(port) <= 65535:
-        return int(port)
-    raise UsageError(f"--port {port}: wants a number from 1024 to 65535")
 
 
 def serve(
@@ -56,7 +49,7 @@ def serve(
         found = image.find(client, variants(gpus), docker)
         for name in lab.sweep(client):
             yield f"removed {name}, left by a command that was killed"
-        _require_free(port)
+        require_free(port)
         bridge = any(network.name == "bridge" for network in client.networks.list())
         memory = lab.share(client)
     if not bridge:
@@ -80,14 +73,6 @@ def serve(
     with contextlib.closing(container), contextlib.suppress(KeyboardInterrupt):
         yield f"{found}; {', '.join(gpu.name for gpu in gpus) or 'no GPU'}; yours: {folder}/"
         yield from _follow(container, port, token)
-
-
-def _require_free(port: int) -> None:
-    try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError as error:
-        fault = os.strerror(error.errno or 0)
-        raise MachineError(f"port {port}: {fault}: say another by --port") from None
 
 
 def _network(bridge: bool, port: int) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
 from ci import copies, jupyter, lab
-from ci.errors import CourseError, UsageError
+from ci.errors import CourseError
 from ci.image import Image
 from tests.conftest import DOCKER, EXERCISE, ROOT, Write, missing
 
@@ -231,13 +231,6 @@ def invoke(engine: Engine, course: Path, port: int = 0) -> subprocess.Popen[str]
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-@pytest.mark.parametrize("port", ["0", "80", "65536", "-1", "8888.0", "http", ""])
-def test_a_port_that_is_none_is_the_command_lines_fault(port: str) -> None:
-    """Also one that only root may take."""
-    with pytest.raises(UsageError, match=f"--port {port}: wants a number from 1024 to 65535"):
-        jupyter.parse(port)
 
 
 def test_a_lab_is_given_no_solution(write: Write, tmp_path: Path) -> None:

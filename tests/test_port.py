@@ -1,0 +1,28 @@
+"""Ports of this machine."""
+
+import socket
+
+import pytest
+
+from ci import port
+from ci.errors import MachineError, UsageError
+
+
+def test_a_port_is_a_number() -> None:
+    """One that needs no rights to be taken."""
+    assert port.parse("8888") == 8888
+
+
+@pytest.mark.parametrize("text", ["0", "80", "65536", "-1", "8888.0", "http", ""])
+def test_a_port_that_is_none_is_the_command_lines_fault(text: str) -> None:
+    """Also one that only root may take."""
+    with pytest.raises(UsageError, match=f"--port {text}: wants a number from 1024 to 65535"):
+        port.parse(text)
+
+
+def test_a_port_that_is_taken_is_the_machines_fault() -> None:
+    """The line says what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        with pytest.raises(MachineError, match=f"port {number}: .*: say another by --port"):
+            port.require_free(number)
