@@ -31,7 +31,7 @@
 size: int = 4  # order of the first computation
 gpus: int = 0  # GPUs that should be found; filled in when the pipeline runs the lesson
 
-# %%
+# %% tags=["setup"]
 import platform
 
 import matplotlib.pyplot as plt
@@ -130,13 +130,23 @@ b = torch.ones(size, 2)
 a @ b  # (2, 2)
 
 # %% [markdown] lang="en"
-# The numbers are equal. The object is called `tensor`, and each number takes 32 bits where NumPy
-# takes 64: half the memory. What NumPy does not have comes at the end of this lesson: the same
-# lines on a GPU, and derivatives.
+# The numbers are equal, the object is called `tensor`, and one difference can't be seen: how many
+# bytes the numbers take. We ask, for `size` ones.
 
 # %% [markdown] lang="zh"
-# 数值相同。得到的对象叫 `tensor`（张量），每个数占 32 位，而 NumPy 用 64 位，内存省了一半。
-# NumPy 没有的本领，这一课的最后会看到：同样的代码在 GPU 上运行，还能求导。
+# 数值相同，得到的对象叫 `tensor`（张量）。还有一处不同看不出来：这些数占多少字节。
+# 拿 `size` 个 1 来问一问。
+
+# %% check="bytes_taken"
+np.ones(size).nbytes, torch.ones(size).nbytes
+
+# %% [markdown] lang="en"
+# That is 8 bytes a number in NumPy and 4 in PyTorch: half the memory. What NumPy does not have at
+# all comes at the end of this lesson: the same lines on a GPU, and derivatives.
+
+# %% [markdown] lang="zh"
+# 每个数在 NumPy 里占 8 个字节，在 PyTorch 里占 4 个，内存省了一半。
+# 至于 NumPy 根本没有的本领，这一课的最后会看到：同样的代码在 GPU 上运行，还能求导。
 
 # %% [markdown] lang="en"
 # **You see each step.** PyTorch computes a line when Python reaches it: **eager execution**.
@@ -162,18 +172,26 @@ squared_error(x, target=2 * torch.arange(size + 1.0) + 1)
 
 # %% [markdown] lang="en"
 # The first arrow points to the call, the second to the subtraction; the last line names both
-# lengths. We fix the target, then go through the function line by line, as a debugger would.
-# Predict the three values for $x = 0, 1, 2, \dots$: with $t = 2x + 1$, the difference is
-# $3x - t = x - 1$.
+# lengths. We fix the target. Predict the result for $x = 0, 1, 2, \dots$: with $t = 2x + 1$, the
+# difference is $3x - t = x - 1$, and then come the squares and their sum.
 
 # %% [markdown] lang="zh"
 # 第一个箭头指向调用，第二个指向减法那一行；最后一行给出了两个长度。
-# 改正 `target`，再像调试器那样逐行执行。
-# 对 $x = 0, 1, 2, \dots$ 预测三个值：
-# 因为 $t = 2x + 1$，所以差是 $3x - t = x - 1$。
+# 把 `target` 改对。对 $x = 0, 1, 2, \dots$ 预测结果：
+# 因为 $t = 2x + 1$，所以差是 $3x - t = x - 1$，然后平方、求和。
+
+# %% check="repaired"
+target = 2 * x + 1  # (size,)
+squared_error(x, target)
+
+# %% [markdown] lang="en"
+# No error any more. Is the number right, too? Go through the function line by line, as a debugger
+# would, and look at each value on the way.
+
+# %% [markdown] lang="zh"
+# 不再报错。那么这个数对不对呢？像调试器那样逐行执行，看看途中的每一个值。
 
 # %% check="step_by_step"
-target = 2 * x + 1  # (size,)
 prediction = 3 * x  # (size,)
 difference = prediction - target  # (size,)
 prediction, difference, (difference**2).sum()
@@ -447,15 +465,97 @@ def gradient(d):
 # - 然后在每个设备上算一个知道答案的式子。
 
 # %% [markdown] lang="en"
-# Change this and run it again:
+# ## Exercises
+#
+# Replace each `...` with your own code.
+
+# %% [markdown] lang="zh"
+# ## 练习
+#
+# 把每一处 `...` 换成你自己的代码。
+
+# %% [markdown] lang="en" tags=["exercise"]
+# ### 1. How many bytes?
+#
+# A matrix of ones has `size` rows and `size` columns. How many bytes do its numbers take in NumPy,
+# and how many in PyTorch? Don't create the matrix: give two formulas in `size`.
+
+# %% [markdown] lang="zh" tags=["exercise"]
+# ### 1. 多少字节？
+#
+# 一个 `size` 行 `size` 列的全一矩阵，它的数在 NumPy 里占多少字节，在 PyTorch 里又占多少？
+# 不必建出这个矩阵，写出两个含 `size` 的算式就行。
+
+# %% tags=["exercise"]
+matrix_bytes = ..., ...  # NumPy, PyTorch
+matrix_bytes
+
+# %% tags=["solution"] check="matrix_bytes"
+matrix_bytes = 8 * size**2, 4 * size**2
+matrix_bytes
+
+# %% [markdown] lang="en" tags=["exercise"]
+# ### 2. One sum, two ways
+#
+# Compute $1^2 + 2^2 + \dots + m^2$ for $m$ = `size`, without a loop: first with `**` and `sum`,
+# then with `@` alone. Hint: what happens where a row meets a column?
+
+# %% [markdown] lang="zh" tags=["exercise"]
+# ### 2. 一个和，两种算法
+#
+# 取 $m$ = `size`，不用循环，计算 $1^2 + 2^2 + \dots + m^2$：先用 `**` 和 `sum`，再只用 `@`。
+# 提示：一行与一列相遇时，算的是什么？
+
+# %% tags=["exercise"]
+n = torch.arange(size) + 1  # 1, 2, ..., size
+by_sum = ...
+by_product = ...
+squares = by_sum, by_product
+squares
+
+# %% tags=["solution"] check="squares"
+n = torch.arange(size) + 1  # 1, 2, ..., size
+by_sum = (n**2).sum()
+by_product = n @ n
+squares = by_sum, by_product
+squares
+
+# %% [markdown] lang="en" tags=["exercise"]
+# ### 3. A steeper curve
+#
+# Let $y = \sum_i x_i^3$. Find $\partial y / \partial x_i$ by calculus, on paper. Then let PyTorch
+# find it, and compare.
+
+# %% [markdown] lang="zh" tags=["exercise"]
+# ### 3. 更陡的曲线
+#
+# 设 $y = \sum_i x_i^3$。先在纸上用微积分求出 $\partial y / \partial x_i$，
+# 再让 PyTorch 来求，两相比较。
+
+# %% tags=["exercise"]
+x = torch.arange(float(size), requires_grad=True)
+y = ...
+...  # back from y to x
+steepness = x.grad
+steepness
+
+# %% tags=["solution"] check="steepness"
+x = torch.arange(float(size), requires_grad=True)
+y = (x**3).sum()
+y.backward()
+steepness = x.grad
+steepness
+
+# %% [markdown] lang="en"
+# ## Change this and run it again
 #
 # - Let `size` be 16. Do the product's numbers still fit into the 24 binary digits of a `float32`?
 # - Make `target` too short, instead of too long. Then give it length 1: why is there no error now?
-# - Differentiate $y = \sum_i x_i^3$. Predict first.
+# - Write `print(difference)` into `squared_error`, and call it again.
 
 # %% [markdown] lang="zh"
-# 改一改，再运行：
+# ## 改一改，再运行
 #
 # - 把 `size` 改成 16。`float32` 有 24 个二进制位，乘积里的数还放得下吗？
 # - 让 `target` 太短而不是太长。再让它的长度为 1：为什么这次不报错？
-# - 求 $y = \sum_i x_i^3$ 的导数。先猜再算。
+# - 在 `squared_error` 里加一行 `print(difference)`，再调用一次。

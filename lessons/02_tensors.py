@@ -43,7 +43,7 @@ samples: int = 10000  # how many normal numbers are drawn
 seed: int = 0  # where the random draws begin
 device: str = "cpu"  # where the tensors live
 
-# %%
+# %% tags=["setup"]
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -67,31 +67,46 @@ import torch
 # 单独一个气温没有轴，是**标量**；连续三天的气温是**向量**；
 # 两座城市各三天的气温是**矩阵**。
 
-# %% check="indexing"
+# %% check="temperatures"
 scalar = torch.tensor(21.5, device=device)  # ()
 vector = torch.tensor([19.0, 21.5, 23.0], device=device)  # (day,)
 days = [[19.0, 21.5, 23.0], [14.0, 18.5, 20.0]]
 matrix = torch.tensor(days, device=device)  # (city, day)
+scalar, vector, matrix
+
+# %% [markdown] lang="en"
+# To pick out one number, give an **index** for each axis, counted from 0. How many axes does
+# `matrix` have, what is its shape, and which temperature is `matrix[1, 2]`?
+
+# %% [markdown] lang="zh"
+# 要取出一个数，就为每个轴给出一个**下标**（index），从 0 数起。
+# `matrix` 有几个轴？形状是什么？`matrix[1, 2]` 又是哪个气温？
+
+# %% check="indexing"
 matrix.ndim, matrix.shape, matrix[1, 2]
 
 # %% [markdown] lang="en"
 # A colour **image** has one more axis: one matrix each for red, green and blue.
 # PyTorch puts this **channel** axis first: (C, H, W), that is channel, height, width.
 #
-# We paint 6 × 9 pixels: a blue sky, and a sun in which red and green together make yellow.
+# We paint 6 × 9 pixels: a blue sky and a golden sun, which is red with some green. Then we look at
+# the red matrix: where is it not zero?
 
 # %% [markdown] lang="zh"
 # 彩色**图像**再多一个轴：红、绿、蓝各一个矩阵。
 # PyTorch 把这个**通道**（channel）轴放在最前面，
 # 形状是 (C, H, W)，即通道、高、宽。
 #
-# 我们来画一幅 6 × 9 像素的图：蓝天，加上一个太阳；红色与绿色相加就是黄色。
+# 我们来画一幅 6 × 9 像素的图：蓝天，加上一个金色的太阳，也就是红色里掺一些绿色。
+# 然后看看红色的那个矩阵：哪里不是零？
 
-# %%
+# %% check="red"
 image = torch.zeros(3, 6, 9, device=device)  # (C, H, W)
 image[2] = 0.8  # blue, everywhere
 image[2, 1:4, 1:4] = 0.0  # but not in the sun,
-image[:2, 1:4, 1:4] = 1.0  # which is red and green
+image[0, 1:4, 1:4] = 1.0  # which is red
+image[1, 1:4, 1:4] = 0.7  # and somewhat green
+image[0]  # (H, W)
 
 # %% [markdown] lang="en"
 # Networks read many images at a time, a **batch**: (N, C, H, W).
@@ -153,17 +168,28 @@ plt.show()
 # 视频，沿 N 轴（向下）有两段，每段沿 T 轴（向右）有四帧。
 
 # %% [markdown] lang="en"
-# An index fixes one axis and keeps the others. `video[0, 3, 0]` fixes three of five:
-# the first clip, its fourth frame, the red channel. What is left is a matrix.
-# The sun moves one pixel a frame; where do the ones stand?
+# An index fixes one axis and keeps the others. `batch[1, 1]` fixes two of four: the second
+# image, which is mirrored, and its green channel. What is left is a matrix. Where is the sun?
 
 # %% [markdown] lang="zh"
 # 一个下标固定一个轴，其余的轴保留。
-# `video[0, 3, 0]` 在五个轴里固定了三个：第一段、第四帧、红色通道，剩下一个矩阵。
-# 太阳每帧移动一个像素，那么 1 在哪里？
+# `batch[1, 1]` 在四个轴里固定了两个：第二幅图（左右翻转过的那幅）、绿色通道，
+# 剩下一个矩阵。太阳在哪里？
+
+# %% check="mirrored"
+batch[1, 1]
+
+# %% [markdown] lang="en"
+# `video[1, 3, 2]` fixes three of five: the mirrored clip, its fourth frame, the blue channel. In
+# the first clip the sun starts in column 1 and moves one pixel to the right with each frame.
+# In which columns is blue missing here?
+
+# %% [markdown] lang="zh"
+# `video[1, 3, 2]` 在五个轴里固定了三个：翻转过的那一段、第四帧、蓝色通道。
+# 在第一段里，太阳从第 1 列出发，每帧向右移动一个像素。那么这里哪几列缺少蓝色？
 
 # %% check="last_frame"
-video[0, 3, 0]
+video[1, 3, 2]
 
 # %% [markdown] lang="en"
 # ## Creating tensors
@@ -234,6 +260,19 @@ draws = torch.randn(samples, device=device)
 draws.shape, draws.dtype
 
 # %% [markdown] lang="en"
+# We start again from the same seed, and then go on drawing. Which of `again` and `later` equals
+# `draws`?
+
+# %% [markdown] lang="zh"
+# 从同一个种子重新开始，然后接着往下抽。`again` 和 `later`，哪一个与 `draws` 完全相同？
+
+# %% check="same_seed"
+torch.manual_seed(seed)
+again = torch.randn(samples, device=device)
+later = torch.randn(samples, device=device)
+torch.equal(again, draws), torch.equal(later, draws)
+
+# %% [markdown] lang="en"
 # Mean 0 belongs to the distribution, not to our draws. How far may they be off?
 # The mean $\bar z$ of $n$ draws has the standard deviation $1/\sqrt{n}$, their variance $s^2$
 # has $\sqrt{2/(n-1)}$; to be off by more than five times that is very rare:
@@ -247,9 +286,19 @@ draws.shape, draws.dtype
 #
 # $$|\bar z| \le \frac{5}{\sqrt{n}}, \qquad |s^2 - 1| \le 5\sqrt{\frac{2}{n-1}}$$
 
+# %% check="bounds"
+mean_bound = 5 / samples**0.5
+variance_bound = 5 * (2 / (samples - 1)) ** 0.5
+mean_bound, variance_bound
+
+# %% [markdown] lang="en"
+# The more draws, the narrower the bounds. Do ours keep to them?
+
+# %% [markdown] lang="zh"
+# 抽得越多，界限越窄。我们抽到的数守在界限之内吗？
+
 # %% check="normal_moments"
 mean, variance = draws.mean().item(), draws.var().item()
-mean_bound, variance_bound = 5 / samples**0.5, 5 * (2 / (samples - 1)) ** 0.5
 abs(mean) <= mean_bound, abs(variance - 1) <= variance_bound
 
 # %% tags=["figure"]
@@ -903,7 +952,116 @@ torch.from_numpy(there).to(device)
 # | 一份自己的副本 | `t.clone()`、`torch.tensor(array)` |
 
 # %% [markdown] lang="en"
-# Change this and run it again:
+# ## Exercises
+#
+# Replace each `...` with your own code. You need no loop.
+
+# %% [markdown] lang="zh"
+# ## 练习
+#
+# 把每一处 `...` 换成你自己的代码，不需要写循环。
+
+# %% [markdown] lang="en" tags=["exercise"]
+# ### 1. A multiplication table
+#
+# Make the table of $i \cdot j$ for $i = 1, \dots,$ `rows` downwards and $j = 1, \dots,$ `cols` to
+# the right. Write down the two shapes that meet, then one `*`.
+
+# %% [markdown] lang="zh" tags=["exercise"]
+# ### 1. 乘法表
+#
+# 制作 $i \cdot j$ 的表：$i = 1, \dots,$ `rows` 向下，$j = 1, \dots,$ `cols` 向右。
+# 先写下相遇的两个形状，再写一个 `*`。
+
+# %% tags=["exercise"]
+i = ...
+j = ...
+products = ...
+products
+
+# %% tags=["solution"] check="products"
+i = torch.arange(1, rows + 1, device=device).reshape(rows, 1)
+j = torch.arange(1, cols + 1, device=device)
+products = i * j
+products
+
+# %% [markdown] lang="en" tags=["exercise"]
+# ### 2. Less the mean of its row
+#
+# From each number in `scores`, subtract the mean of its row. Which axis disappears in the mean, and
+# which shape must the means have, so that each of them meets its row?
+
+# %% [markdown] lang="zh" tags=["exercise"]
+# ### 2. 每一行减去自己的均值
+#
+# 让 `scores` 里的每个数减去它所在行的均值。求均值时哪个轴消失？
+# 这些均值要摆成什么形状，才能各自对上自己那一行？
+
+# %% tags=["exercise"]
+scores = torch.arange(float(rows * cols), device=device).reshape(rows, cols)
+means = ...
+centred = ...
+centred
+
+# %% tags=["solution"] check="centred"
+scores = torch.arange(float(rows * cols), device=device).reshape(rows, cols)
+means = scores.mean(dim=1)  # (rows,)
+centred = scores - means.reshape(rows, 1)  # (rows, cols)
+centred
+
+# %% [markdown] lang="en" tags=["exercise"]
+# ### 3. The same tensor, other numbers
+#
+# Turn every number $t$ of `t` into $2t + 1$, with `t` staying the same object. `t = 2 * t + 1`
+# won't do; `t[:] = 2 * t + 1` would, but it allocates. Two short lines allocate nothing.
+
+# %% [markdown] lang="zh" tags=["exercise"]
+# ### 3. 张量不换，只换数
+#
+# 把 `t` 里的每个数 $t$ 变成 $2t + 1$，而 `t` 仍是原来那个对象。
+# 写 `t = 2 * t + 1` 不行；`t[:] = 2 * t + 1` 可以，但要分配内存。短短两行，就能一点内存也不分配。
+
+# %% tags=["exercise"]
+t = torch.arange(float(size), device=device)
+before = t  # a second name for the same object
+...
+in_place = t, t is before
+in_place
+
+# %% tags=["solution"] check="in_place"
+t = torch.arange(float(size), device=device)
+before = t  # a second name for the same object
+t *= 2
+t += 1
+in_place = t, t is before
+in_place
+
+# %% [markdown] lang="en" tags=["exercise"]
+# ### 4. One more page
+#
+# `book` has two pages, and `page` is to become the third. Is this a job for `cat` or for `stack`,
+# and what does the shape of `page` lack?
+
+# %% [markdown] lang="zh" tags=["exercise"]
+# ### 4. 再加一页
+#
+# `book` 有两页，要把 `page` 加在最后，作为第三页。该用 `cat` 还是 `stack`？
+# `page` 的形状里缺了什么？
+
+# %% tags=["exercise"]
+book = torch.zeros(2, rows, cols, device=device)
+page = torch.ones(rows, cols, device=device)
+longer = ...
+longer
+
+# %% tags=["solution"] check="longer"
+book = torch.zeros(2, rows, cols, device=device)
+page = torch.ones(rows, cols, device=device)
+longer = torch.cat((book, page.reshape(1, rows, cols)))
+longer
+
+# %% [markdown] lang="en"
+# ## Change this and run it again
 #
 # - Let the sun sink: `image.roll(t, dims=-2)`. Where are the ones of `last_frame` now?
 # - Set `rows = 4`, `cols = 7`, and write down every shape first.
@@ -911,7 +1069,7 @@ torch.from_numpy(there).to(device)
 # - Let `exp` work on `float64`. From which whole number on is it `inf`?
 
 # %% [markdown] lang="zh"
-# 改一改，再运行：
+# ## 改一改，再运行
 #
 # - 让太阳下落：`image.roll(t, dims=-2)`。`last_frame` 里的 1 到了哪里？
 # - 设 `rows = 4`、`cols = 7`，先把每个形状写下来。

@@ -37,7 +37,7 @@ dtype: str = "float32"  # element type of the tensors
 limit: float = 1000.0  # the loop of the last section doubles until it gets here
 device: str = "cpu"  # where the tensors live
 
-# %%
+# %% tags=["setup"]
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -141,16 +141,15 @@ x.grad == 4 * x
 # 相近的数相减会丢失有效数字，所以用 `float64` 来算。
 
 
-# %%
+# %% tags=["setup"]
 def slopes(f, x, h=2.0**-10):
     """Central differences of the scalar f at x, one for each element."""
     steps = h * torch.eye(len(x)).to(x)  # row i moves x_i alone
     return torch.stack([(f(x + step) - f(x - step)) / (2 * h) for step in steps])
 
 
-x64 = x.detach().double()
-
 # %% check="numeric_gradient"
+x64 = x.detach().double()
 slopes(lambda x: 2 * torch.dot(x, x), x64)
 
 # %% [markdown] lang="en"
@@ -181,6 +180,53 @@ y.backward()
 # %% [markdown] lang="zh"
 # 报错了：反向传播会把计算图用掉，为链式法则保存的中间值随走随释放，以节省内存。想再求一次导，
 # 就重新计算 $y$，建一张新图。
+
+
+# %% tags=["figure"]
+def saved(node):  # what an operation keeps for the backward pass; None once it is freed
+    try:
+        values = [getattr(node, key) for key in dir(node) if key.startswith("_saved_")]
+    except RuntimeError:
+        return None
+    return ", ".join({f"{value.tolist()}" for value in values if value is not None})
+
+
+def draw_graph(panel, y):
+    panel.text(3, 1, "y", ha="center", va="center")
+    node = y.grad_fn
+    arrow = {"arrowstyle": "->", "color": "#1d3557"}
+    for x, label in [(2, r"$2\,\cdot$"), (1, "dot"), (0, "x")]:
+        panel.annotate("", (x + 0.2, 1), (x + 0.85, 1), arrowprops=arrow)
+        panel.text(x, 1, label, ha="center", va="center")
+        kept = saved(node)
+        box = {"edgecolor": "#1f5fa8", "facecolor": "#cfe3f2" if kept else "white"}
+        if kept is None:
+            kept, box["linestyle"] = " " * 12, "--"
+        if kept:
+            panel.text(x, 0, kept, ha="center", va="center", fontsize=8, bbox=box)
+        node = node.next_functions[0][0] if node.next_functions else None
+    panel.set(xlim=(-0.5, 3.3), ylim=(-0.5, 1.4))
+    panel.axis("off")
+
+
+# %% tags=["figure"]
+small = torch.arange(3.0, requires_grad=True)
+result = 2 * torch.dot(small, small)
+figure, panels = plt.subplots(1, 2, figsize=(7, 1.2), layout="constrained")
+draw_graph(panels[0], result)
+result.backward()
+draw_graph(panels[1], result)
+plt.show()
+
+# %% [markdown] lang="en"
+# **Figure.** The graph of $y = 2\,\mathbf{x}^\top \mathbf{x}$ for $\mathbf{x} = (0, 1, 2)$, before
+# (left) and after `backward()` (right). The arrows show the way of the backward pass. Below each
+# operation stands, in blue, what it has saved; dashed, what has been freed.
+
+# %% [markdown] lang="zh"
+# **图**。$\mathbf{x} = (0, 1, 2)$ 时 $y = 2\,\mathbf{x}^\top \mathbf{x}$ 的计算图，
+# 左为 `backward()` 之前，右为之后。箭头是反向传播的方向。
+# 每个运算下方的蓝框是它保存的值，虚线框表示已经释放。
 
 # %% check="accumulated"
 y = 2 * torch.dot(x, x)
@@ -429,6 +475,55 @@ plt.show()
 # 单看 $\mathbf{y}$ 得 $2x$。蓝线与红线之差，就是从 $\mathbf{y}$ 流过来的那一部分。
 
 # %% [markdown] lang="en"
+# ## A path lost by accident
+#
+# What `detach` does on purpose also happens unasked. A Python number has no history, so `.item()`
+# and `.tolist()` cut the graph, and putting the number back into a tensor does not mend it.
+#
+# Let $s = \sum_j x_j$ and $y = \sum_i s\,x_i$. Then $y = s^2$ and
+# $\partial y / \partial x_i = 2s$: each $x_i$ counts twice, as a term of the sum and within $s$.
+
+# %% [markdown] lang="zh"
+# ## 不小心断掉的路
+#
+# `detach` 是有意分离，可是路也会在无意间断掉。Python 的数不记得自己怎么来的，
+# 所以 `.item()` 和 `.tolist()` 会切断计算图；把数放回张量里，也接不回去。
+#
+# 令 $s = \sum_j x_j$，$y = \sum_i s\,x_i$，于是 $y = s^2$，$\partial y / \partial x_i = 2s$：
+# 每个 $x_i$ 都起两次作用，一次是作为求和的一项，一次是在 $s$ 里。
+
+# %% check="lost_path"
+x.grad.zero_()
+s = torch.tensor(x.sum().item(), dtype=kind, device=device)  # rebuilt from a number
+y = (s * x).sum()
+y.backward()
+s.requires_grad, x.grad
+
+# %% [markdown] lang="en"
+# No error, no warning, and a gradient that looks reasonable. Only the test by trying reveals that
+# half of it is missing:
+
+# %% [markdown] lang="zh"
+# 没有报错，没有警告，梯度看上去也合理。只有用差分检验，才发现少了一半：
+
+# %% check="numeric_lost_path"
+slopes(lambda x: (x.sum() * x).sum(), x64)
+
+# %% [markdown] lang="en"
+# The remedy: stay with tensors until the backward pass is over. `requires_grad` tells whether a
+# tensor still has a path to follow.
+
+# %% [markdown] lang="zh"
+# 办法是：反向传播结束之前，一直用张量。张量还有没有路可走，看 `requires_grad` 就知道。
+
+# %% check="kept_path"
+x.grad.zero_()
+s = x.sum()
+y = (s * x).sum()
+y.backward()
+s.requires_grad, x.grad
+
+# %% [markdown] lang="en"
 # ## Writing where the graph remembers
 #
 # The backward pass needs numbers of the forward pass: to differentiate $a_i^2$ the graph
@@ -443,32 +538,47 @@ plt.show()
 # 令 $\mathbf{a} = 2\mathbf{x}$，$y = \sum_i a_i^2$，于是 $\partial y / \partial x_i = 8 x_i$。
 # 如果在用到 $\mathbf{a}$ 之前就把它原地改了，会怎样？
 
-# %% check="saved_is_changed" raises="RuntimeError"
+# %% check="changed"
 x.grad.zero_()
 a = 2 * x
 y = (a * a).sum()
 a.add_(1)
+y, a
+
+# %% check="saved_is_changed" raises="RuntimeError"
 y.backward()
 
 # %% [markdown] lang="en"
-# An error, and that is the good case: a tensor counts its changes in place, and the graph
-# looks at the count. It does so through `detach()` too. But `.data`, and a NumPy array that
-# shares the memory, write without counting. Predict what comes out.
+# An error, and that is the good case. A tensor counts its changes in place; the graph notes the
+# count when it saves the tensor, and compares before it uses it. We can look at the count, too.
+# (The underscore of `_version` warns that it may change.) We add 1 in three ways. Which of them
+# are counted?
 
 # %% [markdown] lang="zh"
-# 报错了，这还算好的：张量会记下自己被原地改了几次，计算图会核对这个次数，通过 `detach()` 去改也一样。
-# 可是通过 `.data`，或通过共用底层存储的 NumPy 数组去改，次数不会增加。先预测结果，再往下看。
+# 报错了，这还算好的。张量会数自己被原地改了几次；计算图保存它时记下次数，取用之前再核对一遍。
+# 我们也来看看这个次数。（`_version` 开头的下划线提醒我们，它以后可能会变。）
+# 下面用三种办法各加一次 1，哪几次会被记下？
 
-# %% check="saved_is_changed_by_detach" raises="RuntimeError"
+# %% check="changes_counted"
 a = 2 * x
-y = (a * a).sum()
-a.detach().add_(1)
-y.backward()
+counts = []
+for add in (a.add_, a.detach().add_, a.data.add_):
+    add(1)
+    counts.append(a._version)
+counts, a
+
+# %% [markdown] lang="en"
+# All three were written, but only two were counted: `detach()` shares the counter, `.data` does
+# not, and nobody tells the graph. Predict what comes out.
+
+# %% [markdown] lang="zh"
+# 三次都写进去了，却只记下两次：`detach()` 得到的张量与原张量共用计数，`.data` 则不然，
+# 计算图也就无从知晓。先预测结果，再往下看。
 
 # %% check="saved_is_changed_by_data"
 a = 2 * x
 y = (a * a).sum()
-a.data.add_(1)  # nobody is told
+a.data.add_(1)  # not counted
 y.backward()
 x.grad
 
@@ -487,10 +597,44 @@ a = 2 * x
 y = (a * a).sum()
 b = a + 1  # for whatever comes next
 y.backward()
-x.grad
+b, x.grad
 
 # %% check="numeric_saved"
 slopes(lambda x: (2 * x * 2 * x).sum(), x64)
+
+# %% [markdown] lang="en"
+# There is another way past the counter: a NumPy array that shares the memory. We hand
+# $\mathbf{a}$ to NumPy, say for a plot, and add 1 to the array there. (This tensor lives on the
+# CPU, since NumPy knows no other memory.)
+
+# %% [markdown] lang="zh"
+# 绕过计数的路还有一条：共用底层存储的 NumPy 数组。比如为了画图，把 $\mathbf{a}$ 交给 NumPy，
+# 在那里给数组整体加上 1。（NumPy 只认 CPU 的内存，所以这个张量放在 CPU 上。）
+
+# %% check="saved_is_changed_by_numpy"
+w = torch.arange(size, dtype=kind, requires_grad=True)
+a = 2 * w
+y = (a * a).sum()
+array = a.detach().numpy()
+array += 1  # and so is a
+y.backward()
+array, w.grad
+
+# %% [markdown] lang="en"
+# The same wrong gradient, 4 too large everywhere, and again no error. The remedy is a copy: then
+# the array can be shifted, and the gradient stays right.
+
+# %% [markdown] lang="zh"
+# 同样的错误梯度，每个元素都大了 4，而且同样不报错。办法是复制一份：数组尽管改，梯度仍然正确。
+
+# %% check="copied_to_numpy"
+w.grad.zero_()
+a = 2 * w
+y = (a * a).sum()
+array = a.detach().numpy().copy()
+array += 1
+y.backward()
+array, w.grad
 
 # %% [markdown] lang="en"
 # ## Through Python's control flow
@@ -588,39 +732,81 @@ d == a * a.grad
 
 # %% [markdown] lang="en"
 # The quotient $d / a$ is another matter. It rounds a second time, and so may miss `a.grad` by
-# the last bit: for about one negative draw in eight it does (`seed=15` is one). Its values
-# are close, and must be compared as such. Never test floating-point results with `==` unless
-# you can say why they are exact.
+# the last bit.
 
 # %% [markdown] lang="zh"
-# 商 $d / a$ 就不同了：它多舍入一次，最后一位可能与 `a.grad` 不同，
-# 抽到的负数大约每八个就有一个如此（例如 `seed=15`）。它只是接近，就要按“接近”来比较。
-# 除非说得出为什么精确，否则不要用 `==` 检验浮点结果。
+# 商 $d / a$ 就不同了：它多舍入一次，最后一位可能与 `a.grad` 不同。
 
 # %% check="quotient"
 (d / a).detach()
+
+# %% [markdown] lang="en"
+# How often does it miss? The factor 100 is to blame. So we take a thousand numbers, multiply each
+# by 100, divide the product by the number again, and ask how large a share does not give 100.
+
+# %% [markdown] lang="zh"
+# 这种情况多不多？问题出在因子 100 上。取一千个数，每个先乘 100，再除以自己，
+# 看有多大比例得不到 100。
+
+# %% check="quotient_misses"
+many = torch.from_numpy(np.random.default_rng(seed).standard_normal(1000)).to(a)
+(100 * many / many != 100).double().mean()
+
+# %% [markdown] lang="en"
+# Often enough to break a program, and seldom enough to slip through its tests. The quotient is
+# close, and must be compared as such. Never test floating-point results with `==` unless you
+# can say why they are exact.
+
+# %% [markdown] lang="zh"
+# 这个比例大到足以让程序出错，又小到容易躲过测试。商只是接近，就要按“接近”来比较。
+# 除非说得出为什么精确，否则不要用 `==` 检验浮点结果。
 
 # %% check="quotient_is_close"
 torch.allclose(d / a, a.grad)
 
 # %% [markdown] lang="en"
-# Last, the test by trying. It is valid only where no jump lies between $a - h$ and $a + h$,
-# so we look for one first.
+# Last, the test by trying. It is valid only where no jump lies between $a - h$ and $a + h$. To see
+# why, we look for a jump: at $e$ = `limit`$/2^{10}$ the tenth doubling lands on the limit, and
+# a little below $e$ it falls short. What will autograd say at $e$?
 
 # %% [markdown] lang="zh"
-# 最后还是用差分检验。只有当 $a - h$ 与 $a + h$ 之间没有跳跃时它才成立，所以先看看有没有。
+# 最后还是用差分检验。只有当 $a - h$ 与 $a + h$ 之间没有跳跃时，它才成立。为了看清原因，我们去找一处跳跃：
+# 在 $e$ = `limit`$/2^{10}$ 处，第十次加倍恰好达到界限，而比 $e$ 小一点就达不到。
+# 在 $e$ 处，自动求导会给出什么？
+
+# %% check="beside_a_jump"
+e = torch.tensor(max(limit, 1.0) / 2**10, dtype=torch.float64, device=device)
+e.requires_grad_()
+f(e).backward()
+e, f(e), e.grad
+
+# %% [markdown] lang="en"
+# It gives $2^{10}$, the slope of the piece that $e$ itself lies on. Now $a$, $-a$ and $e$ take a
+# small step to both sides. If no jump lies between, the ratio $f(p)/p$ is the same on both:
+
+# %% [markdown] lang="zh"
+# 给出的是 $2^{10}$，即 $e$ 自己所在那一段的斜率。现在让 $a$、$-a$ 和 $e$ 向两边各走一小步。
+# 如果中间没有跳跃，两边的比值 $f(p)/p$ 就相同：
 
 # %%
-a64 = a.detach().double()
-h = a64.abs() * 2**-20
-low, high = (torch.stack([f(p) for p in side]) for side in (a64 - h, a64 + h))
+points = torch.stack([*a.detach().double(), e.detach()])
+h = points.abs() * 2**-20
+low, high = (torch.stack([f(p) for p in side]) for side in (points - h, points + h))
 
 # %% check="numeric_jump"
-on_one_piece = torch.isclose(low / (a64 - h), high / (a64 + h), rtol=1e-9)
-on_one_piece
+torch.isclose(low / (points - h), high / (points + h), rtol=1e-9)
 
 # %% check="numeric_control_flow"
 (high - low) / (2 * h)
+
+# %% [markdown] lang="en"
+# Where no jump lies between, the differences confirm autograd. At $e$ the height of the jump is
+# divided by a tiny step: a huge number that means nothing. A test is only as good as what it
+# assumes.
+
+# %% [markdown] lang="zh"
+# 中间没有跳跃的地方，差分证实了自动求导。而在 $e$ 处，是用跳跃的高度除以极小的步长，
+# 得到一个大得毫无意义的数。一种检验靠不靠得住，要看它的前提是否成立。
 
 # %% [markdown] lang="en"
 # ## What to remember
@@ -630,8 +816,9 @@ on_one_piece
 # 3. Compute anew before each `backward()`: it uses the graph up.
 # 4. An output of several numbers needs `gradient=`, or a sum.
 # 5. `detach()` makes a constant, and shares memory.
-# 6. Never write into what the graph has saved, least of all through `.data`.
-# 7. Autograd differentiates the path that was executed.
+# 6. A Python number has no history: `.item()` and `.tolist()` lose the path.
+# 7. Never write into what the graph has saved, least of all through `.data` or `.numpy()`.
+# 8. Autograd differentiates the path that was executed.
 
 # %% [markdown] lang="zh"
 # ## 要点
@@ -641,18 +828,144 @@ on_one_piece
 # 3. 每次 `backward()` 之前重新计算：计算图用过就没了。
 # 4. 输出有多个数时，给出 `gradient=`，或先求和。
 # 5. `detach()` 得到常数，但共用底层存储。
-# 6. 不要改动计算图保存的张量，尤其不要通过 `.data` 去改。
-# 7. 自动求导针对的是真正执行过的那条路。
+# 6. Python 的数没有历史：`.item()` 和 `.tolist()` 会把路弄断。
+# 7. 不要改动计算图保存的张量，尤其不要通过 `.data` 或 `.numpy()` 去改。
+# 8. 自动求导针对的是真正执行过的那条路。
 
 # %% [markdown] lang="en"
-# Change this and run it again:
+# ## Exercises
+#
+# Replace each `...` with your own code. Where you doubt a gradient, test it with `slopes`.
+
+# %% [markdown] lang="zh"
+# ## 练习
+#
+# 把每一处 `...` 换成你自己的代码。对哪个梯度有疑问，就用 `slopes` 检验一下。
+
+# %% [markdown] lang="en" tags=["exercise"]
+# ### 1. The logistic function
+#
+# $\sigma(x) = 1 / (1 + e^{-x})$ turns any number into one between 0 and 1. Find its derivative at
+# each of the points in `x`, with a single backward pass. On paper it is
+# $\sigma(x)\,(1 - \sigma(x))$: do the two agree?
+
+# %% [markdown] lang="zh" tags=["exercise"]
+# ### 1. 逻辑斯谛函数
+#
+# $\sigma(x) = 1 / (1 + e^{-x})$ 把任何数变成 0 与 1 之间的数。只用一次反向传播，
+# 求出它在 `x` 的每个点上的导数。手算的结果是 $\sigma(x)\,(1 - \sigma(x))$：两者一致吗？
+
+# %% tags=["exercise"]
+x = torch.linspace(-2, 2, size, dtype=kind, device=device, requires_grad=True)
+sigma = ...  # elementwise
+...  # one backward pass for all
+logistic_slope = x.grad
+logistic_slope
+
+# %% tags=["solution"] check="logistic_slope"
+x = torch.linspace(-2, 2, size, dtype=kind, device=device, requires_grad=True)
+sigma = 1 / (1 + torch.exp(-x))  # elementwise
+sigma.sum().backward()  # one backward pass for all
+logistic_slope = x.grad
+logistic_slope
+
+# %% [markdown] lang="en" tags=["exercise"]
+# ### 2. Two steps downhill
+#
+# Let the loss be $\sum_i w_i^2$. Take two steps of **gradient descent**: each subtracts 0.1 times
+# the gradient from `w`. Under `torch.no_grad()` the graph notes nothing, so `w` may be changed in
+# place. (If the last element ends below half of its value, something was forgotten between the
+# steps.)
+
+# %% [markdown] lang="zh" tags=["exercise"]
+# ### 2. 向下走两步
+#
+# 设损失为 $\sum_i w_i^2$。做两步**梯度下降**：每一步，从 `w` 中减去梯度的 0.1 倍。
+# 在 `torch.no_grad()` 之下，运算不记入计算图，所以可以原地改动 `w`。
+# （如果末尾的元素最后不到原值的一半，那就是两步之间忘了做一件事。）
+
+# %% tags=["exercise"]
+w = torch.arange(size, dtype=kind, device=device, requires_grad=True)
+for _ in range(2):
+    ...  # forward pass and backward pass
+    with torch.no_grad():
+        ...  # the step, in place
+    ...  # before the next pass
+two_steps = w.detach()
+two_steps
+
+# %% tags=["solution"] check="two_steps"
+w = torch.arange(size, dtype=kind, device=device, requires_grad=True)
+for _ in range(2):
+    (w * w).sum().backward()
+    with torch.no_grad():
+        w -= 0.1 * w.grad
+    w.grad.zero_()
+two_steps = w.detach()
+two_steps
+
+# %% [markdown] lang="en" tags=["exercise"]
+# ### 3. Which v gives the mean?
+#
+# Let $\mathbf{y} = \mathbf{x}^3$, elementwise. Choose $\mathbf{v}$ so that `backward` leaves the
+# gradient of the *mean* of $\mathbf{y}$ in `x.grad`, without computing a mean.
+
+# %% [markdown] lang="zh" tags=["exercise"]
+# ### 3. 取什么 v 才得到均值？
+#
+# 令 $\mathbf{y} = \mathbf{x}^3$（逐元素）。选一个 $\mathbf{v}$，
+# 使 `backward` 在 `x.grad` 里留下 $\mathbf{y}$ 的**均值**的梯度，但不许真的去求均值。
+
+# %% tags=["exercise"]
+x = torch.arange(size, dtype=kind, device=device, requires_grad=True)
+y = x**3
+v = ...  # in the shape of y
+...  # back, with v
+mean_gradient = x.grad
+mean_gradient
+
+# %% tags=["solution"] check="mean_gradient"
+x = torch.arange(size, dtype=kind, device=device, requires_grad=True)
+y = x**3
+v = torch.full_like(x, 1 / size)  # in the shape of y
+y.backward(gradient=v)
+mean_gradient = x.grad
+mean_gradient
+
+# %% [markdown] lang="en" tags=["exercise"]
+# ### 4. Two paths out of three
+#
+# Write $\mathbf{z}$ so that its values are $x_i^3$ and its gradient is $2 x_i^2$, as if one of the
+# three factors were a constant.
+
+# %% [markdown] lang="zh" tags=["exercise"]
+# ### 4. 三条路只走两条
+#
+# 写出 $\mathbf{z}$，使它的值是 $x_i^3$，而梯度是 $2 x_i^2$，就好像三个因子中有一个是常数。
+
+# %% tags=["exercise"]
+x = torch.arange(size, dtype=kind, device=device, requires_grad=True)
+z = ...
+...  # one backward pass
+two_paths = z, x.grad
+two_paths
+
+# %% tags=["solution"] check="two_paths"
+x = torch.arange(size, dtype=kind, device=device, requires_grad=True)
+z = x * x * x.detach()
+z.sum().backward()
+two_paths = z, x.grad
+two_paths
+
+# %% [markdown] lang="en"
+# ## Change this and run it again
 #
 # - `size = 6`: where do the digits of $\mathbf{v}$ repeat?
 # - `seed = 15`, with `dtype = "float64"` and without: which quotient is exact?
 # - `limit = 10`: how many pieces does the last figure have then?
 
 # %% [markdown] lang="zh"
-# 改一改，再运行：
+# ## 改一改，再运行
 #
 # - `size = 6`：$\mathbf{v}$ 的数字从哪里开始重复？
 # - `seed = 15`，元素类型先用默认的，再用 `dtype = "float64"`：哪一次的商是精确的？

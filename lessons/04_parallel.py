@@ -1483,7 +1483,7 @@ hidden_values
 W1_parts = weights["W1"].tensor_split(world_size, dim=1)
 x_parts = x[:1].tensor_split(world_size, dim=1)
 products = [part @ W.T for part, W in zip(x_parts, W1_parts, strict=True)]
-hidden_values = sum(products).tanh()  # the sum is an all-reduce, and tanh has to wait for it
+hidden_values = sum(products).tanh()  # the sum is an all-reduce; tanh waits for it
 hidden_values
 
 # %% [markdown] lang="en"

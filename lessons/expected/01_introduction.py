@@ -29,11 +29,26 @@ def in_torch(size):
     return _row_sums(size)
 
 
+def bytes_taken(size):
+    """NumPy makes numbers of 64 bits, 8 bytes; PyTorch of 32 bits, 4 bytes."""
+    return 8 * size, 4 * size
+
+
+def _squared_error(size):
+    return np.float64(1 + (size - 2) * (size - 1) * (2 * size - 3) / 6)
+
+
+@expect(rel=0)
+def repaired(size):
+    """3i - (2i + 1) = i - 1, and 1 + 0 + 1 + 4 + ... + (n-2)^2 = 1 + (n-2)(n-1)(2n-3)/6."""
+    return _squared_error(size)
+
+
 @expect(rel=0)
 def step_by_step(size):
-    """3i; 3i - (2i + 1) = i - 1; and 1 + 0 + 1 + 4 + ... + (n-2)^2 = 1 + (n-2)(n-1)(2n-3)/6."""
+    """3i; 3i - (2i + 1) = i - 1; and the sum of their squares, 1 + (n-2)(n-1)(2n-3)/6."""
     i = np.arange(float(size))
-    return 3 * i, i - 1, np.float64(1 + (size - 2) * (size - 1) * (2 * size - 3) / 6)
+    return 3 * i, i - 1, _squared_error(size)
 
 
 @expect(constant="the course is written for one version")
@@ -74,3 +89,20 @@ def first_product(size, gpus):
 def first_gradient(size, gpus):
     """y = sum(x_i^2), so dy/dx_i = 2 x_i, with x = 0, 1, ..., n-1; exact, as it only doubles."""
     return _per_device(gpus, 2 * np.arange(size, dtype=float))
+
+
+def matrix_bytes(size):
+    """n times n numbers, of 8 bytes in NumPy and of 4 in PyTorch."""
+    return 8 * size * size, 4 * size * size
+
+
+def squares(size):
+    """1 + 4 + ... + n^2 = n(n+1)(2n+1)/6; and n @ n multiplies each number by itself, then adds."""
+    total = np.int64(size * (size + 1) * (2 * size + 1) // 6)
+    return total, total
+
+
+@expect(rel=0)
+def steepness(size):
+    """y = sum(x_i^3), so dy/dx_i = 3 x_i^2, with x = 0, 1, ..., n-1."""
+    return 3 * np.arange(size, dtype=float) ** 2

@@ -6,6 +6,13 @@ from ci.check import expect
 
 
 @expect(rel=0, constant="the temperatures are written into the lesson")
+def temperatures():
+    """A single number; three days; two cities with three days each, the first those of before."""
+    days = np.array([19.0, 21.5, 23.0])
+    return np.float64(21.5), days, np.array([days, [14.0, 18.5, 20.0]])
+
+
+@expect(rel=0, constant="the temperatures are written into the lesson")
 def indexing():
     """Two cities by three days: 2 axes, shape (2, 3); city 1, day 2 is the last number, 20."""
     return 2, (2, 3), np.float64(20.0)
@@ -24,10 +31,28 @@ def axes():
     }
 
 
+def _sun(left, inside, outside):
+    """One channel: the sun in rows 1 to 3 and in 3 columns from the left one on."""
+    here = [[1 <= i <= 3 and left <= j <= left + 2 for j in range(9)] for i in range(6)]
+    return np.where(here, inside, outside)
+
+
 @expect(rel=0, constant="the picture is fixed")
+def red():
+    """The sun stands in rows and columns 1 to 3, all red; the sky has no red."""
+    return _sun(1, 1.0, 0.0)
+
+
+@expect(constant="the picture is fixed")
+def mirrored():
+    """Mirrored, columns 1 to 3 of 9 become 8 - 3 = 5 to 8 - 1 = 7; green is 0.7 in the sun."""
+    return _sun(5, 0.7, 0.0)
+
+
+@expect(constant="the picture is fixed")
 def last_frame():
-    """The sun stands in rows and columns 1 to 3; by frame 3 it is 3 columns further right."""
-    return np.array([[float(1 <= i <= 3 and 4 <= j <= 6) for j in range(9)] for i in range(6)])
+    """By frame 3, columns 1 to 3 have become 4 to 6, mirrored 2 to 4; blue is 0.8 around them."""
+    return _sun(2, 0.0, 0.8)
 
 
 def arange(size):
@@ -62,6 +87,17 @@ def ones(rows, cols):
 def normal_shape(samples):
     """One axis with all the draws; by default, randn draws 32-bit numbers."""
     return (samples,), "torch.float32"
+
+
+@expect(constant="for every seed and every number of draws")
+def same_seed():
+    """From the same seed come the same numbers; drawing on gives others."""
+    return True, False
+
+
+def bounds(samples):
+    """Five standard deviations: 5/sqrt(n) = sqrt(25/n), and 5 sqrt(2/(n-1)) = sqrt(50/(n-1))."""
+    return float(np.sqrt(25 / samples)), float(np.sqrt(50 / (samples - 1)))
 
 
 @expect(constant="the bounds follow the number of draws, so that they hold for every number")
@@ -242,3 +278,25 @@ def from_numpy_dtype():
 def round_trip(size):
     """x comes back as it went: 1, 2, ..., n."""
     return _x(size)
+
+
+def products(rows, cols):
+    """i times j, both counted from 1."""
+    return np.array([[i * j for j in range(1, cols + 1)] for i in range(1, rows + 1)])
+
+
+def centred(rows, cols):
+    """Row i holds i*cols + j, with the mean i*cols + (cols-1)/2: what is left is j - (cols-1)/2."""
+    return np.array([[j - (cols - 1) / 2 for j in range(cols)] for _ in range(rows)])
+
+
+@expect(rel=0)
+def in_place(size):
+    """2 * 0 + 1, 2 * 1 + 1, ...: the odd numbers, in the object that was there before."""
+    return np.arange(1.0, 2 * size, 2), True
+
+
+@expect(rel=0)
+def longer(rows, cols):
+    """Two pages of zeros, then one of ones: (3, rows, cols)."""
+    return np.array([np.full((rows, cols), number) for number in (0.0, 0.0, 1.0)])

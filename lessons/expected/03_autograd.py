@@ -161,20 +161,62 @@ def shares_memory():
     return 7.0, True
 
 
+def _sum(size):
+    return size * (size - 1) / 2
+
+
+def lost_path(size):
+    """With s = 0 + 1 + ... + (n-1) = n(n-1)/2 a constant, d(sum of s x_i)/dx_i = s: half of 2s."""
+    return False, np.full(size, _sum(size))
+
+
+@expect(dtype="float64")
+def numeric_lost_path(size):
+    """The central difference of s^2 is its derivative: 2s, where autograd found s."""
+    return np.full(size, 2 * _sum(size))
+
+
+def kept_path(size):
+    """y = s^2 and ds/dx_i = 1, so dy/dx_i = 2s."""
+    return True, np.full(size, 2 * _sum(size))
+
+
+def changed(size):
+    """y = sum(4 x_i^2), which is 2 (n-1) n (2n-1) / 3, from a = 2x; then a becomes 2x + 1."""
+    return np.float64(2 * (size - 1) * size * (2 * size - 1) / 3), 2 * _x(size) + 1
+
+
+def changes_counted(size):
+    """add_ counts, by itself and after detach(); after .data nothing is counted: 2x + 3, in 2."""
+    return [1, 2, 2], 2 * _x(size) + 3
+
+
 def saved_is_changed_by_data(size):
     """The backward pass finds a_i + 1 where a_i = 2 x_i was saved: 4 (2 x_i + 1) = 8 x_i + 4."""
     return 8 * _x(size) + 4
 
 
 def saved_is_left_alone(size):
-    """y = sum((2 x_i)^2), so dy/dx_i = 8 x_i."""
-    return 8 * _x(size)
+    """b = 2 x_i + 1 is a tensor of its own; y = sum((2 x_i)^2), so dy/dx_i = 8 x_i."""
+    return 2 * _x(size) + 1, 8 * _x(size)
 
 
 @expect(dtype="float64", rel=1e-9, why=QUADRATIC)
 def numeric_saved(size):
     """A central difference of 4 x_i^2 has no error of its own: 8 x_i."""
     return 8 * _x(size)
+
+
+@expect(device="cpu")
+def saved_is_changed_by_numpy(size):
+    """The array 2 x_i + 1 is the memory of a, so the backward pass finds 4 (2 x_i + 1)."""
+    return 2 * _x(size) + 1, 8 * _x(size) + 4
+
+
+@expect(device="cpu")
+def copied_to_numpy(size):
+    """The copy is 2 x_i + 1, and a is still 2 x_i: 8 x_i."""
+    return 2 * _x(size) + 1, 8 * _x(size)
 
 
 def draw(seed, dtype):
@@ -206,21 +248,71 @@ def quotient(seed, dtype, limit):
     return _slopes(seed, dtype, limit)
 
 
+@expect(dtype="float64", rel=0)
+def quotient_misses(seed, dtype):
+    """The share of 1000 draws with 100 a / a != 100, each rounded twice, in IEEE arithmetic."""
+    many = np.random.default_rng(seed).standard_normal(1000).astype(dtype)
+    return np.mean(many * np.dtype(dtype).type(100) / many != 100)
+
+
 @expect(constant="a rounding of the last bit is always close")
 def quotient_is_close():
     """One more rounding moves d / a by at most the last bit."""
     return True
 
 
-@expect(constant="a jump within a / 2^20 of a draw is a matter of one draw in a million")
-def numeric_jump(seed, dtype, limit):
-    """a - h and a + h, with h = |a| / 2^20, need the same number of doublings."""
+def _edge(limit):
+    """Ten doublings of it are the limit; where the limit is 0, there is no jump to stand at."""
+    return max(limit, 1.0) / 1024
+
+
+def _beside(seed, dtype, limit):
+    """What lies a little to the left and to the right of a, -a and the edge."""
     a = _draw(seed, dtype)
-    h = abs(a) * 2.0**-20
-    return np.array([_slope(s * a - h, limit) == _slope(s * a + h, limit) for s in (1, -1)])
+    points = np.array([a, -a, _edge(limit)])
+    h = np.abs(points) * 2.0**-20
+    return points - h, points + h
 
 
-@expect(dtype="float64", rel=1e-9, why=PIECEWISE)
+@expect(dtype="float64")
+def beside_a_jump(limit):
+    """e = limit / 2^10, f(e) = slope times e, and the slope: 2^k, with the oracle's own k."""
+    edge = _edge(limit)
+    slope = _slope(edge, limit)
+    return np.float64(edge), np.float64(slope * edge), np.float64(slope)
+
+
+@expect(constant="only e has a jump beside it, but for one draw in a million")
+def numeric_jump(seed, dtype, limit):
+    """Where no jump lies between, p - h and p + h, with h = |p| / 2^20, double equally often."""
+    low, high = ([_slope(p, limit) for p in side] for side in _beside(seed, dtype, limit))
+    return np.array(low) == np.array(high)
+
+
+@expect(dtype="float64", elementwise=True, rel=1e-9, why=PIECEWISE)
 def numeric_control_flow(seed, dtype, limit):
-    """The central difference on one straight piece is its slope: 2^k or 100 2^k."""
-    return _slopes(seed, dtype, limit)
+    """(f(p+h) - f(p-h)) / 2h with f(p) = slope times p: 2^k, 100 2^k; at e, a jump over a step."""
+    low, high = _beside(seed, dtype, limit)
+    below, above = (np.array([p * _slope(p, limit) for p in side]) for side in (low, high))
+    return (above - below) / (high - low)
+
+
+def logistic_slope(size):
+    """s = 1 / (1 + e^-x) has the derivative s (1 - s), here at n points from -2 to 2."""
+    s = 1 / (1 + np.exp(-np.linspace(-2, 2, size)))
+    return s * (1 - s)
+
+
+def two_steps(size):
+    """The gradient is 2 w, so a step takes w to w - 0.2 w: after two, 0.8 * 0.8 w."""
+    return 0.8 * 0.8 * _x(size)
+
+
+def mean_gradient(size):
+    """d(sum of x_i^3 / n)/dx_i = 3 x_i^2 / n."""
+    return 3 * _x(size) ** 2 / size
+
+
+def two_paths(size):
+    """z_i = x_i x_i c_i with the constant c_i = x_i: the value is x_i^3, the gradient 2 x_i c_i."""
+    return _x(size) ** 3, 2 * _x(size) ** 2
