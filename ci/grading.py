@@ -15,8 +15,8 @@ RELATIVE_ON_GPU = {"float32": 1e-5, "complex64": 1e-5}
 
 SAID = {
     "blank": ("`...` is still there: put code of your own in its place", "`...` 还没有填写"),
-    "odd": ("a {}, which can't be compared", "得到 {}，无法比较"),
-    "kind": ("{} where {} is expected", "得到 {}，应为 {}"),
+    "odd": ("a {}, which can't be compared", "得到的是：{}，无法比较"),
+    "kind": ("{} where {} is expected", "得到的是：{}；应为：{}"),
     "items": ("its items are {}; expected are {}", "各项为 {}，应为 {}"),
     "shape": ("shape {} where {} is expected", "形状为 {}，应为 {}"),
     "dtype": ("dtype {} where {} is expected", "元素类型为 {}，应为 {}"),
