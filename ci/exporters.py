@@ -36,6 +36,8 @@ MARKDOWN = ["text/markdown", "text/latex"]
 HTML_KINDS = [*PICTURES, "text/html", *MARKDOWN, "text/plain"]
 PDF_KINDS = [*PICTURES, *MARKDOWN, "text/plain", "text/html"]
 
+CAPTIONS = ("**Figure", "**图")  # begin a caption, which follows its figure
+
 # What a result's own HTML may bring along: a table, a few words in bold, nothing that loads.
 HTML_TAGS = nh3.ALLOWED_TAGS - {"area", "h1", "h2", "img", "map"}
 SCHEMES = {"http", "https", "mailto"}
@@ -129,6 +131,13 @@ WORDS = {
     "date": ("date", "日期"),
     "parameters": ("parameters", "参数"),
     "duration": ("duration", "用时"),
+    # On paper; {} is the number of a page.
+    "contents": ("Contents", "目录"),
+    "on page": ("page {}", "第 {} 页"),
+    "of": ("of", "，容差"),
+    "code on page": ("code: page {}", "代码：第 {} 页"),
+    "for page": ("for page {}", "用于第 {} 页"),
+    "figures' code": ("Code of the figures", "插图的代码"),
 }
 
 
@@ -242,14 +251,17 @@ class HandoutPDFExporter(_Handouts):
     def _create_environment(self) -> Environment:
         environment: Environment = super()._create_environment()
         environment.finalize = paper.literal
-        environment.filters |= {"fold": paper.fold, "beside": paper.beside, "loose": paper.loose}
-        environment.filters |= {"file": _file, "flag": _flag, "words": _words_of}
+        environment.filters |= {"fold": paper.fold, "beside": paper.beside, "words": _words_of}
+        environment.filters |= {"file": _file, "flag": _flag, "number": _number}
         return environment
 
     def from_notebook_node(  # type: ignore[override]  # a file of bytes, as nbconvert's own PDF
         self, nb: NotebookNode, resources: dict[str, Any] | None = None, **options: Any
     ) -> tuple[bytes, dict[str, Any]]:
         """The PDF file. Raises CourseError, with the cell, for a character that no font has."""
+        captions = _captions(nb)
+        spoken = markdown.spoken([nb.cells[index].source for index in captions.values()])
+        resources = {**(resources or {}), "captions": captions, "spoken": spoken}
         source, resources = super().from_notebook_node(nb, resources, **options)
         pictures = {
             _file(content, kind): _bytes(kind, content)
@@ -258,9 +270,8 @@ class HandoutPDFExporter(_Handouts):
         }
         about = resources["handout"]
         try:
-            pdf = paper.typeset(
-                source, pictures, _timestamp(about.get("facts", {}).get("date", ""))
-            )
+            date = about.get("facts", {}).get("date", "")
+            pdf = paper.handout(source, pictures, _timestamp(date))
         except typst.TypstError as error:
             why, cell = paper.fault(error, nb.cells)
             place = about.get("places", {}).get(cell) or about.get("name", "the notebook")
@@ -268,8 +279,26 @@ class HandoutPDFExporter(_Handouts):
         return pdf, resources
 
 
+def _captions(notebook: NotebookNode) -> dict[int, int]:
+    """Of each cell that shows a picture, and of the caption that follows it, the index."""
+    drawn = {
+        index
+        for index, cell in enumerate(notebook.cells)
+        if any(_content(output, PDF_KINDS)[0] in PICTURES for output in cell.get("outputs", []))
+    }
+    return {
+        index - 1: index
+        for index, cell in enumerate(notebook.cells)
+        if index - 1 in drawn and cell.source.startswith(CAPTIONS)
+    }
+
+
 def _flag(value: bool) -> Markup:
     return Markup("true" if value else "false")
+
+
+def _number(value: float | None) -> Markup:
+    return Markup("none" if value is None else f"{value:.6f}")
 
 
 def _words_of(content: str) -> str:

@@ -185,6 +185,7 @@ def _row(result: Result, say: Mapping[str, str], hidden: Mapping[str, str]) -> d
         "message": result.message,
         "derivation": result.derivation,
         "hidden": False,
+        "share": None if exact else result.margin,
         **{key: said[key] or "–" for key in ROW},
     }
 

@@ -56,9 +56,26 @@ def render(texts: Iterable[str], target: Target) -> dict[str, str]:
     def replace(node: Node) -> Node:
         if node.get("t") != "Math":
             return node
-        return {"t": "RawInline", "c": [target, setting[_formula(node)]]}
+        markup = setting[_formula(node)]
+        if target == "typst":
+            markup = _described(markup, node["c"][1])
+        return {"t": "RawInline", "c": [target, markup]}
 
     return dict(zip(different, _write(_changed(documents, replace), target), strict=True))
+
+
+def spoken(texts: Iterable[str]) -> dict[str, str]:
+    """Each of `texts`, Markdown, as words in one line: what a screen reader says of a figure."""
+    different = list(dict.fromkeys(texts))
+    said = _write(read(different), "plain")
+    return {text: " ".join(plain.split()) for text, plain in zip(different, said, strict=True)}
+
+
+def _described(markup: str, tex: str) -> str:
+    """A formula of Typst with its TeX for those who hear it."""
+    block = "true" if markup.startswith("$ ") else "false"
+    alt = json.dumps(" ".join(tex.split()), ensure_ascii=False)
+    return f"#math.equation(block: {block}, alt: {alt}, {markup}.body);"
 
 
 def read(texts: Sequence[str]) -> list[Node]:
@@ -112,7 +129,7 @@ def _renamed(markup: str, target: Target) -> str:
     return RENAMED.sub(rename, markup) if target == "typst" else markup
 
 
-def _write(documents: Sequence[Node], target: Target) -> list[str]:
+def _write(documents: Sequence[Node], target: Target | Literal["plain"]) -> list[str]:
     separator = {"t": "RawBlock", "c": [target, SEPARATOR]}
     blocks = [block for document in documents for block in [*document, separator]]
     tree = {"pandoc-api-version": _version(), "meta": {}, "blocks": blocks}

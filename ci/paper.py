@@ -8,7 +8,7 @@ import json
 import re
 import tempfile
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,11 @@ from ci import markdown
 from ci.course import Lesson
 from ci.errors import CourseError
 from ci.markdown import plain
+
+EACH_GLYPH = ["a-2u"]  # PDF/A, level u: Typst refuses a character that no font has
+ACCESSIBLE = ["a-2a"]  # level a: it also refuses a picture or a formula without words
+# The default, spelt out, of which Debian's poppler says "Suspects object is wrong type (boolean)".
+SUSPECTS = b"/MarkInfo<</Marked true/Suspects false>>"
 
 STYLE = Path(__file__).parent / "templates" / "typst" / "handout.typ"
 COLUMNS = 98  # of code on a page, as wide as the style sets it
@@ -45,8 +50,13 @@ def literal(value: Any) -> str:
 def fold(text: str, columns: int = COLUMNS, mark: str = CONTINUED) -> str:
     """`text` in lines of at most `columns`, a Chinese character taking two; `mark` begins what
     was folded."""
-    lines = plain(text).expandtabs(8).split("\n")
+    lines = _overt(plain(text)).expandtabs(8).split("\n")
     return "\n".join(piece for line in lines for piece in _pieces(line, columns, mark))
+
+
+def _overt(text: str) -> str:
+    """`text` with what turns its direction around shown, not obeyed: code reads as it runs."""
+    return re.sub("[\u202a-\u202e\u2066-\u2069]", lambda c: f"<U+{ord(c[0]):04X}>", text)
 
 
 def _pieces(line: str, columns: int, mark: str) -> Iterator[str]:
@@ -73,30 +83,41 @@ def beside(text: str, columns: int) -> str:
     return text if _fitting(last, columns) == len(last) else f"{text}\n "
 
 
-def loose(text: str) -> str:
-    """`text` with places to break a line in words too long for one."""
-    return re.sub(r"([!-~]{40})", "\\1\u200b", text)
-
-
 def typeset(
-    source: str, pictures: Mapping[str, bytes] | None = None, timestamp: int | None = None
+    source: str,
+    pictures: Mapping[str, bytes] | None = None,
+    timestamp: int | None = None,
+    standards: Sequence[Any] = EACH_GLYPH,
 ) -> bytes:
-    """The PDF of a Typst source, with our style and fonts. Raises typst.TypstError.
-
-    PDF/A, level u: each character has a glyph and can be searched for, else Typst refuses.
-    """
+    """The PDF of a Typst source, with our style and fonts. Raises typst.TypstError."""
     contents = {"handout.typ": STYLE.read_bytes(), "main.typ": source.encode(), **(pictures or {})}
     with tempfile.TemporaryDirectory() as folder:
         for name, content in contents.items():
             (Path(folder) / name).write_bytes(content)
-        return typst.compile(
+        pdf: bytes = typst.compile(
             Path(folder, "main.typ"),
             root=Path(folder),
             font_paths=_fonts(),
             ignore_system_fonts=True,
-            pdf_standards="a-2u",
+            pdf_standards=list(standards),
             timestamp=timestamp,
         )
+    return pdf
+
+
+def handout(source: str, pictures: Mapping[str, bytes], timestamp: int | None) -> bytes:
+    """The PDF of a handout: tagged, for archives and for screen readers.
+
+    PDF/UA wants headings that skip no level. A file of which that is untrue, as it may be of a
+    notebook from elsewhere, does not claim it. Raises typst.TypstError.
+    """
+    try:
+        pdf = typeset(source, pictures, timestamp, [*ACCESSIBLE, "ua-1"])
+    except typst.TypstError as error:
+        if not error.message.startswith("PDF/UA-1 error"):
+            raise
+        pdf = typeset(source, pictures, timestamp, ACCESSIBLE)
+    return pdf.replace(SUSPECTS, SUSPECTS.replace(b"/Suspects false", b" " * 15))
 
 
 @functools.cache
@@ -146,7 +167,7 @@ def check_formulas(lesson: Lesson) -> None:
 def _refusal(formulas: str) -> str:
     """Why Typst refuses them; empty where it does not."""
     try:
-        typeset(f'#import "handout.typ": *\n#show: formulas-in\n{formulas}')
+        typeset(f'#import "handout.typ" as sheet\n#show: sheet.formulas-in\n{formulas}')
     except typst.TypstError as error:
         return f"Typst: {error.message}"
     return ""

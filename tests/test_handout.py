@@ -1,26 +1,22 @@
 """From an executed notebook to handouts: what they hold, and what never gets into them."""
 
 import copy
-import io
 import itertools
 import re
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import nbformat
-import pypdf
 import pytest
 from nbconvert.exporters import get_exporter
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from ci import course, handout, paper
+from ci import course, handout
 from ci.check import Result
 from ci.course import Check, Lesson
-from ci.errors import CourseError
 from ci.handout import Handout
 from ci.value import MIME
 
@@ -148,17 +144,6 @@ def page(made: Handout, language: str = "en") -> str:
     """The HTML handout."""
     prepared = handout.prepare(made, language)
     return str(handout.HandoutHTMLExporter().from_notebook_node(prepared)[0])
-
-
-def printed(made: Handout, language: str = "en") -> pypdf.PdfReader:
-    """The PDF handout."""
-    prepared = handout.prepare(made, language)
-    return pypdf.PdfReader(io.BytesIO(handout.HandoutPDFExporter().from_notebook_node(prepared)[0]))
-
-
-def words(pdf: pypdf.PdfReader) -> str:
-    """All words of a PDF, in one line."""
-    return " ".join(" ".join(page.extract_text() for page in pdf.pages).split())
 
 
 def text(said: str) -> NotebookNode:
@@ -385,109 +370,6 @@ def test_an_output_that_looks_like_prose_is_an_output(make: Make) -> None:
     assert page(make(text(prose))).count("<h1>") == 1
 
 
-# PDF
-
-
-@pytest.mark.slow
-def test_the_pdf_can_be_searched_in_its_language(make: Make) -> None:
-    """Chinese and English words are text in it, the other language's prose is not."""
-    chinese, english = words(printed(make(), "zh")), words(printed(make(), "en"))
-    assert "一句关于斜率的中文" in chinese
-    assert "检查项" in chinese
-    assert "English sentence" not in chinese
-    assert "An English sentence about slopes" in english
-    assert "margin used" in english
-    assert "tensor(8.)" in english
-
-
-@pytest.mark.slow
-def test_chinese_has_a_real_bold_face(make: Make) -> None:
-    """Two instances of the variable font are embedded, none is slanted or smeared."""
-    fonts = {
-        font.get_object()["/BaseFont"]
-        for page in printed(make(), "zh").pages
-        for font in page["/Resources"]["/Font"].values()
-    }
-    assert len([name for name in fonts if "NotoSansSC" in name]) == 2
-
-
-@pytest.mark.slow
-def test_the_pdf_says_title_language_and_date(make: Make) -> None:
-    """The date is the run's, so that the same notebook makes the same file."""
-    pdf = printed(make(), "zh")
-    assert pdf.metadata is not None
-    assert pdf.metadata.title == "梯度"
-    assert str(pdf.metadata.get("/CreationDate")).startswith("D:20261123210500")
-    assert pdf.root_object["/Lang"] == "zh-CN"
-
-
-@pytest.mark.slow
-def test_hostile_outputs_are_text_in_the_pdf(make: Make) -> None:
-    """What is markup to Typst is printed as it is."""
-    hostile = '#panic("x") $ *a* @b <c> \\ " ` ] } // d #eval("1")'
-    said = words(printed(make(text(hostile), shown(text_html=f"<i>{hostile}</i>"))))
-    assert said.count('#panic("x") $ *a* @b') == 2
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("poppler")
-def test_nothing_runs_off_the_page(make: Make, tmp_path: Path) -> None:
-    """A line of 10,000 characters is folded, in Chinese too, and so is a long table entry."""
-    long = replace(RESULTS[0], shown="W" * 300, derivation="w" * 300)
-    facts = {"machine": "m" * 300}
-    results = (long, *RESULTS[1:])
-    made = make(text("W" * 10_000), text("中" * 3_000), results=results, facts=facts)
-    prepared = handout.prepare(made, "en")
-    path = tmp_path / "long.pdf"
-    path.write_bytes(handout.HandoutPDFExporter().from_notebook_node(prepared)[0])
-    command = ["pdftotext", "-bbox", str(path), "-"]
-    boxes = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    right = max(float(x) for x in re.findall(r'xMax="([\d.]+)"', boxes))
-    assert right < 595.28 - 50  # points; A4 less the margin
-    assert boxes.count("W") > 0
-
-
-@pytest.mark.slow
-def test_the_table_s_names_lead_to_their_cells(make: Make) -> None:
-    """Links within the PDF have a place to go to."""
-    pdf = printed(make())
-    links = [a.get_object() for page in pdf.pages for a in page.get("/Annots", [])]
-    assert len([link for link in links if "/Dest" in link or "/A" in link]) >= 6
-
-
-@pytest.mark.slow
-def test_a_character_without_a_glyph_is_an_error_with_its_cell(make: Make) -> None:
-    """No empty box gets into a handout."""
-    with pytest.raises(CourseError, match=r"03_gradients.py:\d+: no font .* 🦙 \(U\+1F999\)"):
-        printed(make(text("a 🦙")))
-
-
-@pytest.mark.slow
-def test_a_broken_picture_is_an_error_with_the_lesson(make: Make) -> None:
-    """What Typst refuses is said in one message, not as a traceback."""
-    with pytest.raises(CourseError, match="03_gradients: Typst can't set it"):
-        printed(make(shown(image_png="aGVsbG8=")))
-
-
-def test_folded_lines_fit_and_say_where() -> None:
-    """A mark begins what was folded; Chinese characters take two columns."""
-    lines = paper.fold("ab " * 50 + "中" * 100, 40).split("\n")
-    assert all(sum(2 if "一" <= c <= "龥" else 1 for c in line) <= 40 for line in lines)
-    assert all(line.startswith("↪") for line in lines[1:])
-    assert "".join(line.lstrip("↪") for line in lines) == "ab " * 50 + "中" * 100
-
-
-def test_short_lines_are_not_folded() -> None:
-    """What fits stays as it is."""
-    assert paper.fold("a\nb" + "x" * 39, 40) == "a\nb" + "x" * 39
-
-
-def test_a_mark_never_covers_what_is_shown() -> None:
-    """Where the last line is too long for a mark at its right, the mark has a line of its own."""
-    assert paper.beside("short\nlast", 10) == "short\nlast"
-    assert paper.beside("short\n" + "x" * 11, 10) == "short\n" + "x" * 11 + "\n "
-
-
 # Any notebook, by nbconvert
 
 
@@ -499,40 +381,6 @@ def test_the_exporters_take_any_notebook(name: str) -> None:
     plain = new_notebook(cells=[nbformat.v4.new_markdown_cell("# Mine\n\n$x$"), cell])
     made, _ = get_exporter(name)().from_notebook_node(plain)
     assert len(made) > 1000
-
-
-# What can't be set, before any kernel starts
-
-
-@pytest.mark.slow
-def test_a_good_lesson_has_nothing_to_refuse(lesson: Lesson) -> None:
-    """Formulas, tables and code of the lesson above can be set."""
-    handout.check_formulas(lesson)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("prose", "message"),
-    [
-        (r"$\unheard x$", r"lessons/03_gradients.py:11: the formula \\unheard x can't be set"),
-        (
-            r"$\begin{vmatrix} a & b \\ c & d \end{vmatrix}$",
-            r"03_gradients.py:11: the formula \\begin{vmatrix}.* Typst: expected exactly one",
-        ),
-        (r"\begin{align} a &= b \end{align}", r"03_gradients.py:11: .* between \$\$ and \$\$"),
-        ("$$\n\nx\n\n$$", r"03_gradients.py:11: \$\$: "),
-        (r"$\frac{1$", r"03_gradients.py:11: \$\\frac{1\$: this formula is none"),
-        ("$ x $", r"03_gradients.py:11: \$: this formula is none"),
-        ("**图。**左边", r"03_gradients.py:11: \*\*图。\*\*左边: \*\* is no emphasis"),
-        ("a 🦙", r"03_gradients.py:7: no font .* 🦙"),
-    ],
-)
-def test_what_can_t_be_set_is_named_with_its_line(lesson: Lesson, prose: str, message: str) -> None:
-    """Before any kernel starts, with the file, the line and the formula."""
-    source = "\n".join(f"# {line}" for line in prose.split("\n"))
-    lesson.path.write_text(LESSON.replace("# | a | b |", f"{source}\n#\n# | a | b |"), "utf-8")
-    with pytest.raises(CourseError, match=message):
-        handout.check_formulas(course.read(lesson.path))
 
 
 # The course page

@@ -33,14 +33,25 @@ def test_a_formula_becomes_mathml() -> None:
 def test_a_display_formula_stays_one() -> None:
     """Double dollars set a formula on a line of its own, in both formats."""
     assert '<math display="block"' in one("$$x^2$$", "html")
-    assert one("$$x^2$$", "typst") == "$ x^2 $"
+    assert one("$$x^2$$", "typst") == '#math.equation(block: true, alt: "x^2", $ x^2 $.body);'
+
+
+def test_a_formula_can_be_heard_on_paper() -> None:
+    """Its TeX goes with it, whatever quotes and backslashes that holds."""
+    assert r'alt: "\\text{\"a\"}"' in one(r"""$\text{"a"}$""", "typst")
+
+
+def test_markdown_can_be_said_in_plain_words() -> None:
+    """What a screen reader says of a figure is its caption, without marks, in one line."""
+    caption = "**Figure.** The slope of\n`x`, see [here](https://x.y), is $x^2$."
+    assert markdown.spoken([caption])[caption] == "Figure. The slope of x, see here, is x²."
 
 
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_typst_takes_what_pandoc_writes(formula: str) -> None:
     """What a course of this kind needs is set by Typst, the names it has dropped too."""
     source = one(f"$${formula}$$", "typst")
-    assert paper.typeset(f'#import "handout.typ": *\n#show: formulas-in\n{source}')
+    assert paper.typeset(f'#import "handout.typ" as sheet\n#show: sheet.formulas-in\n{source}')
 
 
 def test_a_renamed_symbol_in_a_quoted_text_stays() -> None:
