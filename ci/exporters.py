@@ -9,7 +9,6 @@ import functools
 import hashlib
 import html
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -252,7 +251,7 @@ class HandoutPDFExporter(_Handouts):
         environment: Environment = super()._create_environment()
         environment.finalize = paper.literal
         environment.filters |= {"fold": paper.fold, "beside": paper.beside, "words": _words_of}
-        environment.filters |= {"file": _file, "flag": _flag, "number": _number}
+        environment.filters["file"] = _file
         return environment
 
     def from_notebook_node(  # type: ignore[override]  # a file of bytes, as nbconvert's own PDF
@@ -270,8 +269,7 @@ class HandoutPDFExporter(_Handouts):
         }
         about = resources["handout"]
         try:
-            date = about.get("facts", {}).get("date", "")
-            pdf = paper.handout(source, pictures, _timestamp(date))
+            pdf = paper.handout(source, pictures, about.get("facts", {}).get("date", ""))
         except typst.TypstError as error:
             why, cell = paper.fault(error, nb.cells)
             place = about.get("places", {}).get(cell) or about.get("name", "the notebook")
@@ -293,22 +291,6 @@ def _captions(notebook: NotebookNode) -> dict[int, int]:
     }
 
 
-def _flag(value: bool) -> Markup:
-    return Markup("true" if value else "false")
-
-
-def _number(value: float | None) -> Markup:
-    return Markup("none" if value is None else f"{value:.6f}")
-
-
 def _words_of(content: str) -> str:
     """The words of a fragment of HTML."""
     return html.unescape(nh3.clean(content, tags=set()))
-
-
-def _timestamp(date: str) -> int | None:
-    """Seconds since 1970 of the run's date: the same notebook makes the same file."""
-    try:
-        return int(datetime.strptime(date, "%Y-%m-%d %H:%M UTC").replace(tzinfo=UTC).timestamp())
-    except ValueError:
-        return None

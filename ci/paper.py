@@ -5,10 +5,12 @@ What comes from a notebook goes into Typst as string literals, so that nothing i
 
 import functools
 import json
+import math
 import re
 import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -41,9 +43,15 @@ LEFT_OVER = {
 
 
 def literal(value: Any) -> str:
-    """`value` as Typst code: markup that pandoc made as it is, all else as a string literal."""
-    if isinstance(value, Markup):
-        return str(value)
+    """`value` as Typst code: markup that pandoc made as it is, a truth value, a number or None as
+    such, all else as a string literal."""
+    match value:
+        case Markup():
+            return str(value)
+        case bool() | None:
+            return str(value).lower()
+        case float():
+            return f"{value:.6f}" if math.isfinite(value) else "float.inf"
     return json.dumps(plain(str(value)), ensure_ascii=False)
 
 
@@ -105,12 +113,13 @@ def typeset(
     return pdf
 
 
-def handout(source: str, pictures: Mapping[str, bytes], timestamp: int | None) -> bytes:
-    """The PDF of a handout: tagged, for archives and for screen readers.
+def handout(source: str, pictures: Mapping[str, bytes], date: str) -> bytes:
+    """The PDF of a handout: tagged, for archives and for screen readers, and of its run's date.
 
     PDF/UA wants headings that skip no level. A file of which that is untrue, as it may be of a
     notebook from elsewhere, does not claim it. Raises typst.TypstError.
     """
+    timestamp = _timestamp(date)
     try:
         pdf = typeset(source, pictures, timestamp, [*ACCESSIBLE, "ua-1"])
     except typst.TypstError as error:
@@ -118,6 +127,14 @@ def handout(source: str, pictures: Mapping[str, bytes], timestamp: int | None) -
             raise
         pdf = typeset(source, pictures, timestamp, ACCESSIBLE)
     return pdf.replace(SUSPECTS, SUSPECTS.replace(b"/Suspects false", b" " * 15))
+
+
+def _timestamp(date: str) -> int | None:
+    """Seconds since 1970 of the run's date: the same notebook makes the same file."""
+    try:
+        return int(datetime.strptime(date, "%Y-%m-%d %H:%M UTC").replace(tzinfo=UTC).timestamp())
+    except ValueError:
+        return None
 
 
 @functools.cache

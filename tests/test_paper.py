@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import re
 import struct
 import subprocess
@@ -413,6 +414,22 @@ def test_no_heading_stands_at_the_foot_of_a_page() -> None:
 
 
 @pytest.mark.slow
+def test_an_exercise_stays_with_its_blank() -> None:
+    """Its task and the code to complete share a page, on whatever line they begin."""
+    cells = [new_markdown_cell("# Mine\n\n## Exercises")]
+    for number in range(20):
+        task = f"### Task{number}\n\n{'word ' * 40} end{number}"
+        cells += [
+            new_markdown_cell(task, metadata={"tags": ["exercise"]}),
+            new_code_cell(f"blank{number} = ...\n" * 6, metadata={"tags": ["exercise"]}),
+        ]
+    said = pages(printed(new_notebook(cells=cells)))
+    assert len(said) > 2
+    for number in range(20):
+        assert any(f"Task{number} " in page and f"blank{number} " in page for page in said)
+
+
+@pytest.mark.slow
 def test_a_figure_and_its_caption_share_a_page() -> None:
     """On whatever line of a page they begin."""
     cells = [new_markdown_cell("# Mine")]
@@ -466,7 +483,7 @@ def test_claims_lead_to_their_cells_and_back(make: Make) -> None:
 @pytest.mark.slow
 def test_what_was_not_verified_says_so_on_every_page(make: Make) -> None:
     """In the seal with its reason, beside the value, and at the foot of each page."""
-    bad = replace(RESULTS[0], status="differs", message="largest difference 1", margin=12.0)
+    bad = replace(RESULTS[0], status="differs", message="largest difference 1", margin=math.inf)
     said = pages(printed(make(text("line\n" * 150), results=(bad, *RESULTS[1:]))))
     assert all("✗ 1 of 3 checks NOT verified" in page for page in said)
     assert "✗ gradient · mismatch" in said[0]
