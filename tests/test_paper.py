@@ -414,6 +414,22 @@ def test_no_heading_stands_at_the_foot_of_a_page() -> None:
 
 
 @pytest.mark.slow
+def test_a_long_table_goes_on_on_the_next_page_and_a_short_one_stays_whole() -> None:
+    """No row is lost below a page, and the columns' names are repeated."""
+    long = "| name | b |\n|--|--|\n" + "\n".join(f"| long{row}. | 1 |" for row in range(90))
+    short = [
+        f"| a |\n|--|\n| top{n}. |\n| 2 |\n| 3 |\n| end{n}. |\n\n{'word ' * 20}" for n in range(25)
+    ]
+    read = printed(prose(long, *short))
+    said = pages(read)
+    assert all(f"long{row}." in " ".join(said) for row in range(90))
+    assert all("name b" in page for page in said if "long" in page)
+    assert max(page.count("long") for page in said) < 60
+    for n in range(25):
+        assert any(f"top{n}." in page and f"end{n}." in page for page in said)
+
+
+@pytest.mark.slow
 def test_an_exercise_stays_with_its_blank() -> None:
     """Its task and the code to complete share a page, on whatever line they begin."""
     cells = [new_markdown_cell("# Mine\n\n## Exercises")]
