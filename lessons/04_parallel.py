@@ -65,7 +65,7 @@ import torch
 from parallel import data_parallel, launch, pipeline, ring, tensor_parallel, timing
 from parallel.network import Network, Stage, gradients, row
 
-torch.set_printoptions(threshold=40, edgeitems=2)  # print long tensors in short
+torch.set_printoptions(threshold=40, edgeitems=2)  # a long tensor shall not fill a page
 
 # %% [markdown] lang="en"
 # ## Faster, or larger
@@ -73,9 +73,8 @@ torch.set_printoptions(threshold=40, edgeitems=2)  # print long tensors in short
 # **Faster.** Four devices can work through four times as many rows a second, as long as they do
 # not wait for each other. The measure is **throughput**, rows per second.
 #
-# **Larger.** Training in float32 with the optimizer Adam takes 16 bytes a parameter: 4 for the
-# weight, 4 for its gradient, 8 for Adam's two averages. For 7 billion parameters that is 112 GB,
-# before the first row is read. The measure is **memory**, bytes per device.
+# **Larger.** A weight is not alone in memory: it has a gradient, and the optimizer Adam keeps two
+# averages for it. How many bytes is that in float32? Here are the four, in this order:
 
 # %% [markdown] lang="zh"
 # ## 更快，或者更大
@@ -83,9 +82,23 @@ torch.set_printoptions(threshold=40, edgeitems=2)  # print long tensors in short
 # **更快**：只要互不等待，四台设备每秒能处理四倍的数据。
 # 衡量它的是**吞吐量**（throughput），即每秒处理多少行。
 #
-# **更大**：用 float32 和 Adam 优化器训练，每个参数占 16 字节：
-# 权重 4 字节，梯度 4 字节，Adam 的两个平均值 8 字节。
-# 70 亿个参数，还没读入一行数据就要 112 GB。
+# **更大**：内存里不只有权重，每个权重还有一个梯度，Adam 优化器又要为它保存两个平均值。
+# 在 float32 下，一共是多少字节？下面依次是这四项：
+
+# %% check="bytes_a_weight"
+weight = torch.ones(hidden, features, requires_grad=True)  # float32
+optimizer = torch.optim.Adam([weight])
+weight.sum().backward()
+optimizer.step()
+averages = [v for v in optimizer.state[weight].values() if v.shape == weight.shape]
+[each.nbytes / weight.numel() for each in (weight, weight.grad, *averages)]
+
+# %% [markdown] lang="en"
+# Together 16 bytes. For 7 billion weights that is 112 GB, without a single row of data. The measure
+# is **memory**, bytes per device.
+
+# %% [markdown] lang="zh"
+# 一共 16 字节。70 亿个权重就要 112 GB，还没算上一行数据。
 # 衡量它的是**内存**（在 GPU 上就是显存），即每台设备占用多少字节。
 
 # %% [markdown] lang="en"
@@ -172,7 +185,7 @@ plt.show()
 # %% [markdown] lang="en"
 # | | name | a device holds | what travels |
 # |---|---|---|---|
-# | (a) | network partitioning, today **pipeline parallelism** | some layers | activations, between layers |
+# | (a) | network partitioning, today **pipeline parallelism** | some layers | hidden values, between layers |
 # | (b) | splitting within a layer, today **tensor parallelism** | a slice of each layer | partial sums, within the layers |
 # | (c) | **data parallelism** | the whole network, some rows | gradients, once a step |
 #
@@ -182,7 +195,7 @@ plt.show()
 # %% [markdown] lang="zh"
 # | | 名称 | 每台设备持有 | 传送的内容 |
 # |---|---|---|---|
-# | (a) | 网络划分（层间划分，今称**流水线并行**） | 一部分层 | 激活值，在层与层之间 |
+# | (a) | 网络划分（层间划分，今称**流水线并行**） | 一部分层 | 隐藏层的值，在层与层之间 |
 # | (b) | 层内划分（今称**张量并行**） | 每一层的一片 | 部分和，在层的内部 |
 # | (c) | **数据并行** | 整个网络、一部分行 | 梯度，每步一次 |
 #
@@ -259,8 +272,8 @@ loss
 # \nabla \mathbf{W}_1 = \mathbf{G}^\top \mathbf{x}, \qquad
 # G_{ij} = d_i \, w_j \, (1 - h_{ij}^2)$$
 #
-# where $w_j$ are the entries of $\mathbf{W}_2$. The gradients of this lesson are compared with
-# this rule, computed in NumPy. Autograd finds them by itself:
+# where $w_j$ are the entries of $\mathbf{W}_2$. All gradients of this lesson are compared with
+# this rule, computed in NumPy. Autograd needs no rule from us:
 
 # %% [markdown] lang="zh"
 # 再用链式法则反向求导。记 $n$ 行的输出为 $\mathbf{o}$，
@@ -270,8 +283,8 @@ loss
 # \nabla \mathbf{W}_1 = \mathbf{G}^\top \mathbf{x}, \qquad
 # G_{ij} = d_i \, w_j \, (1 - h_{ij}^2)$$
 #
-# 其中 $w_j$ 是 $\mathbf{W}_2$ 的元素。本课的梯度都与用 NumPy 按这条规则算出的值比较。
-# 自动求导自己就能得到它们：
+# 其中 $w_j$ 是 $\mathbf{W}_2$ 的元素。本课的每一个梯度，都要与 NumPy 按这条规则算出的值作比较。
+# 自动求导不用我们告诉它规则：
 
 # %% check="gradient"
 loss.backward()
@@ -286,8 +299,8 @@ gradients(network)  # name -> .grad, of each parameter
 # $$\nabla L = \frac{1}{n} \sum_{i=1}^{n} \nabla \ell_i
 # = \sum_{r=0}^{W-1} \left( \frac{1}{n} \sum_{i \in R_r} \nabla \ell_i \right)$$
 #
-# Each device computes its bracket; then the brackets are added up. That is all there is to data
-# parallelism.
+# Each device computes the bracket of its rows; then the brackets are added up. That is all there
+# is to data parallelism.
 
 # %% [markdown] lang="zh"
 # ## 切分批量
@@ -340,7 +353,7 @@ six = torch.arange(6, device=device)
 # 先亲手做一遍 `nn.DataParallel` 的做法：一个进程照管所有设备。（没有 GPU 时，由 CPU 充当每台设备。）
 # 每台设备得到网络的一个**副本模型**（replica）和一个分片，输出都收集到第一台设备上。
 #
-# 猜一猜：结果与 `network(x)` 有什么不同？
+# 猜一猜：结果会与 `network(x)` 不同吗？
 
 # %% check="gathered"
 on_gpus = torch.device(device).type == "cuda"
@@ -414,8 +427,8 @@ found = [gradients(replica) for replica in replicas]
 print(inspect.getsource(data_parallel.introduce))
 
 # %% [markdown] lang="en"
-# `launch` starts the processes, runs the program in each, with the rank's device as its first
-# argument, and returns a list of what they returned, rank by rank.
+# `launch` starts the processes and runs the program in each, with the rank's device as its first
+# argument. What they return comes back as a list, in the order of the ranks.
 
 # %% [markdown] lang="zh"
 # `launch` 启动这些进程，在每个进程里运行程序（第一个参数是该进程的设备），
@@ -430,25 +443,29 @@ if world_size == 1:
     print("There is one rank only: no communication is tested in this run.")
 
 # %% [markdown] lang="en"
-# Are they separate processes? Each has an id of its own, and so has this notebook. We count the
-# different ones: there should be one more than there are ranks.
+# Are they separate processes? Each would have an id of its own, and so has this notebook. How many
+# different ids should there be?
 
 # %% [markdown] lang="zh"
-# 它们真是不同的进程吗？每个进程有自己的进程号，这个笔记本也有一个。
-# 数一数不同的进程号：应当比进程总数多一。
+# 它们真是不同的进程吗？如果是，每个进程都有自己的进程号；这个笔记本也有一个。
+# 一共应当有多少个不同的进程号？
 
 # %% check="process_ids"
 len({os.getpid(), *(process for *_, process in world)})
 
 # %% [markdown] lang="en"
+# One for each rank, and one for the notebook.
+#
 # Data parallelism needs one kind of message, the **all-reduce**: each rank brings a tensor, and
 # each leaves with the sum of all. All ranks must take part, so this is called **collective
 # communication**. If one stays away, the others wait for it.
 
 # %% [markdown] lang="zh"
-# 数据并行只需要一种消息，**全归约**（all-reduce）：每个进程带来一个张量，
+# 每个进程一个，笔记本一个。
+#
+# 数据并行只需要一种通信，**全归约**（all-reduce）：每个进程带来一个张量，
 # 离开时都得到所有张量之和。所有进程必须一起参加，所以叫**集合通信**。
-# 有一个不来，其他进程就一直等它。
+# 有一个不来，其他进程就只能等着。
 
 # %%
 print(inspect.getsource(data_parallel.add_up))
@@ -465,14 +482,14 @@ torch.stack(launch(data_parallel.add_up, world_size, device=device))  # (world_s
 # %% [markdown] lang="en"
 # ## Data parallelism by hand
 #
-# With all-reduce, ordinary training becomes data parallel with one more line. We try it where there
-# is no rounding: a linear regression with whole numbers, whose gradient
+# Once the rows are dealt out, data parallelism is one more line: an all-reduce of the gradient. We
+# try it where there is no rounding: a linear regression with whole numbers, whose gradient
 # $\mathbf{X}^\top(\mathbf{X}\mathbf{w} - \mathbf{t})$ is whole as well.
 
 # %% [markdown] lang="zh"
 # ## 亲手实现数据并行
 #
-# 有了全归约，普通的训练只要多写一行，就成了数据并行。
+# 把行分给各个进程之后，数据并行只多一行：对梯度做一次全归约。
 # 先在没有舍入误差的地方试一试：整数的线性回归，
 # 它的梯度 $\mathbf{X}^\top(\mathbf{X}\mathbf{w} - \mathbf{t})$ 也是整数。
 
@@ -501,8 +518,8 @@ torch.stack(result)  # (world_size, features)
 # ## DistributedDataParallel
 #
 # A large network has hundreds of gradients, and the first are ready long before the last.
-# `DistributedDataParallel`, **DDP** for short, wraps a network and sends the gradients in buckets
-# during `backward()`, while others are still being computed.
+# `DistributedDataParallel`, **DDP** for short, wraps a network and sends the first gradients while
+# `backward()` is still computing the others.
 #
 # It takes the **mean** over the ranks, not the sum. That suits a loss which is a mean over rows.
 # Does it?
@@ -512,19 +529,19 @@ torch.stack(result)  # (world_size, features)
 #
 # 大型网络有成百上千个梯度，最先算完的比最后的早得多。
 # `DistributedDataParallel`（分布式数据并行，简称 **DDP**）把网络包起来，
-# 在 `backward()` 期间，一边计算其余的梯度，一边把算好的成批传送出去。
+# 在 `backward()` 期间，一边计算其余的梯度，一边把算好的传送出去。
 #
 # 它对各进程取**平均**，而不是求和。损失是各行的平均，这样似乎正合适。真的合适吗？
 
 # %% [markdown] lang="en"
 # Let each rank take the mean squared error of its own rows. A rank may have no rows at all (3 rows
 # on 4 ranks). Its loss is then a mean of nothing, NaN. Its gradient is a sum over no rows, zero, and
-# it still has to bring that: the others would wait for it for ever.
+# it still has to bring that: the others would wait for it in vain.
 
 # %% [markdown] lang="zh"
 # 让每个进程以自己那些行的均方误差为损失。有的进程可能一行也没有（3 行分给 4 个进程）：
 # 它的损失是“零个数的平均”，即 NaN；它的梯度是零行之和，即 0。
-# 这个 0 也必须带来，否则其他进程会一直等下去。
+# 这个 0 也必须带来，否则其他进程就会白白等下去。
 
 # %%
 print(inspect.getsource(data_parallel.local_loss))
@@ -583,8 +600,8 @@ largest = torch.stack([right, plain[0] - right]).abs().amax(dim=1)  # (2,)
 
 # %% [markdown] lang="en"
 # If `world_size` divides `batch`, this is only rounding. Otherwise it is a real error: a rank with
-# fewer rows has as much say as the others, so its rows count for more. Training still seems to
-# work, and this is why the mistake is so common.
+# fewer rows has as much say as the others, so each of its rows counts for more. Training still
+# seems to work, which is why the mistake so often stays.
 #
 # The cure is a weight. With $n_r$ rows on rank $r$, multiply its loss by $n_r W / n$:
 #
@@ -594,7 +611,7 @@ largest = torch.stack([right, plain[0] - right]).abs().amax(dim=1)  # (2,)
 # %% [markdown] lang="zh"
 # 如果 `batch` 能被 `world_size` 整除，这只是舍入误差；否则就是真正的错误：
 # 行数少的进程与其他进程有同样的发言权，它的每一行就占了更大的分量。
-# 训练看上去照样进行，所以这个错误十分常见。
+# 训练看上去照样进行，所以这个错误常常没有人发现。
 #
 # 办法是加权。进程 $r$ 有 $n_r$ 行，就把它的损失乘以 $n_r W / n$：
 #
@@ -762,16 +779,17 @@ row(trained[-1])
 # %% [markdown] lang="en"
 # ## What travels
 #
-# How does a sum get to all ranks? If all sent their gradients to one of them, that one would send
-# and receive more, the more ranks there are. In a **ring** everyone works equally: the ranks stand
-# in a circle, cut the gradient into $W$ chunks, and each keeps sending one chunk to the next rank.
+# How does a sum get to all ranks? If one of them collected all gradients and sent the sum back, it
+# would have the more to do, the more ranks there are. In a **ring** all have the same to do: the
+# ranks stand in a circle and cut the gradient into $W$ chunks. In each exchange, every rank sends
+# one chunk to the next.
 
 # %% [markdown] lang="zh"
 # ## 传送了什么
 #
-# 和是怎样到达每个进程的？如果大家都把梯度发给某一个进程，进程越多，它收发的就越多。
-# **环**（ring）让大家出一样的力：所有进程围成一圈，把梯度切成 $W$ 块，
-# 每个进程不断地把其中一块发给下一个进程。
+# 和是怎样到达每个进程的？如果由其中一个收齐所有梯度，再把和发回去，
+# 那么进程越多，它要收发的就越多。**环**（ring）让大家出一样的力：
+# 所有进程围成一圈，把梯度切成 $W$ 块；每次交换，各自把其中一块发给下一个进程。
 
 # %%
 print(inspect.getsource(ring.exchange))
@@ -817,11 +835,12 @@ plt.show()
 # 六次之后，全部完整。
 
 # %% [markdown] lang="en"
-# Now the gradient of our network goes around. Each rank weights its loss by $n_r / n$, so that the
-# sum is the gradient of the whole batch:
+# Now the gradient of our network goes around. The ring adds, and does not divide by $W$ as DDP does.
+# So each rank weights its loss by $n_r / n$:
 
 # %% [markdown] lang="zh"
-# 现在让我们网络的梯度绕环走一圈。每个进程的损失乘以 $n_r / n$，所以相加就是整个批量的梯度：
+# 现在把这个网络的梯度放到环上。环只求和，不像 DDP 那样再除以 $W$，
+# 所以每个进程的损失乘以 $n_r / n$：
 
 # %%
 print(inspect.getsource(ring.ring_gradients))
@@ -843,26 +862,28 @@ torch.stack([found for found, sent in ringed])  # (world_size, all weights)
 [sent for found, sent in ringed], row(weights).nbytes
 
 # %% [markdown] lang="en"
-# However many ranks there are, it stays close to twice the gradient at most: a ninth rank costs the
-# other eight almost nothing. Gloo and NCCL use rings too, and trees or the switches of the network
-# where these are quicker. We counted our own bytes, not theirs.
+# However many ranks there are, each sends about twice the gradient at most: a ninth rank costs the
+# other eight almost no bytes. But it costs two more exchanges, and these come one after the other.
+# So libraries have rings for long messages, and for short ones among many ranks trees, or switches
+# of the network that add up. We counted our own bytes, not those of gloo or NCCL.
 
 # %% [markdown] lang="zh"
-# 进程再多，大致也只是梯度的两倍：加入第九个进程，另外八个几乎不用多付出什么。
-# gloo 和 NCCL 也使用环；在更快的场合，则用树形结构或网络交换机来求和。
-# 我们数的是自己发送的字节，而不是它们的。
+# 进程再多，每个进程发送的大致也不超过梯度的两倍：加入第九个进程，另外八个几乎不用多发字节。
+# 但要多做两次交换，而交换只能一次接着一次。
+# 所以通信库对长消息用环；消息短、进程多时，就改用树形结构，或让网络交换机来求和。
+# 我们数的是自己发送的字节，不是 gloo 或 NCCL 的。
 
 # %% [markdown] lang="en"
 # ## What it costs in time
 #
-# While a rank sends, it does not compute. To see how long, we train a larger network by hand, and
-# let each rank look at the clock after each part of a step:
+# While our ranks wait for messages, they do not compute. How much of a step is that? We train a
+# larger network by hand, and each rank looks at the clock after each part of a step:
 
 # %% [markdown] lang="zh"
 # ## 时间花在哪里
 #
-# 一个进程在通信时，就没有在计算。为了看清要花多久，我们亲手训练一个更大的网络，
-# 让每个进程在一步的每个部分之后看一次钟：
+# 我们的进程等待消息时，就没有在计算。这在一步里占多少时间？
+# 我们亲手训练一个更大的网络，一步的每个部分结束时，各进程都看一次钟：
 
 # %%
 print(inspect.getsource(timing.watch))
@@ -897,7 +918,7 @@ plt.show()
 # %% [markdown] lang="en"
 # **Figure.** The time line of one step of this run, by rank, in milliseconds: the step of median
 # length. The red part contains the waiting: nobody leaves the all-reduce before the slowest rank
-# has come. DDP hides a part of it, by sending what is ready during `backward()`.
+# has come. DDP can hide a part of it behind `backward()`, by sending what is ready.
 
 # %% [markdown] lang="zh"
 # **图**。本次运行中一步的时间线，每行一个进程，单位是毫秒；取的是用时居中的那一步。
@@ -913,11 +934,11 @@ speedup = [took[1] / took[size] for size in sizes]
 figure, panels = plt.subplots(1, 2, figsize=(7, 2.3), layout="constrained")
 panels[0].plot(sizes, sizes, "--", color="#8d99ae")
 panels[0].plot(sizes, speedup, "o-", color=LINE)
-panels[0].set(xlabel="W", ylabel="$T_1 / T_W$", xticks=sizes, ylim=(0, None))
+panels[0].set(xlabel="$W$", ylabel="$T_1 / T_W$", xticks=sizes, ylim=(0, None))
 efficiency = [gain / size for gain, size in zip(speedup, sizes, strict=True)]
 panels[1].axhline(1, linestyle="--", color="#8d99ae")
 panels[1].plot(sizes, efficiency, "o-", color=LINE)
-panels[1].set(xlabel="W", ylabel=r"$T_1 / (W \, T_W)$", xticks=sizes, ylim=(0, None))
+panels[1].set(xlabel="$W$", ylabel=r"$T_1 / (W \, T_W)$", xticks=sizes, ylim=(0, None))
 available = torch.cuda.device_count() if on_gpus else os.cpu_count()
 for panel in panels:
     panel.axvline(available, color=RED, linewidth=1)
@@ -926,45 +947,48 @@ plt.show()
 
 # %% [markdown] lang="en"
 # **Figure.** Left: the **speed-up** of this run, the time $T_1$ of a step on one rank over the time
-# $T_W$ on $W$. Right: the **efficiency**, the speed-up divided by $W$. Dashes are the ideal; the red
-# line stands at the number of CPU cores, or GPUs, of this machine.
+# $T_W$ on $W$, for the same batch. Right: the **efficiency**, the speed-up divided by $W$. Dashes
+# are the ideal; the red line stands at the number of logical cores, or GPUs, of this machine. (On
+# the CPU a rank has one thread.)
 
 # %% [markdown] lang="zh"
-# **图**。左：本次运行的**加速比**，即一个进程走一步的时间 $T_1$ 与 $W$ 个进程的时间 $T_W$ 之比。
-# 右：**并行效率**，即加速比除以进程数。灰色虚线是理想情形；红线标出本机的 CPU 核数（或 GPU 数）。
+# **图**。左：本次运行的**加速比**，即批量不变时，一个进程走一步的时间 $T_1$
+# 与 $W$ 个进程的时间 $T_W$ 之比。右：**并行效率**，即加速比除以进程数。
+# 虚线是理想情形；红线标出本机的逻辑核数（或 GPU 数）。（在 CPU 上，每个进程只用一个线程。）
 
 # %% [markdown] lang="en"
-# Right of the red line nothing can be gained: ranks take turns on the same cores. Left of it the
-# ideal is missed too. The rows of a rank become fewer with $W$, its gradient does not become
-# shorter. These are times of one run on this machine, and no check depends on them; on another, and
-# on GPUs above all, expect another picture. Measure yours.
+# Right of the red line no gain is to be expected: the ranks take turns on the same cores. Left of it
+# the ideal is missed too: with more ranks, each has fewer rows to compute, but its gradient does not
+# get shorter. These are the times of one run, on this machine and with whatever else it was doing;
+# no check depends on them. Elsewhere, and above all on GPUs, expect another picture. Measure yours.
 
 # %% [markdown] lang="zh"
-# 红线右边不会再有收获：几个进程只能轮流使用同样的核。红线左边也达不到理想：
-# $W$ 越大，每个进程的行数越少，梯度却不会变短。
-# 这些时间只属于这台机器上的这一次运行，没有检查项依赖它们；换一台机器，尤其是在 GPU 上，
-# 图会不一样。请测量你自己的机器。
+# 红线右边不能指望更快：几个进程只能轮流使用同样的核。红线左边也达不到理想情形：
+# 进程越多，每个进程要算的行越少，要传送的梯度却一点也不少。
+# 这些时间只属于这台机器上的这一次运行，当时机器上还可能有别的任务；检查项都不依赖它们。
+# 换一台机器，尤其是换成 GPU，图就会不一样。请在你自己的机器上测一测。
 
 # %% [markdown] lang="en"
 # ## Fully sharded
 #
-# DDP keeps the whole network on each rank. **FSDP** keeps a shard of each matrix there. Just before
+# DDP keeps the whole network on each rank. FSDP keeps a shard of each matrix there. Just before
 # the weights are used, each rank collects the missing shards from the others (**all-gather**).
 # During `backward()` the gradients are averaged as before, but each rank receives only its own shard
 # of the mean (**reduce-scatter**).
 #
 # Little changes in the program. In a large network, `fully_shard` is applied block by block, so
-# that one block at a time is whole.
+# that only a block or two are whole at a time.
 
 # %% [markdown] lang="zh"
 # ## 全分片
 #
-# DDP 在每个进程里保存整个网络；**FSDP** 在每个进程里只保存每个矩阵的一个分片。
+# DDP 在每个进程里保存整个网络；FSDP 在每个进程里只保存每个矩阵的一个分片。
 # 权重即将使用时，每个进程向其他进程收齐缺少的分片，这叫**全收集**（all-gather）。
 # `backward()` 期间照样对梯度取平均，但每个进程只得到平均值中属于自己的分片，
 # 这叫**归约散发**（reduce-scatter）。
 #
-# 程序几乎不用改。在大型网络中，要对每个模块分别调用 `fully_shard`，这样同一时刻只有一个模块是完整的。
+# 程序几乎不用改。在大型网络中，要逐个模块调用 `fully_shard`，
+# 这样同一时刻只有一两个模块是完整的。
 
 # %%
 print(inspect.getsource(data_parallel.train_sharded))
@@ -983,19 +1007,14 @@ sharded = launch(program, world_size, *task, 1, lr, device=device)
 [held for held, found, after in sharded]
 
 # %% [markdown] lang="en"
-# Less memory, and the same arithmetic. The gradients of one step, put together from the shards:
+# Less memory, and the same results: the gradients of one step, put together from the shards, and
+# the weights after `steps` steps.
 
 # %% [markdown] lang="zh"
-# 占用的内存少了，算的还是同一件事。下面是一步的梯度，由各分片拼成：
+# 占用的内存少了，结果还是一样：下面是一步的梯度，由各分片拼成，以及 `steps` 步之后的权重。
 
 # %% check="sharded_gradients"
 row(sharded[-1][1])
-
-# %% [markdown] lang="en"
-# And the weights after `steps` steps:
-
-# %% [markdown] lang="zh"
-# 再看 `steps` 步之后的权重：
 
 # %% check="sharded_parameters"
 sharded = launch(program, world_size, *task, steps, lr, device=device)
@@ -1014,16 +1033,16 @@ row(sharded[-1][2])
 #
 # 现在看 (a)：在层与层之间切开。每个进程持有一个**阶段**（stage），即前后相接的若干层。
 # 前向传播时，它从前一个进程接收隐藏层的值，再把自己算出的值发给后一个进程。
-# 反向传播时，它收到自己发出的值的梯度，再发回自己收到的值的梯度。
+# 反向传播时，它先收到“自己发出去的值”的梯度，再发回“自己收到的值”的梯度。
 # 这就是链式法则，只是每个切口处多了一次通信。
 
 # %% [markdown] lang="en"
-# Two layers leave little to cut. So take eight, with tanh after each: seven square matrices close
-# to the identity, and one row at the end.
+# Two layers leave little to cut. So take eight, with tanh after each: seven square matrices, and
+# one row at the end.
 
 # %% [markdown] lang="zh"
 # 只有两层，没有多少地方可切。我们换一个八层的网络，每层之后都接 tanh：
-# 前七层是接近单位矩阵的方阵，最后一层只有一行。
+# 前七层是方阵，最后一层只有一行。
 
 # %%
 print(inspect.getsource(Stage))
@@ -1094,18 +1113,19 @@ plt.show()
 
 # %% [markdown] lang="en"
 # **Figure.** A row is a rank, a column a time slot, a number a microbatch; forwards is blue,
-# backwards orange. The white slots are the **bubble**, in which a rank waits.
+# backwards orange, as if both took equally long. The white slots are the **bubble**, in which a rank
+# waits.
 
 # %% [markdown] lang="zh"
-# **图**。每行是一个进程，每列是一个时间段，数字是微批的编号；蓝色是前向传播，橙色是反向传播。
-# 白格是**气泡**（bubble），进程在这些时间段里等待。
+# **图**。每行是一个进程，每列是一个时间段，数字是微批的编号；蓝色是前向传播，橙色是反向传播，
+# 这里假设两者用时相同。白格是**气泡**（bubble），进程在这些时间段里等待。
 
 # %% [markdown] lang="en"
-# Slots with work, and slots in all. With $m$ microbatches on $W$ ranks the first is a share of
-# $\frac{m}{m + W - 1}$ of the second.
+# Count the slots with work, and all slots. With $m$ microbatches on $W$ ranks the share of the first
+# is $\frac{m}{m + W - 1}$.
 
 # %% [markdown] lang="zh"
-# 有工作的时间段数，以及时间段总数。$W$ 个进程、$m$ 个微批时，前者占后者的
+# 数一数有工作的时间段，以及全部时间段。$W$ 个进程、$m$ 个微批时，前者占后者的
 # $\frac{m}{m + W - 1}$。
 
 # %% check="busy"
@@ -1145,19 +1165,14 @@ stages = launch(program, world_size, *deep_task, 1, lr, device=device)
 (stages[-1][0] - y.cpu()).flatten()  # (n,)
 
 # %% [markdown] lang="en"
-# The gradients, from the last layer back to the first, crossed every cut on the way:
+# The gradients crossed every cut, from the last layer back to the first. Here they are, and then the
+# weights after `steps` steps:
 
 # %% [markdown] lang="zh"
-# 梯度从最后一层一路传回第一层，途中经过了每一个切口：
+# 梯度从最后一层一路传回第一层，途中经过了每一个切口。下面是这些梯度，以及 `steps` 步之后的权重：
 
 # %% check="stage_gradients"
 torch.cat([row(found) for outputs, found, after in stages])
-
-# %% [markdown] lang="en"
-# And the weights after `steps` steps:
-
-# %% [markdown] lang="zh"
-# 再看 `steps` 步之后的权重：
 
 # %% check="pipeline_parameters"
 stages = launch(program, world_size, *deep_task, steps, lr, device=device)
@@ -1287,22 +1302,17 @@ slices = launch(program, world_size, *task, 1, lr, device=device)
 torch.cat([out - y.cpu() for out, found, after in slices], dim=1)  # (n, world_size)
 
 # %% [markdown] lang="en"
-# And the slices of the gradient, put together again. Compare with the right answer at the beginning.
+# And the slices put together again: the gradient, to compare with the right answer at the beginning,
+# and the weights after `steps` steps.
 
 # %% [markdown] lang="zh"
-# 再把梯度的各片拼起来，与开头的正确答案比较。
+# 再把各片拼起来：先是梯度，请与开头的正确答案比较；然后是 `steps` 步之后的权重。
 
 # %% check="column_row"
 {
     "W1": torch.cat([found["W1"] for out, found, after in slices], dim=0),
     "W2": torch.cat([found["W2"] for out, found, after in slices], dim=1),
 }
-
-# %% [markdown] lang="en"
-# The weights after `steps` steps:
-
-# %% [markdown] lang="zh"
-# `steps` 步之后的权重：
 
 # %% check="tensor_parameters"
 slices = launch(program, world_size, *task, steps, lr, device=device)
@@ -1342,32 +1352,34 @@ row(planned[-1][2])
 # %% [markdown] lang="en"
 # ## What travels, side by side
 #
-# The numbers that one rank sends in a step, by arithmetic from $P$ weights, $n$ rows and $f$ numbers
-# a row between the stages. (Counted above: DDP's, in a ring of our own.)
+# How many numbers one rank sends in a step, with $P$ weights, $n$ rows, $f$ numbers a row between
+# the stages, and rings. The first line we counted above; the others are arithmetic.
 #
 # | | a rank sends |
 # |---|---|
-# | DDP | $2 \frac{W-1}{W} P$: the gradient, around the ring |
-# | FSDP | $3 \frac{W-1}{W} P$: the weights, twice collected; the gradient, once scattered |
+# | DDP | $2 \frac{W-1}{W} P$: the gradient |
+# | FSDP | $3 \frac{W-1}{W} P$: the weights, forwards and again backwards; the gradient |
 # | pipeline | $n f$ forwards, $n f$ backwards, at each cut |
-# | tensor | $2 \frac{W-1}{W} n$ for each sum of outputs |
+# | tensor | $2 \frac{W-1}{W} n$: the outputs, one number a row |
 #
-# The first two grow with the network, the others with the batch.
+# The first two grow with the network, the others with the batch. (Applied to a network as a whole,
+# as here, FSDP collects the weights once and keeps them until the backward pass: $2 \frac{W-1}{W} P$.)
 
 # %% [markdown] lang="zh"
 # ## 传送量对照
 #
-# 一个进程每步发送多少个数：由 $P$ 个权重、$n$ 行数据、阶段之间每行 $f$ 个数算出。
-# （其中 DDP 的一项，前面已在我们自己的环上数过。）
+# 设有 $P$ 个权重、$n$ 行数据，阶段之间每行 $f$ 个数，集合通信都用环，一个进程每步发送多少个数？
+# 第一行前面已经数过，其余各行是推算。
 #
 # | | 一个进程发送 |
 # |---|---|
-# | DDP | $2 \frac{W-1}{W} P$：梯度绕环一周 |
-# | FSDP | $3 \frac{W-1}{W} P$：权重全收集两次，梯度归约散发一次 |
+# | DDP | $2 \frac{W-1}{W} P$：梯度 |
+# | FSDP | $3 \frac{W-1}{W} P$：前向、反向各收集一次权重，再加上梯度 |
 # | 流水线 | 每个切口前向 $n f$，反向 $n f$ |
-# | 张量 | 每求一次输出之和 $2 \frac{W-1}{W} n$ |
+# | 张量 | $2 \frac{W-1}{W} n$：输出，每行一个数 |
 #
-# 前两种随网络增大，后两种随批量增大。
+# 前两种随网络增大，后两种随批量增大。（像这里这样对整个网络只调用一次时，
+# FSDP 只收集一次权重，一直留到反向传播：$2 \frac{W-1}{W} P$。）
 
 # %% [markdown] lang="en"
 # ## Recipe for DDP
@@ -1375,7 +1387,8 @@ row(planned[-1][2])
 # 1. Start one process per device: `torchrun --nproc-per-node=4 train.py`, or `launch` in this
 #    course.
 # 2. `init_process_group`, and give each rank its device.
-# 3. Give each rank its own rows.
+# 3. Give each rank its own rows: `tensor_split`, or a `DistributedSampler`, which makes shards even
+#    by repeating some rows or, with `drop_last=True`, by leaving some out.
 # 4. Wrap the network in `DistributedDataParallel`.
 # 5. Where shards are uneven, weight the loss by $n_r W / n$.
 # 6. `backward()` and `step()` as ever. Save from rank 0 only.
@@ -1386,19 +1399,12 @@ row(planned[-1][2])
 #
 # 1. 每台设备启动一个进程：`torchrun --nproc-per-node=4 train.py`，本课中是 `launch`。
 # 2. 调用 `init_process_group`，给每个进程指定设备。
-# 3. 给每个进程分配各自的行。
+# 3. 给每个进程分配各自的行：用 `tensor_split`，或用 `DistributedSampler`；
+#    后者让分片大小相等，办法是重复某些行，或者用 `drop_last=True` 舍去某些行。
 # 4. 用 `DistributedDataParallel` 把网络包起来。
 # 5. 分片大小不等时，损失乘以 $n_r W / n$。
 # 6. `backward()` 和 `step()` 照旧；只由进程 0 保存模型。
 # 7. 先删除 DDP 对象，再调用 `destroy_process_group`。
-
-# %% [markdown] lang="en"
-# `DistributedSampler` deals out rows for step 3; it makes shards even by repeating some rows or,
-# with `drop_last=True`, by leaving some out.
-
-# %% [markdown] lang="zh"
-# 第 3 步可以用 `DistributedSampler`：它让分片大小相等，办法是重复某些行，
-# 或者用 `drop_last=True` 舍去某些行。
 
 # %% [markdown] lang="en"
 # ## Exercises
@@ -1416,14 +1422,14 @@ row(planned[-1][2])
 # One device can do data parallelism with itself: take the batch in pieces, one after the other,
 # and let the gradients add up. Cut `x` and `y` into `microbatches` pieces with `tensor_split`, and
 # call `backward()` once for each piece. The pieces may be uneven, and still the gradient has to be
-# that of the whole batch. (This is called gradient accumulation, and saves memory.)
+# that of the whole batch. (It is the gradient accumulation of lesson 03, and saves memory.)
 
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 1. 时间上的并行
 #
 # 一台设备也能与自己做数据并行：把批量分成几块，一块接一块地算，让梯度累积起来。
 # 用 `tensor_split` 把 `x` 和 `y` 切成 `microbatches` 块，每块调用一次 `backward()`。
-# 各块大小可能不等，但得到的必须仍是整个批量的梯度。（这叫梯度累积，可以节省内存。）
+# 各块大小可能不等，但得到的必须仍是整个批量的梯度。（这就是第 03 课的梯度累积，可以节省内存。）
 
 # %% tags=["exercise"]
 alone = Network(weights)
@@ -1443,13 +1449,13 @@ in_pieces
 # %% [markdown] lang="en" tags=["exercise"]
 # ### 2. A smaller bubble
 #
-# A pipeline of `world_size` stages should stand idle for at most a tenth of its slots. How many
-# microbatches does it take at least?
+# In a pipeline of `world_size` stages, at most a tenth of the slots shall be bubble. How many
+# microbatches does that take at least?
 
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 2. 小一点的气泡
 #
-# 一条有 `world_size` 个阶段的流水线，空闲的时间段不应超过总数的十分之一。至少需要多少个微批？
+# 一条流水线有 `world_size` 个阶段，要让气泡不超过全部时间段的十分之一，至少需要多少个微批？
 
 # %% tags=["exercise"]
 enough = ...  # a whole number, computed from world_size
@@ -1462,16 +1468,17 @@ enough
 # %% [markdown] lang="en" tags=["exercise"]
 # ### 3. The other way round
 #
-# Why is the first matrix split by columns and not by rows? Try it: let each of `world_size` ranks
-# have a share of the features, that is some columns of `x` and the same columns of $\mathbf{W}_1$.
-# Compute the hidden values of the first row. At which point do the ranks have to talk?
+# Why is the first matrix, $\mathbf{W}_1^\top$, split by columns and not by rows? Try the rows: each of
+# `world_size` ranks has a share of the features, that is some columns of `x` and the same columns
+# of $\mathbf{W}_1$. Compute the hidden values of the first row of `x` from these parts. At which point
+# do the ranks have to talk?
 
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 3. 反过来切
 #
-# 为什么第一个矩阵按列切分，而不按行切分？试试看：让 `world_size` 个进程各持有一部分特征，
-# 也就是 `x` 的若干列和 $\mathbf{W}_1$ 相同的那些列。
-# 求第一行数据的隐藏层的值。各进程在哪一步不得不通信？
+# 为什么第一个矩阵 $\mathbf{W}_1^\top$ 按列切分，而不按行切分？试试按行：
+# 让 `world_size` 个进程各持有一部分特征，也就是 `x` 的若干列，和 $\mathbf{W}_1$ 相同的那些列。
+# 用这些部分求出 `x` 第一行的隐藏层的值。各进程在哪一步不得不通信？
 
 # %% tags=["exercise"]
 W1_parts = weights["W1"].tensor_split(world_size, dim=1)

@@ -63,26 +63,26 @@ from torch import nn
 from torch.utils.data import DistributedSampler
 
 from parallel import launch, pitfalls
-from parallel.microbatches import schedule_gradient
+from parallel.microbatches import pipelined
 from parallel.pitfalls import Regression
 
-torch.set_printoptions(threshold=40, edgeitems=2)  # print long tensors in short
+torch.set_printoptions(threshold=40, edgeitems=2)  # a long tensor shall not fill a page
 
 # %% [markdown] lang="en"
 # ## The right answer first
 #
-# All these mistakes bite the smallest of networks. So take a linear regression, the mean squared
+# Even the smallest of networks shows these mistakes. So take a linear regression: the mean squared
 # error of $\mathbf{X}\mathbf{w}$ over $n$ rows, with the gradient
 #
 # $$\nabla L = \frac{2}{n} \mathbf{X}^\top (\mathbf{X}\mathbf{w} - \mathbf{y})$$
 #
-# The rows stand in the order in which they were collected, and meanwhile the targets have grown by
-# one. So the first rows are not like the last: that is common, and it brings mistakes to light.
+# The rows stand in the order in which they were collected, and in that time the targets have grown
+# by one. So the first rows are not like the last: that is common, and it brings mistakes to light.
 
 # %% [markdown] lang="zh"
 # ## 先求正确答案
 #
-# 再小的网络也会中这些招。所以我们取线性回归：$\mathbf{X}\mathbf{w}$ 在 $n$ 行上的均方误差，
+# 再小的网络也逃不过这些错误。所以我们取线性回归：$\mathbf{X}\mathbf{w}$ 在 $n$ 行上的均方误差，
 # 梯度是
 #
 # $$\nabla L = \frac{2}{n} \mathbf{X}^\top (\mathbf{X}\mathbf{w} - \mathbf{y})$$
@@ -114,11 +114,11 @@ network = Regression(w)
 network.w.grad
 
 # %% [markdown] lang="en"
-# And these are the gradients of the shards alone, each on the device of its rank. They are far
-# apart. (A shard without rows, as with 3 rows for 4 ranks, counts as zero.)
+# And these are the gradients of the shards alone, each on the device of its rank. They differ.
+# (A shard without rows, as with 3 rows for 4 ranks, counts as zero.)
 
 # %% [markdown] lang="zh"
-# 各个分片单独的梯度如下，分别在各进程的设备上计算。它们相差很大。
+# 各个分片单独的梯度如下，分别在各进程的设备上计算。它们并不相同。
 # （没有行的分片按零计，例如 3 行分给 4 个进程时。）
 
 # %% check="shard_gradients"
@@ -187,12 +187,14 @@ torch.stack([losses[[0, -1]] for losses, path in apart])  # (world_size, 2)
 torch.stack([path[-1] for losses, path in apart])  # (world_size, features)
 
 # %% [markdown] lang="en"
-# Every rank has trained a model of its own, and rank 0 saves one of $W$. **Remedy**: the
-# last forward and backward pass stand outside `no_sync()`.
+# Every rank has trained a model of its own, and rank 0 saves one of $W$. (The same comes of calling
+# `replica.module(x)` for `replica(x)`: DDP does not learn of that pass.) **Remedy**: the last
+# forward and backward pass stand outside `no_sync()`, and go through DDP.
 
 # %% [markdown] lang="zh"
 # 每个进程各自训练了一个模型，进程 0 保存的只是 $W$ 个中的一个。
-# **办法**：最后一次前向传播和反向传播都要放在 `no_sync()` 之外。
+# （把 `replica(x)` 写成 `replica.module(x)`，结果也是这样：DDP 不知道有过这次前向传播。）
+# **办法**：最后一次前向传播和反向传播都要放在 `no_sync()` 之外，并且经过 DDP。
 
 # %%
 print(inspect.getsource(pitfalls.train_together))
@@ -206,7 +208,8 @@ BLUE, ORANGE, LINE, RED = "#a9c6de", "#f3c892", "#1d3557", "#c1121f"
 figure, panel = plt.subplots(figsize=(4.5, 2.4), layout="constrained")
 for r, (_, path) in enumerate(apart):
     values = [w[0].item(), *path[:, 0].tolist()]  # at the beginning, after each step
-    panel.plot(values, color=LINE, lw=0.8, marker=f"${r}$", markevery=[-1])
+    panel.plot(values, color=LINE, lw=0.8)
+    panel.text(steps, values[-1], f" {r}", va="center")
 panel.plot([w[0].item(), *together[0][:, 0].tolist()], color=RED, ls="--")
 panel.set(xlabel="step", ylabel="$w_0$")
 panel.xaxis.get_major_locator().set_params(integer=True)
@@ -225,7 +228,8 @@ plt.show()
 # ## 2. Sum instead of mean
 #
 # **Symptom.** Training is fine on one GPU, shaky on two, and on eight the loss explodes, until
-# somebody divides the learning rate by eight.
+# somebody divides the learning rate by eight. (Adam divides by the size of the gradients, and hides
+# the mistake.)
 #
 # All-reduce adds unless told otherwise. Predict: how large is this gradient, compared with the
 # right one?
@@ -234,7 +238,7 @@ plt.show()
 # ## 2. 该取平均，却求了和
 #
 # **症状**：一块 GPU 上训练正常，两块有些不稳，八块时损失爆炸，
-# 直到有人把学习率除以八。
+# 直到有人把学习率除以八。（Adam 会除以梯度的大小，把这个错误掩盖起来。）
 #
 # 没有另外说明时，全归约做的是求和。猜一猜：与正确的梯度相比，它有多大？
 
@@ -268,16 +272,16 @@ torch.stack(averaged)  # (world_size, features)
 # **Symptom.** The validation loss changes with the number of GPUs, though the model does not. And
 # on some data sets it is NaN.
 #
-# Lesson 04 shows what a plain mean over uneven shards does to the gradient. The same mistake waits
-# wherever ranks report a mean: loss, accuracy, perplexity.
+# Lesson 04 showed what a plain mean over uneven shards does to the gradient. The same mistake waits
+# wherever ranks report a mean: of losses, or of right answers.
 
 # %% [markdown] lang="zh"
 # ## 3. 平均的平均
 #
 # **症状**：模型没变，验证集上的损失却随 GPU 的块数而变；在某些数据集上还会变成 NaN。
 #
-# 第 04 课看到，分片大小不等时，普通平均会怎样影响梯度。
-# 只要各进程汇报的是平均值，不论是损失、准确率还是困惑度，都会犯同样的错误。
+# 在第 04 课我们看到，分片大小不等时，普通平均会怎样影响梯度。
+# 只要各进程汇报的是平均值，不论是平均损失还是准确率，都会遇到同样的错误。
 
 # %%
 print(inspect.getsource(pitfalls.evaluate_apart))
@@ -309,17 +313,18 @@ torch.stack(launch(pitfalls.evaluate_together, world_size, w, shards, device=dev
 # %% [markdown] lang="en"
 # ## 4. All ranks load the same rows
 #
-# **Symptom.** Four GPUs, and training learns no faster than with one. The losses of the ranks are
-# equal to the last digit.
+# **Symptom.** Four GPUs, and an **epoch**, one pass over all rows, takes as many steps as with one.
+# Where the ranks don't shuffle, or all shuffle alike, their losses are equal to the last digit.
 #
-# Here is a data loader as everybody writes it for one device. Which rows does each rank get?
+# Here is a data loader as everybody writes it for one device. Rank and world size are nowhere in it:
 
 # %% [markdown] lang="zh"
 # ## 4. 大家读的是同样的行
 #
-# **症状**：用了四块 GPU，学得却不比一块快；各进程的损失直到最后一位都相同。
+# **症状**：用了四块 GPU，走完一个**轮次**（epoch，即把所有的行过一遍）的步数却与一块时一样多。
+# 如果各进程都不打乱次序，或者打乱得一样，它们的损失直到最后一位都相同。
 #
-# 下面的数据加载器，在一台设备上人人都这样写。每个进程会得到哪些行？
+# 下面的数据加载器，在一台设备上人人都这样写。里面既没有进程编号，也没有进程总数：
 
 # %%
 print(inspect.getsource(pitfalls.gradient_of))
@@ -330,20 +335,21 @@ loaded = launch(pitfalls.load_without_sampler, world_size, w, x, y, device=devic
 torch.stack([numbers for numbers, found in loaded])  # (world_size, rows a rank)
 
 # %% [markdown] lang="en"
-# The mean of $W$ equal gradients is the gradient of one shard:
+# DDP takes the mean of the ranks' gradients. Which rows does it speak for?
 
 # %% [markdown] lang="zh"
-# $W$ 个相同梯度的平均，就是一个分片的梯度：
+# DDP 对各进程的梯度取平均。这个平均代表了哪些行？
 
 # %% check="same_rows_gradient"
 torch.stack([found for numbers, found in loaded])  # (world_size, features)
 
 # %% [markdown] lang="en"
-# The ranks agree with each other, and not with one device. **Remedy**: a `DistributedSampler` deals
-# out the rows like cards. It asks the process group for rank and world size.
+# The mean of $W$ equal gradients is the gradient of one shard: the ranks agree with each other, and
+# not with one device. **Remedy**: a `DistributedSampler` deals out the rows like cards. It asks the
+# process group for rank and world size.
 
 # %% [markdown] lang="zh"
-# 各进程彼此一致，却与一台设备不一致。
+# $W$ 个相同梯度的平均，就是一个分片的梯度：各进程彼此一致，却与一台设备不一致。
 # **办法**：用 `DistributedSampler`，它像发牌一样把行轮流发给各进程；
 # 编号和进程总数由它向进程组查询。
 
@@ -375,10 +381,11 @@ times
 
 # %% [markdown] lang="en"
 # The sampler gives all ranks equally many rows. Where $W$ does not divide $n$ it starts again from
-# the beginning. So the gradient is a mean over rows of which some count twice:
+# the beginning, which is called **padding**. So the gradient is a mean over rows of which some count
+# twice:
 
 # %% [markdown] lang="zh"
-# 采样器给每个进程同样多的行；$n$ 不能被 $W$ 整除时，它就从头再发。
+# 采样器给每个进程同样多的行；$n$ 不能被 $W$ 整除时，它就从头再发，叫作**补齐**（padding）。
 # 所以这个梯度所平均的各行中，有些算了两遍：
 
 # %% check="padded_gradient"
@@ -399,7 +406,7 @@ torch.bincount(torch.tensor(kept, dtype=torch.long).flatten(), minlength=batch)
 
 # %% tags=["figure"]
 figure, panels = plt.subplots(
-    3, 1, figsize=(6, 1 + 0.5 * world_size), sharex=True, layout="constrained"
+    3, 1, figsize=(6, 1.3 + 0.6 * world_size), sharex=True, layout="constrained"
 )
 colors = plt.matplotlib.colors.ListedColormap(["#f4f4f4", BLUE, RED])
 ways = {"(a)": [numbers for numbers, found in loaded], "(b)": hands, "(c)": kept}
@@ -427,18 +434,21 @@ plt.show()
 # 蓝色的行只在一个进程里，红色的行同时在几个进程里。(c) 中从上到下全灰的一列，是哪个进程都没有读的行。
 
 # %% [markdown] lang="en"
-# In a long epoch of training this is a matter of taste; in an evaluation, and in a proof, it is an
-# error. **Remedy**: a row that was dealt out $k$ times counts $1/k$ each time.
+# In a long training this hardly matters; in an evaluation, and in a comparison with one device, it
+# is an error. **Remedy**: a row that was dealt out $k$ times counts $1/k$ each time. (An evaluation
+# can do without the sampler: rank $r$ takes the rows `range(r, n, W)`, and the ranks add up sums and
+# counts as in section 3.)
 
 # %% [markdown] lang="zh"
-# 在漫长的训练里，这无伤大雅；在评估和验证里，这就是错误。
+# 在漫长的训练里，这无伤大雅；在评估时，以及与一台设备作比较时，这就是错误。
 # **办法**：发出 $k$ 次的行，每次只算 $1/k$。
+# （评估时也可以不用采样器：进程 $r$ 取 `range(r, n, W)` 这些行，再像第 3 节那样传总和与个数。）
 
 # %%
-print(inspect.getsource(pitfalls.load_and_weigh))
+print(inspect.getsource(pitfalls.weigh_rows))
 
 # %% check="weighed_gradient"
-weighed = launch(pitfalls.load_and_weigh, world_size, w, x, y, times, device=device)
+weighed = launch(pitfalls.weigh_rows, world_size, w, x, y, times, device=device)
 torch.stack(weighed)  # (world_size, features)
 
 # %% [markdown] lang="en"
@@ -519,15 +529,17 @@ torch.stack([trained for wrapped, trained in begun])  # (world_size, features)
 # **Symptom.** Gradients and weights are equal on all ranks, and still the model depends on the
 # number of GPUs. It gets worse as the shards get smaller.
 #
-# Batch normalization takes mean and variance of the batch. On each rank, the batch is the shard.
-# These readings climb by about 3 from row to row, and each rank gets five of them, or six.
+# **Batch normalization** subtracts from each column the mean of the batch, and divides by the root
+# of its variance. On each rank, the batch is the shard. These readings climb by about 3 from row to
+# row, and each rank gets five of them, or six.
 
 # %% [markdown] lang="zh"
 # ## 7. 局部的统计量
 #
 # **症状**：各进程的梯度和权重都相同，模型却仍与 GPU 的块数有关；分片越小，情况越糟。
 #
-# 批量归一化要用批量的均值和方差。可在每个进程上，所谓批量只是一个分片。
+# **批量归一化**从每一列减去批量的均值，再除以批量方差的平方根。
+# 可在每个进程上，所谓批量只是一个分片。
 # 下面的读数每行大约增大 3，每个进程分到五行或六行。
 
 # %%
@@ -555,11 +567,17 @@ mean, var = map(torch.stack, zip(*found))  # (world_size, features) each
 {"mean": mean, "var": var}
 
 # %% [markdown] lang="en"
+# Smaller, unless there is one rank only. DDP does not mend it: before each forward pass it
+# copies rank 0's statistics to all ranks, those of one shard.
+#
 # **Remedy**: add up over the ranks, twice. First sums and counts, which give the mean of all rows;
 # then the squares of the distances to *this* mean. (The mean of the ranks' variances would not do:
 # it lacks the spread between the ranks.)
 
 # %% [markdown] lang="zh"
+# 更小，除非只有一个进程。DDP 也补救不了：每次前向传播之前，
+# 它把进程 0 的统计量复制给所有进程，那仍只是一个分片的统计量。
+#
 # **办法**：在各进程之间求两次和。先求总和与行数，得到所有行的均值；
 # 再求各行与**这个**均值之差的平方和。
 # （把各进程的方差平均一下是不行的：那样就缺了各进程均值之间的差别。）
@@ -573,12 +591,12 @@ mean, var = map(torch.stack, zip(*found))  # (world_size, features) each
 {"mean": mean, "var": var}
 
 # %% [markdown] lang="en"
-# A whole network gets this by one line, `convert_sync_batchnorm`. The layer that it puts in refuses
-# to work on the CPU, so only a run on GPUs compares it:
+# In a whole network one line does it: `convert_sync_batchnorm` puts a **SyncBatchNorm** in place of
+# each such layer. It refuses to work on the CPU, so only a run on GPUs compares it:
 
 # %% [markdown] lang="zh"
-# 整个网络只要一行 `convert_sync_batchnorm` 就能做到，即**同步批量归一化**。
-# 换上的层不能在 CPU 上运行，所以只有用 GPU 时才比较它：
+# 对整个网络，只要一行 `convert_sync_batchnorm`，就能把每个这样的层换成
+# **同步批量归一化**（SyncBatchNorm）。它不能在 CPU 上运行，所以只有用 GPU 时才比较它：
 
 # %% check="sync_batch_norm"
 synced = nn.SyncBatchNorm.convert_sync_batchnorm(layer)
@@ -603,7 +621,7 @@ mean, var = map(torch.stack, zip(*found))  # (world_size, features) each
 #
 # **症状**：训练损失的曲线每一轮都重复同样的花纹，像墙纸一样。
 #
-# 会打乱次序的采样器，由种子和轮次（epoch）的编号决定次序。这个编号要有人告诉它。
+# 会打乱次序的采样器，由种子和轮次的编号决定次序。这个编号要有人告诉它。
 # 下面有 840 行，1 到 8 个进程都能平分。`steps` 轮之中，进程 0 会见到几种次序、多少个不同的行？
 
 
@@ -618,8 +636,8 @@ differences([list(sampler) for epoch in range(steps)])
 
 # %% [markdown] lang="en"
 # One order, and rank 0 never meets the rows of the others. **Remedy**: `set_epoch`, at the
-# beginning of each epoch. The order comes from torch's own generator and can't be derived, so it
-# is given:
+# beginning of each epoch. The orders come from torch's own generator and can't be derived, so they
+# are given:
 
 # %% [markdown] lang="zh"
 # 只有一种次序，而且进程 0 永远见不到其他进程的行。**办法**：每一轮开始时调用 `set_epoch`。
@@ -660,24 +678,24 @@ counts.min(), counts.max()
 # **Symptom.** With gradients that accumulate over microbatches, results change a little with the
 # number of microbatches, but only for some batch sizes.
 #
-# torch's pipeline schedule takes the mean of the microbatches' gradients. On several ranks it
-# fails where microbatches are not equally large. On one rank it says nothing, so one rank is what
-# we take:
+# torch's pipeline schedule takes the mean of the microbatches' gradients. Where these are not
+# equally large, it stops with an error on several ranks, and says nothing on one. So one rank is
+# what we take:
 
 # %% [markdown] lang="zh"
 # ## 9. 大小不等的微批
 #
 # **症状**：梯度按微批累积时，结果随微批的个数略有变化，而且只在某些批量大小下才这样。
 #
-# torch 的流水线调度对各微批的梯度取平均。微批大小不等时，多个进程会出错；
-# 只有一个进程时却一声不响。所以我们就用一个进程：
+# torch 的流水线调度对各微批的梯度取平均。微批大小不等时，在多个进程上它会报错停下，
+# 在一个进程上却一声不响。所以我们就用一个进程：
 
 # %%
-print(inspect.getsource(schedule_gradient))
+print(inspect.getsource(pipelined))
 
 # %% check="scheduled"
 pieces = min(microbatches, batch)  # a microbatch has at least one row
-launch(schedule_gradient, 1, w, x, y, pieces, device=device)[0]
+launch(pipelined, 1, w, x, y, pieces, device=device)[0]
 
 # %% [markdown] lang="en"
 # It is the mean of means again, and needs no second rank. You make the same mistake when you
@@ -703,9 +721,9 @@ network.w.grad
 # | | symptom | cause | remedy | how to notice |
 # |---|---|---|---|---|
 # | 1 | losses go down, the saved model is poor | no all-reduce: `no_sync()` around the last backward pass | last pass outside | compare **weights** between ranks |
-# | 2 | with more ranks the loss explodes | sum for mean | weights $n_r / n$ | compare the **gradient** with one device |
+# | 2 | with more ranks the loss explodes, or Adam hides it | sum for mean | weights $n_r / n$ | compare the **gradient** with one device |
 # | 3 | validation depends on the number of ranks, or is NaN | mean of means | all-reduce sum and count | a batch that ranks don't share evenly |
-# | 4 | more ranks, no faster learning | no sampler | `DistributedSampler` | **gather row numbers**, count them |
+# | 4 | more ranks, as many steps an epoch | no sampler | `DistributedSampler` | **gather row numbers**, count them |
 # | 5 | more rows evaluated than there are | padding | count $1/k$ each | gather row numbers, count them |
 # | 6 | equal gradients, different models | own initial weights | `broadcast`, or DDP | compare weights **before** the first step |
 # | 7 | model depends on the size of the shards | statistics per shard | `SyncBatchNorm` | shards that differ: sorted rows |
@@ -718,9 +736,9 @@ network.w.grad
 # | | 症状 | 原因 | 办法 | 怎样发现 |
 # |---|---|---|---|---|
 # | 1 | 损失下降，保存的模型却不好 | 没有全归约：最后一次反向传播也在 `no_sync()` 里 | 把最后一次放在外面 | 比较各进程的**权重** |
-# | 2 | 进程一多，损失就爆炸 | 该取平均却求和 | 权重 $n_r / n$ | 与一台设备比较**梯度** |
+# | 2 | 进程一多，损失就爆炸，或被 Adam 掩盖 | 该取平均却求和 | 权重 $n_r / n$ | 与一台设备比较**梯度** |
 # | 3 | 验证结果随进程数而变，或是 NaN | 平均的平均 | 对总和与个数做全归约 | 用不能平分的批量试一次 |
-# | 4 | 进程增多，学得不更快 | 没有采样器 | `DistributedSampler` | **收集行号**，数一数 |
+# | 4 | 进程增多，每一轮的步数不变 | 没有采样器 | `DistributedSampler` | **收集行号**，数一数 |
 # | 5 | 评估的行数比数据还多 | 补齐 | 每次算 $1/k$ | 收集行号，数一数 |
 # | 6 | 梯度相同，模型不同 | 初始权重各不相同 | `broadcast`，或 DDP | 第一步**之前**比较权重 |
 # | 7 | 模型与分片大小有关 | 统计量只来自分片 | `SyncBatchNorm` | 用互不相似的分片：排好序的行 |
@@ -831,17 +849,17 @@ combined
 #
 # - `batch=24`: which of the nine mistakes do no harm now?
 # - `world_size=4, batch=3`: who has no rows, and what does each section make of it?
-# - `world_size=1`: which mistake is left?
+# - `world_size=1`: which mistakes are left?
 # - `lr=1`, `steps=20`: how far apart are the ranks in sections 1 and 6?
-# - In `pitfalls.py`, let `load_and_weigh` drop `dist.get_world_size()`. How wrong is
-#   the gradient now, and why?
+# - In `pitfalls.py`, drop `* dist.get_world_size()` from `weigh_rows`. How wrong is the gradient
+#   now, and why?
 
 # %% [markdown] lang="zh"
 # ## 改一改，再运行
 #
 # - `batch=24`：九种错误中，现在哪些没有害处？
 # - `world_size=4, batch=3`：谁没有行？每一节各会怎样？
-# - `world_size=1`：还剩下哪种错误？
+# - `world_size=1`：还剩下哪些错误？
 # - `lr=1`、`steps=20`：第 1 节和第 6 节中，各进程相距多远？
-# - 在 `pitfalls.py` 里，去掉 `load_and_weigh` 中的 `dist.get_world_size()`：
-#   梯度错成了多少？为什么？
+# - 在 `pitfalls.py` 里，去掉 `weigh_rows` 中的 `* dist.get_world_size()`：
+#   梯度错成了原来的几分之几？为什么？

@@ -46,6 +46,12 @@ def _local_gradients(world_size, batch, features, hidden, seed):
     return np.concatenate([_gradient(weights, *part, max(1, len(part[0])))["W2"] for part in parts])
 
 
+@expect(constant="float32 and Adam, whatever the parameters")
+def bytes_a_weight():
+    """32 bits are 4 bytes, for a weight, its gradient, Adam's mean of gradients and of squares."""
+    return [32 / 8] * 4
+
+
 def loss(batch, features, hidden, seed):
     """The mean over all rows of (out - y)^2, with out = tanh(x W1^T) W2^T."""
     weights, x, y = _draw(batch, features, hidden, seed)

@@ -8,7 +8,7 @@ from torch.nn.functional import mse_loss
 from parallel.pitfalls import Regression
 
 
-def schedule_gradient(device: torch.device, w: Tensor, x: Tensor, y: Tensor, pieces: int) -> Tensor:
+def pipelined(device: torch.device, w: Tensor, x: Tensor, y: Tensor, pieces: int) -> Tensor:
     """The gradient over all microbatches, on a pipeline of one stage."""
     network = Regression(w).to(device)
     stage = PipelineStage(network, 0, 1, device)

@@ -148,7 +148,7 @@ def load_with_sampler(
     return rows, gradient_of(device, w, x[rows], y[rows])
 
 
-def load_and_weigh(device: torch.device, w: Tensor, x: Tensor, y: Tensor, times: Tensor) -> Tensor:
+def weigh_rows(device: torch.device, w: Tensor, x: Tensor, y: Tensor, times: Tensor) -> Tensor:
     """The gradient, where each row counts by 1 / the times that it was dealt out."""
     rows = list(DistributedSampler(range(len(x)), shuffle=False))
     replica = DistributedDataParallel(Regression(w).to(device))

@@ -65,6 +65,7 @@ def train_by_torch(
     layers = {name: linear(weight) for name, weight in weights.items()}
     network = nn.Sequential(layers["W1"], nn.Tanh(), layers["W2"]).to(device)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    # A slice alone would pass for an equal share of the whole, and slices may be uneven.
     plan = {"0": ColwiseParallel(use_local_output=False), "2": RowwiseParallel()}
     parallelize_module(network, mesh, plan)
     optimizer = torch.optim.SGD(network.parameters(), lr=lr)

@@ -20,7 +20,7 @@ def now(device: torch.device) -> float:
 def watch(
     device: torch.device, weights: Named, x: Tensor, y: Tensor, steps: int, lr: float
 ) -> list[list[float]]:
-    """Train; for each step when it began, and when forward, backward, all-reduce, update ended."""
+    """Train; for each step, in s: when it began, and when each of its four parts ended."""
     n = len(x)
     x, y = my_rows(x, device), my_rows(y, device)  # (n_local, features), (n_local, 1)
     network = Network(weights).to(device)
