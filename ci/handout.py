@@ -6,6 +6,7 @@ exporters set it, and `write` lays the files where the course page expects them.
 
 import copy
 import functools
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,20 +18,22 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
-from ci import editions, outputs, vendor
+from ci import editions, outputs, page, vendor
 from ci.agreement import Matrix
 from ci.check import Answer, Result
 from ci.course import CELL_WORDS, KERNELSPEC, LANGUAGES, Lesson
 from ci.editions import STUDENTS, Edition
-from ci.exporters import TEMPLATES, HandoutHTMLExporter, HandoutPDFExporter, words
+from ci.exporters import TEMPLATES, HandoutHTMLExporter, HandoutPDFExporter
 from ci.paper import check_formulas
 from ci.parameters import Value, with_values
+from ci.words import words
 
 __all__ = [
     "Handout",
     "HandoutHTMLExporter",
     "HandoutPDFExporter",
     "check_formulas",
+    "connect",
     "index",
     "prepare",
     "sweep",
@@ -236,6 +239,17 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>()#+!|$~&-])", r"\\\1", " ".join(text.split()))
 
 
+def connect(entries: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Lead each lesson's pages below `folder` to those before and after it, in place of the
+    neighbours that they had: the lessons of a course come and go."""
+    template = _templates().get_template("html/neighbours.html.j2")
+    around = zip([None, *entries], entries, [*entries[1:], None], strict=False)
+    for (before, entry, after), language in itertools.product(around, LANGUAGES):
+        path = folder / language / f"{entry['name']}.html"
+        said = template.render(before=before, after=after, language=language, words=words(language))
+        path.write_text(page.connect(path.read_text("utf-8"), said), "utf-8")
+
+
 def index(
     entries: Sequence[Mapping[str, Any]],
     notes: Sequence[Mapping[str, str]] = (),
@@ -262,11 +276,11 @@ def _page(
     entries: Sequence[Mapping[str, Any]], notes: Sequence[Mapping[str, str]], **kind: Any
 ) -> str:
     say = {language: words(language) for language in LANGUAGES}
-    page = _pages().get_template("index.html.j2")
-    return page.render(entries=entries, notes=notes, words=say, **kind)
+    template = _templates().get_template("index.html.j2")
+    return template.render(entries=entries, notes=notes, words=say, **kind)
 
 
 @functools.cache
-def _pages() -> jinja2.Environment:
+def _templates() -> jinja2.Environment:
     loader = jinja2.FileSystemLoader(TEMPLATES)
     return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)

@@ -106,6 +106,7 @@ def _course(
     for outcome in outcomes:
         _write(_handout(outcome, notes, edition), new)
     entries = [entry for name in order if (entry := {**carried, **fresh}.get(name))]
+    handout.connect(entries, new)
     (new / ENTRIES).write_text(json.dumps(entries, indent=1, ensure_ascii=False), "utf-8")
     (new / "index.html").write_text(handout.index(entries, notes, edition), "utf-8")
     _archive(new, edition)

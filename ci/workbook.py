@@ -19,10 +19,10 @@ from ci import grading, handout, parameters, vendor
 from ci.check import Answer
 from ci.course import KERNELSPEC, LANGUAGES
 from ci.exercises import SETUP, Exercise, tags
-from ci.exporters import words
 from ci.handout import Handout
 from ci.parameters import Value
 from ci.value import Comparable
+from ci.words import words
 
 LONGEST = 88  # characters of a check that stands in one line
 
