@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from nbformat.v4 import new_output
 
-from ci import check, oracle, plan, publish
+from ci import check, oracle, page, plan, publish
 from ci.check import Outcome, Result
 from ci.errors import CourseError, UsageError
 from ci.gpus import Request
@@ -199,13 +199,19 @@ def test_a_green_plan_publishes_six_files_a_lesson(read: Read, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_other_lessons_are_carried_over_with_their_date(read: Read, tmp_path: Path) -> None:
-    """A run of some lessons leaves the handouts of the others as they were."""
+    """A run of some lessons leaves the handouts of the others as they were, but that their pages
+    lead to those that are new."""
     order = ["01_small", "02_other"]
     publish.publish([outcome(read, "01_small", date="2026-01-01 12:00 UTC")], order, tmp_path)
-    before = (tmp_path / "handouts/en/01_small.html").read_bytes()
+    before = (tmp_path / "handouts/en/01_small.html").read_text("utf-8")
+    pdf = (tmp_path / "handouts/en/01_small.pdf").read_bytes()
     publish.publish([outcome(read, "02_other", date="2026-02-02 12:00 UTC")], order, tmp_path)
     entries = json.loads((tmp_path / "handouts/index.json").read_text())
-    assert (tmp_path / "handouts/en/01_small.html").read_bytes() == before
+    after = (tmp_path / "handouts/en/01_small.html").read_text("utf-8")
+    assert 'href="02_other.html" rel="next"' in after
+    assert 'rel="next"' not in before
+    assert page.connect(after, "") == before
+    assert (tmp_path / "handouts/en/01_small.pdf").read_bytes() == pdf
     assert [entry["facts"]["date"] for entry in entries] == [
         "2026-01-01 12:00 UTC",
         "2026-02-02 12:00 UTC",

@@ -45,7 +45,7 @@ for (const code of document.querySelectorAll("pre.source > code, .prose pre > co
 function here(event) {
   const link = event.currentTarget;
   const passed = [...document.querySelectorAll("main [id]")].filter(
-    (place) => place.getBoundingClientRect().top < innerHeight / 3);
+    (place) => place.getBoundingClientRect().top < 80);
   const id = scrollY > 0 && passed.length ? passed.at(-1).id : "";
   link.hash = id.replace(/-(en|zh)(?=$|-\d+$)/, "-" + link.dataset.language);
 }
