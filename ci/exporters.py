@@ -20,7 +20,7 @@ from nbconvert.exporters import TemplateExporter
 from nbformat import NotebookNode
 from traitlets import default
 
-from ci import markdown, mathfont, page, paper
+from ci import markdown, mathfont, page, paper, seal
 from ci.errors import CourseError
 from ci.markdown import plain
 from ci.words import words
@@ -134,7 +134,7 @@ class HandoutHTMLExporter(_Handouts):
             "clean": page.clean,
             "data": _data,
         }
-        environment.globals |= {"page": page, "mathfont": mathfont}
+        environment.globals |= {"page": page, "mathfont": mathfont, "seal": seal}
         return environment
 
 

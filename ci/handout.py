@@ -7,18 +7,20 @@ exporters set it, and `write` lays the files where the course page expects them.
 import copy
 import functools
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import nbformat
+from markupsafe import Markup
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
-from ci import editions, outputs, page, vendor
+from ci import editions, markdown, outputs, page, seal, vendor
 from ci.agreement import Matrix
 from ci.check import Answer, Result
 from ci.course import CELL_WORDS, KERNELSPEC, LANGUAGES, Lesson
@@ -26,6 +28,7 @@ from ci.editions import STUDENTS, Edition
 from ci.exporters import TEMPLATES, HandoutHTMLExporter, HandoutPDFExporter
 from ci.paper import check_formulas
 from ci.parameters import Value, with_values
+from ci.seal import ROW
 from ci.words import words
 
 __all__ = [
@@ -39,9 +42,6 @@ __all__ = [
     "sweep",
     "write",
 ]
-
-MARKS = {"verified": "✓", "given": "○", "differs": "✗", "missing": "✗", "invalid": "✗"}
-ROW = ("shown", "expected", "tolerance", "margin", "device")
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,13 @@ def prepare(handout: Handout, language: str) -> NotebookNode:
         "workbook kind": say[handout.edition.workbook],
         "other": next(other for other in LANGUAGES if other != language),
         "home": handout.home,
-        "summary": _summary(handout, say),
+        "summary": seal.summary(handout.results, say, green=handout.green),
         "green": handout.green and all(result.green for result in handout.results),
-        "rows": [_row(result, say, hidden) for result in handout.results],
+        "rows": [seal.row(result, say, hidden) for result in handout.results],
         "facts": dict(handout.facts),
+        "unverified": [
+            say[key] for key in seal.unverified(handout.lesson, handout.parameters, handout.results)
+        ],
         "notes": handout.notes_of(language),
         "places": {cell.id: handout.lesson.where(cell.id) for cell in executed},
         "files": vendor.files(executed, handout.lesson.path.parent),
@@ -156,47 +159,6 @@ def _keep_text(cell: NotebookNode) -> None:
             output.data = NotebookNode({"text/plain": output.data.get("text/plain", "")})
 
 
-def _summary(handout: Handout, say: Mapping[str, str]) -> str:
-    checks = [result for result in handout.results if result.check.kind != "given"]
-    if bad := sum(not result.green for result in handout.results):
-        return say["some differ"].format(len(handout.results), bad)
-    if not handout.green:
-        return say["not verified"]
-    return say["all verified"].format(len(checks)) if checks else say["no checks"]
-
-
-def _row(result: Result, say: Mapping[str, str], hidden: Mapping[str, str]) -> dict[str, Any]:
-    """A row of the table of checks, all of it text. Of one whose cell is `hidden`, it says that."""
-    if result.check.cell in hidden:
-        blank = replace(result.check, cell=hidden[result.check.cell])
-        told = Result(blank, result.status, derivation=say["hidden"])
-        return {**_row(told, say, {}), "hidden": True}
-    exact = result.tolerance == "exact"
-    said = {
-        "shown": result.shown,
-        "expected": say["as given"] if result.status == "given" else result.expected,
-        "tolerance": re.sub("exact|rel|abs", lambda word: say[word[0]], result.tolerance),
-        "margin": "" if exact or result.margin is None else _percent(result.margin),
-        "device": ", ".join(result.devices),
-    }
-    return {
-        "name": result.check.name,
-        "cell": result.check.cell,
-        "mark": MARKS[result.status],
-        "status": say[result.status],
-        "green": result.green,
-        "message": result.message,
-        "derivation": result.derivation,
-        "hidden": False,
-        "share": None if exact else result.margin,
-        **{key: said[key] or "–" for key in ROW},
-    }
-
-
-def _percent(share: float) -> str:
-    return "< 1 %" if 0 < share < 0.01 else f"{share:.0%}".replace("%", " %")
-
-
 def notebook(prepared: NotebookNode) -> str:
     """The notebook that students open: a prepared one, its metadata as Markdown cells."""
     made = copy.deepcopy(prepared)
@@ -229,6 +191,9 @@ def _table(about: NotebookNode) -> Iterator[str]:
         fault = "" if row.green else f" **{row.status}**: {_escaped(row.message)}"
         cells = [name + fault, *(_escaped(row[column]) for column in [*ROW, "derivation"])]
         yield "| " + " | ".join(cells) + " |"
+    if about.unverified:
+        yield f"\n**{say['unverified']}**\n"
+        yield from (f"- {_escaped(said)}" for said in about.unverified)
     yield f"\n## {say['environment']}\n"
     for key, fact in about.facts.items():
         yield f"- {_escaped(say.get(key, key))}: {_escaped(fact)}"
@@ -237,6 +202,15 @@ def _table(about: NotebookNode) -> Iterator[str]:
 def _escaped(text: str) -> str:
     """`text` as Markdown that means just this text."""
     return re.sub(r"([\\`*_{}\[\]<>()#+!|$~&-])", r"\\\1", " ".join(text.split()))
+
+
+def abstract(lesson: Lesson, language: str) -> str:
+    """What a lesson promises: the last paragraph of its first passage; empty where it is a title
+    alone. In Markdown."""
+    prose = (cell for cell in lesson.notebook.cells if cell.cell_type == "markdown")
+    first = next((c.source for c in prose if c.metadata.get("lang", language) == language), "")
+    last: str = first.strip().split("\n\n")[-1]
+    return "" if last.startswith("#") else last
 
 
 def connect(entries: Sequence[Mapping[str, Any]], folder: Path) -> None:
@@ -256,7 +230,7 @@ def index(
     edition: Edition = STUDENTS,
 ) -> str:
     """The course page. An entry is a lesson: its `name`, `titles`, `status`, `checks` (how many),
-    `workbook` and `facts`."""
+    `workbook` and `facts`; the `abstracts` and `margins` of its checks, where they are known."""
     return _page(entries, notes, edition=edition, sweep=False, handouts=True, agreed=())
 
 
@@ -277,7 +251,15 @@ def _page(
 ) -> str:
     say = {language: words(language) for language in LANGUAGES}
     template = _templates().get_template("index.html.j2")
-    return template.render(entries=entries, notes=notes, words=say, **kind)
+    abstracts = [text for entry in entries for text in entry.get("abstracts", {}).values()]
+    prose = {text: Markup(said) for text, said in markdown.render(abstracts, "html").items()}
+    dots = {e["name"]: list(map(_across, e["margins"])) for e in entries if e.get("margins")}
+    return template.render(entries=entries, notes=notes, words=say, prose=prose, dots=dots, **kind)
+
+
+def _across(margin: float) -> float:
+    """Where a margin stands in the plot, from 0 at a millionth or less to 1 at the tolerance."""
+    return 1 + math.log10(min(max(margin, 1e-6), 1)) / 6
 
 
 @functools.cache

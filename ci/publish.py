@@ -6,15 +6,17 @@ import fcntl
 import json
 import os
 import shutil
+import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ci import handout, workbook
+from ci import handout, seal, workbook
 from ci.agreement import Matrix
 from ci.check import Outcome
+from ci.course import LANGUAGES
 from ci.editions import EDITIONS, STUDENTS, Edition, hidden
 from ci.errors import CourseError, UsageError
 from ci.gpus import Gpu, Request
@@ -236,6 +238,8 @@ def _entry(outcome: Outcome, edition: Edition = STUDENTS) -> dict[str, Any]:
     return {
         "name": outcome.run.lesson.name,
         "titles": dict(outcome.run.lesson.titles),
+        "abstracts": {code: handout.abstract(outcome.run.lesson, code) for code in LANGUAGES},
+        "margins": seal.margins(outcome.results),
         "label": outcome.run.label,
         "folder": str(_folder(outcome)),
         "status": outcome.status,
@@ -256,10 +260,23 @@ def _facts(outcome: Outcome) -> dict[str, str]:
         "Python": environment.get("Python", ""),
         "machine": environment.get("machine", ""),
         "image": environment.get("image", ""),
+        "commit": commit(outcome.run.lesson.path.parent),
         "date": outcome.date,
         "duration": f"{outcome.seconds:.1f} s",
     }
     return {label: fact for label, fact in facts.items() if fact}
+
+
+def commit(folder: Path) -> str:
+    """The commit of the course, and whether it was changed since; empty outside a repository."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty= +", "--abbrev=12"]
+    try:
+        done = subprocess.run(
+            [*command, "--exclude=*"], capture_output=True, text=True, check=False, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _folder(outcome: Outcome) -> Path:

@@ -101,6 +101,26 @@ WORDS = {
     "date": ("date", "日期"),
     "parameters": ("parameters", "参数"),
     "duration": ("duration", "用时"),
+    "commit": ("commit", "提交"),
+    "unverified": ("Not verified by this run", "这次运行没有核对的"),
+    "no GPU": ("anything on a GPU: it ran on the CPU", "GPU 上的结果：它在 CPU 上运行"),
+    "one GPU": ("communication between GPUs: there was one", "GPU 之间的通信：只有一块 GPU"),
+    "one rank": (
+        "communication between processes: there was one rank",
+        "进程之间的通信：只有一个进程",
+    ),
+    "givens": (
+        "the values marked ○, which were given: dtype, shape and finiteness alone",
+        "标有 ○ 的给定值：只核对了元素类型、形状以及是否有限",
+    ),
+    "closeness": ("How close", "有多接近"),
+    "closeness say": (
+        "Each dot is a check that was compared within a tolerance, at the share of it that the "
+        "largest difference took: beyond 1 the build fails. The other {} of {} checks have no "
+        "tolerance: they agree exactly.",
+        "每个点是一个按容差比较的检查项，位置是最大差异占容差的比例：超过 1 构建就失败。"
+        "其余 {} 项（共 {} 项）没有容差，必须完全相等。",
+    ),
     # On paper; {} is the number of a page.
     "on page": ("page {}", "第 {} 页"),
     "of": ("of", "，容差"),

@@ -198,6 +198,41 @@ def test_a_green_plan_publishes_six_files_a_lesson(read: Read, tmp_path: Path) -
 
 
 @pytest.mark.slow
+def test_the_course_page_says_what_lessons_promise_and_how_close_they_came(
+    read: Read, tmp_path: Path
+) -> None:
+    """The last paragraph of the first passage, in each language; a dot for each margin."""
+    text = LESSON.replace("# Words.", "# # Title\n#\n# A need.\n#\n# You can **add**.")
+    lesson = read(text + GRADIENT, expected=ORACLE, header="")
+    near = Result(lesson.checks[0], "verified", tolerance="1e-12 rel", margin=0.25)
+    run = plan.Run(lesson, lesson.defaults)
+    publish.publish([Outcome(run, "verified", (near,), notebook=lesson.notebook)], ["03"], tmp_path)
+
+    page = (tmp_path / "handouts" / "index.html").read_text("utf-8")
+
+    assert "You can <strong>add</strong>." in page
+    assert "A need." not in page
+    assert page.count("<circle") == 1
+    assert "The other 0 of 1 checks have no tolerance" in page
+
+
+def test_a_handout_names_the_commit_of_its_course(read: Read, tmp_path: Path) -> None:
+    """And a plus where something was changed since; nothing outside a repository."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    done = outcome(read, "01_one")
+    folder = done.run.lesson.path.parent
+    assert publish.commit(folder) == ""
+
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "One"], check=True)
+    clean = publish.commit(folder)
+    (folder / "01_one.py").write_text("# changed", "utf-8")
+
+    assert re.fullmatch("[0-9a-f]{12}", clean)
+    assert publish.commit(folder) == f"{clean} +"
+
+
 def test_other_lessons_are_carried_over_with_their_date(read: Read, tmp_path: Path) -> None:
     """A run of some lessons leaves the handouts of the others as they were, but that their pages
     lead to those that are new."""
