@@ -144,6 +144,7 @@ def test_others_of_the_network_do_not_reach_it(served: Served) -> None:
 
 def test_an_interrupt_ends_it_quietly(served: Served) -> None:
     """Ctrl-C is how it is meant to end."""
+    assert served.get("/").status == 200  # it serves by now
     served.process.send_signal(signal.SIGINT)
     rest, _ = served.process.communicate(timeout=30)
 
