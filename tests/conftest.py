@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -85,6 +86,11 @@ def halves(size):
     """Half of i is i / 2."""
     return np.arange(size, dtype=float) / 2
 '''
+
+
+# A shell starts what it puts in the background deaf to Ctrl-C, and so would be the processes that
+# tests start, and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def missing(part: str) -> NoReturn:
