@@ -185,11 +185,11 @@ def test_the_course_is_verified_in_the_lab(
     assert set(job.statuses.values()) == {0}, job.outputs
     assert PAGE in job.statuses
     assert job.outputs["Build the lab"] == f"{lab_image}\n"
-    assert "4 of 4 runs verified" in job.summary
+    lessons = list((checkout / "lessons").glob("0*.py"))
+    assert f"{len(lessons)} of {len(lessons)} runs verified" in job.summary
     assert f"- image: `{lab_image}`" in job.summary
     assert "::error" not in job.outputs["Run the course"]
     assert (checkout / "build/handouts/index.html").exists()
-    lessons = list((checkout / "lessons").glob("0*.py"))
     assert len(list((checkout / "build/handouts").glob("??/0*.*"))) == 8 * len(lessons)
     assert not list((checkout / ".venv").glob("lib/*/site-packages/torch"))
 
