@@ -203,7 +203,8 @@ def test_a_wrong_gradient_fails_the_job(checkout: Path, lab_image: Image, base_i
     job = run(JOBS["course"]["steps"], checkout, BASE_IMAGE=base_image)
     assert job.statuses["Run the course"] == 1
     assert PAGE not in job.statuses
-    assert "3 of 4 runs verified" in job.summary
+    lessons = len(list((checkout / "lessons").glob("0*.py")))
+    assert f"{lessons - 1} of {lessons} runs verified" in job.summary
     assert f"03_autograd differs: lessons/03_autograd.py:{line}: check 'gradient'" in job.summary
     annotation = f"::error file=lessons/03_autograd.py,line={line},title=03_autograd differs::check"
     assert annotation in job.outputs["Run the course"]
