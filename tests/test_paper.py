@@ -283,7 +283,7 @@ def test_the_pdf_is_tagged_for_screen_readers(make: Make) -> None:
     kinds = [kind for kind, _ in tags(read)]
     assert {"TOC", "P", "Code", "Table", "TH", "TD", "Figure", "Caption", "Link"} <= set(kinds)
     assert [kind for kind in kinds if re.fullmatch(r"H\d", kind)] == [
-        *("H1", "H2", "H2", "H3", "H2", "H2")
+        *("H1", "H2", "H2", "H3", "H3", "H2", "H2")
     ]
     assert read.root_object["/MarkInfo"]["/Marked"]
     assert b"<pdfuaid:part>1<" in read.root_object["/Metadata"].get_data()
