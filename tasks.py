@@ -1,7 +1,6 @@
 """The commands: `invoke run`, and `invoke --list` for the others. Parse, call, report; no logic."""
 
 import contextlib
-import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,6 +26,7 @@ MUTANTS = ROOT / "tests" / "mutants.toml"
         "gpus": "auto | all | none | a number | device=0,2 (default: auto)",
         "handouts": "default | all: with all, each run of a sweep gets handouts too",
         "timeout": "seconds that a run may take (default: the lesson's, or 600)",
+        "fresh": "execute all, also what is unchanged since it was verified",
         "jobs": "lessons that go on at once (default: one a core; one on GPUs)",
         "as-root": "in the lab, be root in the container",
     },
@@ -40,6 +40,7 @@ def run(
     handouts: str = "default",
     timeout: str = "",
     jobs: str = "",
+    fresh: bool = False,
     as_root: bool = False,
 ) -> None:
     """Execute the lessons, check what they show, and write the handouts."""
@@ -49,13 +50,14 @@ def run(
             check,
             course,
             engine,
-            handout,
             junit,
+            manifest,
             oracle,
             place,
             plan,
             publish,
             report,
+            reuse,
             summary,
         )
         from ci import gpus as devices
@@ -63,29 +65,31 @@ def run(
         request = devices.parse(gpus)
         report.forget(BUILD)
         paths = course.find(LESSONS)
-        chosen = [course.read(path) for path in course.select(paths, lessons)]
-        oracles = {lesson.name: oracle.load(lesson) for lesson in chosen}
+        chosen = [reuse.read(path, BUILD) for path in course.select(paths, lessons)]
         granted = devices.grant(request)
         slots = plan.slots(jobs, granted)
         runs = plan.runs(chosen, p or [], granted, timeout_s=plan.seconds(timeout), slots=slots)
         notes = publish.notes(request, granted, handouts)
-        for lesson in chosen:
-            handout.check_formulas(lesson)
         where, said = place.choose(on, granted, DOCKER, slots=slots, as_root=as_root)
+        ledger = reuse.Ledger(BUILD, where)
+        ready = [run for run in runs if not run.lacks_gpus]
+        work = ledger.sort(ready, manifest.settled(BUILD, notes), fresh=fresh)
+        oracles = {lesson.name: oracle.load(lesson) for lesson in work.lessons}
+        publish.check(work.lessons)
 
         outcomes = [check.not_run(run) for run in runs if run.lacks_gpus]
+        outcomes += [kept.unchanged() for kept in work.unchanged]
+        outcomes += [ledger.keep(kept.judge(oracles[kept.run.lesson.name])) for kept in work.judge]
         with report.Screen(runs) as screen:
             for note in (*said, *(note["en"] for note in notes)):
                 screen.say(note)
             for outcome in outcomes:
                 screen.on_outcome(outcome)
-            for event in engine.start(
-                [run for run in runs if not run.lacks_gpus], BUILD / "runs", where, slots=slots
-            ):
+            for event in engine.start(work.execute, BUILD / "runs", where, slots=slots):
                 screen.on_event(event)
                 if event.kind == "ended":
                     judged = check.outcome(event, oracles[event.run.lesson.name])
-                    outcomes.append(report.keep(judged))
+                    outcomes.append(ledger.keep(judged))
                     screen.on_outcome(judged)
         outcomes.sort(key=lambda outcome: runs.index(outcome.run))
         agreed = agreement.matrices(outcomes, oracles)
@@ -220,9 +224,11 @@ def prove(
 
 @task
 def clean(_: Context) -> None:
-    """Remove what runs have left in build/; the handouts stay."""
-    for name in ("runs", "drafts", "sweep"):
-        shutil.rmtree(BUILD / name, ignore_errors=True)
+    """Remove what runs have left in build/, but each lesson's last three; the handouts stay."""
+    with _boundary():
+        from ci import reuse
+
+        reuse.clean(BUILD)
 
 
 @contextlib.contextmanager

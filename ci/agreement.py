@@ -86,7 +86,7 @@ def matrices(
     outcomes: Sequence[Outcome], oracles: Mapping[str, Mapping[str, Oracle]]
 ) -> list[Matrix]:
     """The matrices of a plan: of each lesson and dtype in which two verified runs share a check."""
-    verified = [outcome for outcome in outcomes if outcome.status == "verified"]
+    verified = [outcome for outcome in outcomes if outcome.status in ("verified", "unchanged")]
     runs = {name: [o for o in verified if o.run.lesson.name == name] for name in oracles}
     return [matrix for name in runs for matrix in _matrices(runs[name], oracles[name])]
 

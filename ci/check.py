@@ -70,7 +70,9 @@ class Answer:
 @dataclass(frozen=True)
 class Outcome:
     """What became of one run. `at` is the cell of a fault, `attempt` the folder of its files,
-    `answers` what the lesson's exercises ask for, by name."""
+    `answers` what the lesson's exercises ask for, by name, `key` what its handouts are made from.
+
+    One that is `unchanged` stands on an earlier run, of that date."""
 
     run: Run
     status: str
@@ -83,12 +85,18 @@ class Outcome:
     notebook: NotebookNode | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     answers: Mapping[str, Answer] = field(default_factory=dict)
+    key: str = ""
 
     @property
     def green(self) -> bool:
-        """Verified; or without a check, where the lesson's header says why."""
+        """Verified, now or before; or without a check, where the lesson's header says why."""
         excused = self.status == "unchecked" and self.run.lesson.unchecked_because
-        return self.status == "verified" or bool(excused)
+        return self.status in ("verified", "unchanged") or bool(excused)
+
+    @property
+    def verdict(self) -> str:
+        """The status, and since when it stands if it is not of today."""
+        return f"unchanged since {self.date}" if self.status == "unchanged" else self.status
 
     @property
     def needs_gpus(self) -> bool:

@@ -8,16 +8,15 @@ import ast
 import hashlib
 import io
 import tokenize
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import jupytext
 import yaml
 from nbformat import NotebookNode, ValidationError
 
-from ci import exercises, parameters
+from ci import exercises, parameters, script
 from ci.errors import CourseError, UsageError, nearest
 from ci.exercises import Exercise
 from ci.parameters import LONGEST_S, Parameter, Value
@@ -106,12 +105,12 @@ def _resolve(word: str, paths: list[Path]) -> Path:
     raise UsageError(f"--lessons {word}: no such lesson{nearest(word, [p.stem for p in paths])}")
 
 
-def read(path: Path) -> Lesson:
+def read(path: Path, parse: Callable[[str], NotebookNode] = script.parse) -> Lesson:
     """Read a lesson script. Raises CourseError, with file and line, for whatever is malformed."""
     place = f"{path.parent.name}/{path.name}"
     try:
         text = path.read_text(encoding="utf-8-sig")
-        notebook = jupytext.reads(text, fmt="py:percent")
+        notebook = parse(text)
     except OSError as error:
         raise CourseError(f"{place}: {error.strerror}") from None
     except UnicodeDecodeError:

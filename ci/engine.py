@@ -94,6 +94,8 @@ def attempt(run: Run, folder: Path) -> Path:
 
 def complete(attempt: Path) -> Path:
     """Give a finished attempt its name, by which it is known to hold all that belongs to it."""
+    if not attempt.name.startswith("."):
+        return attempt
     return attempt.rename(attempt.with_name(attempt.name[1:].partition("-")[0]))
 
 

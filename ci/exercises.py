@@ -8,9 +8,9 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import jupytext
 from nbformat import NotebookNode
 
+from ci import script
 from ci.errors import CourseError, nearest
 
 EXERCISE, SOLUTION, SETUP = TAGS = ["exercise", "solution", "setup"]
@@ -121,9 +121,9 @@ def parse(cell: NotebookNode, name: str, place: str) -> ast.Module:
 
 def without_solutions(text: str) -> str:
     """A lesson's script as a student gets it. It is the same text where it has no solution."""
-    notebook = jupytext.reads(text, fmt="py:percent")
+    notebook = script.parse(text)
     cells = [cell for cell in notebook.cells if SOLUTION not in tags(cell)]
     if len(cells) == len(notebook.cells):
         return text
     notebook.cells = cells
-    return str(jupytext.writes(notebook, fmt="py:percent"))
+    return script.write(notebook)

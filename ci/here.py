@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from ci import keys
 from ci.errors import MachineError
 from ci.plan import Run
 
@@ -32,6 +33,10 @@ class Here:
     def start(self, runs: Sequence[Run], folder: Path, settings: Mapping[str, str]) -> "Process":
         """Start a worker process; it inherits our environment."""
         return Process("ci.worker", settings)
+
+    def identity(self) -> str:
+        """Interpreter, packages and settings of this machine."""
+        return keys.here()
 
     def lesson(self, path: Path) -> str:
         """The same path: the worker sees the same files."""

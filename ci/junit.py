@@ -26,11 +26,13 @@ def _suite(outcome: Outcome) -> TestSuite:
     run = outcome.run
     suite = TestSuite(run.name)
     case = _case(outcome, "run", run.lesson.line(outcome.at))
-    case.time = round(outcome.seconds, 3)
+    case.time = 0 if outcome.status == "unchanged" else round(outcome.seconds, 3)
     if outcome.needs_gpus:
         case.result = [Skipped(outcome.status)]
     elif fault := report.fault_of_run(outcome):
         case.result = [Failure(str(fault), outcome.status)]
+    elif outcome.status == "unchanged":
+        case.system_out = outcome.verdict
     suite.add_testcase(case)
     results = {result.check.name: result for result in outcome.results}
     for check in run.lesson.checks:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from ci import image, lab
+from ci import image, keys, lab
 from ci.errors import MachineError, UsageError
 from ci.gpus import Gpu
 from ci.here import Here
@@ -45,6 +45,9 @@ class Place(Protocol):
 
         Their attempts are going to be below `folder`.
         """
+
+    def identity(self) -> str:
+        """What is there beside the course: the same, the same results."""
 
     def lesson(self, path: Path) -> str:
         """What a worker calls the lesson script `path`."""
@@ -133,6 +136,11 @@ class Lab:
             lab.mount(attempts, ATTEMPTS, writable=True),
         ]
         return lab.Container(self._image.id, ["python", "-P", "-m", "ci.worker"], options)
+
+    def identity(self) -> str:
+        """The image, which stands for all that is in it, the user, and what we pass on to it."""
+        passed_on = {n: v for n, v in os.environ.items() if lab.PASSED_ON.fullmatch(n)}
+        return keys.digest("lab", self._image.id, self._user, passed_on)
 
     def lesson(self, path: Path) -> str:
         """Its place in the container."""

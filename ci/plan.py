@@ -30,8 +30,8 @@ class Run:
 
     @property
     def key(self) -> str:
-        """The same for the same run: script, parameters, number of GPUs, threads."""
-        identity = [self.lesson.digest, dict(self.parameters), len(self.gpus), self.threads]
+        """The same for the same run of a lesson: parameters, number of GPUs, threads."""
+        identity = [dict(self.parameters), len(self.gpus), self.threads]
         text = json.dumps(identity, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

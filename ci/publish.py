@@ -9,24 +9,24 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ci import handout, seal, workbook
+from ci import manifest
 from ci.agreement import Matrix
 from ci.check import Outcome
-from ci.course import LANGUAGES
+from ci.course import LANGUAGES, Lesson
 from ci.editions import EDITIONS, STUDENTS, Edition, hidden
 from ci.errors import CourseError, UsageError
 from ci.gpus import Gpu, Request
-from ci.handout import Handout
+from ci.manifest import ENTRIES, Note
 
-ENTRIES = "index.json"  # what the index page is made from, and what the next run carries over
+if TYPE_CHECKING:
+    from ci.handout import Handout
+
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of all files in the archive: the same handouts, the same bytes
-
-Note = Mapping[str, str]
 
 NOT_VERIFIED = {
     "en": "Not verified. This is a draft: a check of the course failed, and nothing was published.",
@@ -66,7 +66,8 @@ def publish(
     green = all(outcome.green for outcome in ran)
     written = []
     if not green:
-        drafts([*defaults, *(outcome for outcome in others if not outcome.green)], build / "drafts")
+        marked = [o for o in ran if o.notebook and (o.run.is_default or not o.green)]
+        drafts(marked, build / "drafts")
         written.append(build / "drafts")
     elif defaults:
         written += course(defaults, order, build, notes)
@@ -84,18 +85,30 @@ def course(
     """Renew the course page below `build`, in each edition, with new handouts for `outcomes`.
 
     Lessons of `order`, all of the course, that are not among them are carried over from the page
-    that is there, with the date and environment of their own run. Returns the folders.
+    that is there, with the date and environment of their own run; so are the handouts of outcomes
+    without a notebook, which are `settled`. Returns the folders.
     """
     targets = [build / edition.folder for edition in EDITIONS]
+    made = [outcome for outcome in outcomes if outcome.notebook]
+    standing = {outcome.run.lesson.name for outcome in outcomes if not outcome.notebook}
+    if not made and all(
+        manifest.is_renewed(build, each, order, standing, notes) for each in EDITIONS
+    ):
+        return targets
     with contextlib.ExitStack() as both:  # none takes its place before all are complete
         news = [both.enter_context(replacing(target)) for target in targets]
+        before = [manifest.lessons(build, edition) for edition in EDITIONS]
         for edition, target, new in zip(EDITIONS, targets, news, strict=True):
-            _course(outcomes, order, target, new, edition, notes)
+            _course(made, standing, order, target, new, edition, notes)
+    known = {outcome.run.lesson.name: manifest.key(outcome.key, notes) for outcome in made}
+    for edition, kept in zip(EDITIONS, before, strict=True):
+        manifest.write(build, edition, {**kept, **known}, notes)
     return targets
 
 
 def _course(
     outcomes: Sequence[Outcome],
+    standing: Collection[str],
     order: Sequence[str],
     target: Path,
     new: Path,
@@ -103,18 +116,32 @@ def _course(
     notes: Sequence[Note],
 ) -> None:
     """Fill `new`, which is to take the place of `target`."""
+    from ci import handout
+
     fresh = {outcome.run.lesson.name: _entry(outcome, edition) for outcome in outcomes}
     carried = _carry_over(target, new, [name for name in order if name not in fresh])
+    if gone := [name for name in standing if name not in carried]:
+        raise CourseError(f"{target}: {gone[0]} was removed while we looked: run again")
     for outcome in outcomes:
         _write(_handout(outcome, notes, edition), new)
-    entries = [entry for name in order if (entry := {**carried, **fresh}.get(name))]
-    handout.connect(entries, new)
-    (new / ENTRIES).write_text(json.dumps(entries, indent=1, ensure_ascii=False), "utf-8")
-    (new / "index.html").write_text(handout.index(entries, notes, edition), "utf-8")
+    found = manifest.renewed({**carried, **fresh}, order, standing)
+    handout.connect(found, new)
+    (new / ENTRIES).write_text(json.dumps(found, indent=1, ensure_ascii=False), "utf-8")
+    (new / "index.html").write_text(handout.index(found, notes, edition), "utf-8")
     _archive(new, edition)
 
 
-def _write(made: Handout, folder: Path) -> None:
+def check(lessons: Sequence[Lesson]) -> None:
+    """Raise CourseError for what in `lessons` can't be set, before anything is executed."""
+    for lesson in lessons:
+        from ci.handout import check_formulas  # a start that is dear where nothing is to be made
+
+        check_formulas(lesson)
+
+
+def _write(made: "Handout", folder: Path) -> None:
+    from ci import handout, workbook
+
     handout.write(made, folder)
     workbook.write(made, folder)
 
@@ -133,6 +160,8 @@ def runs(
     agreed: Sequence[Matrix] = (),
 ) -> None:
     """Make `target` the summary of runs; with `handouts`, the handouts of each below it."""
+    from ci import handout
+
     with replacing(target) as new:
         if handouts:
             for outcome in outcomes:
@@ -190,14 +219,7 @@ def _recover(target: Path) -> None:
 
 def _carry_over(target: Path, new: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Copy the handouts of lessons that did not run, and return their entries."""
-    if not (target / ENTRIES).exists():
-        return {}
-    try:
-        before = {
-            entry["name"]: entry for entry in json.loads((target / ENTRIES).read_text("utf-8"))
-        }
-    except (ValueError, TypeError, KeyError):
-        raise CourseError(f"{target / ENTRIES} is damaged: run all lessons, or remove it") from None
+    before = manifest.entries(target)
     kept = {name: before[name] for name in names if name in before}
     workbooks = {entry.get("workbook") for entry in kept.values()}
     for path in target.glob("*/*"):
@@ -217,7 +239,9 @@ def _archive(folder: Path, edition: Edition) -> None:
                 archive.writestr(info, path.read_bytes())
 
 
-def _handout(outcome: Outcome, notes: Sequence[Note], edition: Edition = STUDENTS) -> Handout:
+def _handout(outcome: Outcome, notes: Sequence[Note], edition: Edition = STUDENTS) -> "Handout":
+    from ci.handout import Handout
+
     assert outcome.notebook is not None, "a run that did not run has no handout"
     return Handout(
         lesson=outcome.run.lesson,
@@ -235,6 +259,8 @@ def _handout(outcome: Outcome, notes: Sequence[Note], edition: Edition = STUDENT
 
 def _entry(outcome: Outcome, edition: Edition = STUDENTS) -> dict[str, Any]:
     """A lesson, or a run of a sweep, as the index page of `edition` shows it."""
+    from ci import handout, seal
+
     return {
         "name": outcome.run.lesson.name,
         "titles": dict(outcome.run.lesson.titles),

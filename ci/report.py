@@ -16,7 +16,6 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
-from ci import engine
 from ci.agreement import Matrix
 from ci.check import Outcome, Result
 from ci.diagnosis import Row, able
@@ -26,7 +25,7 @@ from ci.plan import Run
 
 EPSILON = {"float32": ", epsilon 1.2e-07", "float64": ", epsilon 2.2e-16"}
 COLOURS = {"verified": "green", "unchecked": "yellow", "running": "cyan", "waiting": "dim"}
-COLOURS |= {"ok": "green", "warn": "yellow", "fail": "red", "not here": "dim"}
+COLOURS |= {"unchanged": "green", "ok": "green", "warn": "yellow", "fail": "red", "not here": "dim"}
 
 
 class Screen:
@@ -96,8 +95,8 @@ class Screen:
 def line(outcome: Outcome) -> str:
     """One outcome in a line."""
     because = f" ({outcome.reason})" if outcome.reason else ""
-    seconds = f"{outcome.seconds:.1f} s"
-    return f"{outcome.run.name}: {outcome.status}{because}, checks {count(outcome)}, {seconds}"
+    took = "" if outcome.status == "unchanged" else f", {outcome.seconds:.1f} s"
+    return f"{outcome.run.name}: {outcome.verdict}{because}, checks {count(outcome)}{took}"
 
 
 def _final(outcomes: Sequence[Outcome]) -> Table:
@@ -111,6 +110,7 @@ def _final(outcomes: Sequence[Outcome]) -> Table:
         "time",
         Column("status", no_wrap=True),
         box=box.SIMPLE_HEAD,
+        pad_edge=False,
     )
     for outcome in outcomes:
         table.add_row(
@@ -119,7 +119,7 @@ def _final(outcomes: Sequence[Outcome]) -> Table:
             outcome.run.device,
             count(outcome),
             _margin(outcome),
-            f"{outcome.seconds:.1f} s",
+            _time(outcome),
             Text(outcome.status, COLOURS.get(outcome.status, "red")),
         )
     return table
@@ -219,15 +219,6 @@ def diagnosis(rows: Iterable[Row]) -> list[Row]:
     return rows
 
 
-def keep(outcome: Outcome) -> Outcome:
-    """Complete an outcome's attempt: its checks beside its notebook and log, and its name."""
-    if outcome.attempt is None:
-        return outcome
-    facts = json.dumps(record(outcome), indent=1, ensure_ascii=False)
-    replace(outcome.attempt / "checks.json", facts)
-    return dataclasses.replace(outcome, attempt=engine.complete(outcome.attempt))
-
-
 def forget(folder: Path) -> None:
     """Remove the last report: a run that does not get to its own must not leave a green one."""
     for name in ("report.json", "junit.xml", "summary.md"):
@@ -253,6 +244,7 @@ def record(outcome: Outcome) -> dict[str, Any]:
         "device": run.device,
         "threads": run.threads,
         "status": outcome.status,
+        "date": outcome.date,
         "reason": outcome.reason,
         "at": run.lesson.where(outcome.at) if outcome.at else "",
         "seconds": round(outcome.seconds, 3),
@@ -284,6 +276,12 @@ def count(outcome: Outcome) -> str:
     total = len(outcome.run.lesson.checks)
     good = sum(result.green for result in outcome.results)
     return f"{good}/{total}" if total else "none"
+
+
+def _time(outcome: Outcome) -> str:
+    """How long it took, or on what day."""
+    day = outcome.date.partition(" ")[0]
+    return day if outcome.status == "unchanged" else f"{outcome.seconds:.1f} s"
 
 
 def _margin(outcome: Outcome) -> str:

@@ -31,8 +31,10 @@ def markdown(outcomes: Sequence[Outcome], agreed: Sequence[Matrix] = ()) -> str:
     green = sum(outcome.green for outcome in outcomes)
     faults = list(chain.from_iterable(map(report.faults, outcomes)))
     lacking = [outcome for outcome in outcomes if outcome.needs_gpus]
+    same = sum(outcome.status == "unchanged" for outcome in outcomes)
     blocks = [
-        f"# The course: {green} of {len(outcomes)} runs verified",
+        f"# The course: {green} of {len(outcomes)} runs verified"
+        + (f", {same} of them unchanged" if same else ""),
         _table(outcomes[:ROWS]),
         _more(len(outcomes) - ROWS, "runs"),
         "## How the runs agree" if agreed else "",
@@ -75,7 +77,7 @@ def _table(outcomes: Sequence[Outcome]) -> str:
 
 
 def _row(outcome: Outcome) -> str:
-    status = outcome.status if outcome.green else f"**{outcome.status}**"
+    status = outcome.verdict if outcome.green else f"**{outcome.verdict}**"
     name, device = _code(outcome.run.name), _code(outcome.run.device)
     cells = name, status, report.count(outcome), device, f"{outcome.seconds:.1f} s"
     return " | ".join(["", *(cell.replace("|", r"\|") for cell in cells), ""]).strip()

@@ -47,3 +47,15 @@ def test_a_run_that_lacks_gpus_is_skipped_in_junit(read: Read, tmp_path: Path) -
     junit.write([check.not_run(run)], tmp_path)
     suite = next(iter(JUnitXml.fromfile(str(tmp_path / "junit.xml"))))
     assert [case.result[0].message for case in suite] == ["needs 2 GPUs", "needs 2 GPUs"]
+
+
+def test_an_unchanged_run_takes_no_time_in_junit(read: Read, tmp_path: Path) -> None:
+    """It passes, and says since when it stands."""
+    lesson = read(GRADIENT)
+    run = plan.Run(lesson, lesson.defaults)
+    green = Result(lesson.checks[0], "verified")
+    same = Outcome(run, "unchanged", (green,), seconds=2.0, date="2026-01-01 12:00 UTC")
+    junit.write([same], tmp_path)
+    case = next(iter(next(iter(JUnitXml.fromfile(str(tmp_path / "junit.xml"))))))
+    assert (case.result, case.time) == ([], 0)
+    assert case.system_out == "unchanged since 2026-01-01 12:00 UTC"

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,18 @@ def test_the_table_counts_checks_and_shows_the_margin(read: Read) -> None:
     text = printed(outcome(read(GRADIENT + RAISES)))
     assert "1/2" in text
     assert "25%" in text
+
+
+def test_an_unchanged_run_says_since_when(read: Read) -> None:
+    """In the line of a log to the minute, in the table the day, in the record the date."""
+    lesson = read(GRADIENT)
+    result = Result(lesson.checks[0], "verified", margin=0.25)
+    run = plan.Run(lesson, lesson.defaults)
+    same = Outcome(run, "unchanged", (result,), seconds=2.0, date="2026-01-01 12:00 UTC")
+    assert report.line(same) == "01_small: unchanged since 2026-01-01 12:00 UTC, checks 1/1"
+    assert re.search("01_small .* 1/1 +25% +2026-01-01 +unchanged", printed(same))
+    assert report.record(same)["date"] == "2026-01-01 12:00 UTC"
+    assert list(report.faults(same)) == []
 
 
 def agreeing(read: Read, runs: int, width: int) -> str:

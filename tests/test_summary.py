@@ -164,3 +164,14 @@ def test_elsewhere_there_are_no_annotations(read: Read, monkeypatch: pytest.Monk
     """They are commands to GitHub's runner, and noise to a person."""
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     assert summary.annotations([differs(read(GRADIENT))]) == []
+
+
+def test_an_unchanged_run_says_since_when(read: Read) -> None:
+    """It counts as verified, and how many are is told."""
+    lesson = read(GRADIENT)
+    run = plan.Run(lesson, lesson.defaults)
+    green = Result(lesson.checks[0], "verified")
+    same = Outcome(run, "unchanged", (green,), date="2026-01-01 12:00 UTC")
+    text = summary.markdown([same, same, Outcome(run, "verified", (green,))])
+    assert text.startswith("# The course: 3 of 3 runs verified, 2 of them unchanged\n")
+    assert text.count("| unchanged since 2026-01-01 12:00 UTC |") == 2

@@ -100,6 +100,70 @@ def test_a_sweep_leaves_a_summary(course: Path) -> None:
     assert not (course / "build/handouts").exists()
 
 
+def attempts(course: Path) -> int:
+    """How many executions there were."""
+    return len(list((course / "build/runs").glob("*/*/*")))
+
+
+def test_nothing_is_done_twice(course: Path) -> None:
+    """Unchanged, since when, and not a byte of a handout is another; until --fresh asks for it."""
+    invoke(course)
+    before = files(course / "build/handouts")
+    status, output = invoke(course)
+    assert (status, attempts(course)) == (0, 1)
+    assert re.search(
+        r"01_small: unchanged since 20\d\d-\d\d-\d\d \d\d:\d\d UTC, checks 1/1", output
+    )
+    after = files(course / "build/handouts")
+    assert {name for name in after if after[name] != before[name]} == {
+        *("index.html", "index.json", "handouts.zip")
+    }
+    status, output = invoke(course, "--fresh")
+    assert (status, attempts(course), "unchanged" in output) == (0, 2, False)
+
+
+def test_missing_handouts_are_made_from_the_kept_attempt(course: Path) -> None:
+    """The same bytes, and no kernel."""
+    invoke(course)
+    before = files(course / "build/handouts/zh")
+    shutil.rmtree(course / "build/handouts")
+    status, output = invoke(course)
+    assert (status, attempts(course), "unchanged since" in output) == (0, 1, True)
+    assert files(course / "build/handouts/zh") == before
+
+
+def test_a_changed_oracle_is_asked_without_a_kernel(course: Path, write: Write) -> None:
+    """A wrong one fails the build, the right one is green again, by the one execution."""
+    invoke(course)
+    write(expected=ORACLE.replace("4 * np", "6 * np"))
+    status, output = invoke(course)
+    assert (status, attempts(course)) == (1, 1)
+    assert "check 'gradient' largest difference 6" in output
+    write(expected=ORACLE)
+    status, output = invoke(course)
+    assert (status, attempts(course)) == (0, 1)
+    assert "01_small: verified (executed 20" in output
+
+
+def test_a_changed_byte_of_an_attempt_executes_it_again(course: Path) -> None:
+    """What was verified is not what is there."""
+    invoke(course)
+    (notebook,) = (course / "build/runs").glob("*/*/*/executed.ipynb")
+    notebook.write_text(notebook.read_text().replace("4.", "5.", 1))
+    status, output = invoke(course)
+    assert (status, attempts(course), "unchanged" in output) == (0, 2, False)
+
+
+def test_clean_leaves_what_the_course_stands_on(course: Path) -> None:
+    """Runs of a sweep go, the course is unchanged."""
+    invoke(course)
+    invoke(course, "-p", "size=2,3")
+    clean = [sys.executable, "-m", "invoke", "clean"]
+    subprocess.run(clean, cwd=course, check=True)
+    assert attempts(course) == 1
+    assert "unchanged since" in invoke(course)[1]
+
+
 BAD = {
     "--lessons 7: no such lesson": ["--lessons", "7"],
     "did you mean 'size'": ["-p", "sise=3"],
@@ -118,7 +182,7 @@ def test_a_bad_command_line_gets_one_line_and_status_2(course: Path, message: st
     status, output = invoke(course, *BAD[message])
     assert (status, len(output.strip().splitlines())) == (2, 1)
     assert message in output
-    assert not (course / "build").exists()
+    assert not (course / "build/runs").exists()
 
 
 @pytest.mark.parametrize(
