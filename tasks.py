@@ -53,6 +53,7 @@ def run(
             junit,
             manifest,
             oracle,
+            paper,
             place,
             plan,
             publish,
@@ -75,7 +76,8 @@ def run(
         ready = [run for run in runs if not run.lacks_gpus]
         work = ledger.sort(ready, manifest.settled(BUILD, notes), fresh=fresh)
         oracles = {lesson.name: oracle.load(lesson) for lesson in work.lessons}
-        publish.check(work.lessons)
+        for lesson in work.lessons:
+            paper.check_formulas(lesson)
 
         outcomes = [check.not_run(run) for run in runs if run.lacks_gpus]
         outcomes += [kept.unchanged() for kept in work.unchanged]

@@ -268,7 +268,7 @@ def _refuse_silence(cell: NotebookNode, name: str, place: str) -> None:
     last = [None, *exercises.parse(cell, name, place).body][-1]
     silent = (
         not isinstance(last, ast.Expr)
-        or _ends_in_semicolon(cell.source)
+        or (";" in cell.source and _ends_in_semicolon(cell.source))
         or (isinstance(last.value, ast.Constant) and last.value.value is None)
         or (
             isinstance(last.value, ast.Call)

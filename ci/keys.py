@@ -5,8 +5,8 @@ devices, our code that executes it, the machine and the place. The check key is 
 the expected file, our code that compares, and the packages it uses. The handout key is of a page:
 that, our code that sets it, and the templates.
 
-What none of them sees: a package that was edited where it is installed, hidden files, files outside
-`lessons/` that a lesson reads, the clock and the network.
+What none of them sees: a package that was edited where it is installed; and what a lesson reads of
+hidden files, of files outside `lessons/`, of variables of its own, of the clock and the network.
 """
 
 import functools

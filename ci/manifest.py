@@ -33,9 +33,12 @@ def key(made: str, notes: Sequence[Note]) -> str:
 
 
 def lessons(build: Path, edition: Edition) -> dict[str, str]:
-    """The lessons whose handouts are all there, byte for byte, with their keys."""
-    folder, known = build / edition.folder, _read(build, edition).get("lessons", {})
-    return {name: said["key"] for name, said in known.items() if _intact(folder, said["files"])}
+    """The lessons whose handouts and entries are there, byte for byte, with their keys."""
+    folder, known = build / edition.folder, _read(build, edition)
+    if not known or not _intact(folder, {ENTRIES: known["page"].get(ENTRIES, "")}):
+        return {}
+    found = known["lessons"]
+    return {name: found[name]["key"] for name in found if _intact(folder, found[name]["files"])}
 
 
 def entries(page: Path) -> dict[str, dict[str, Any]]:
@@ -58,18 +61,17 @@ def renewed(
 
 
 def is_renewed(
-    build: Path,
-    edition: Edition,
-    order: Sequence[str],
-    standing: Collection[str],
-    notes: Sequence[Note],
+    build: Path, order: Sequence[str], standing: Collection[str], notes: Sequence[Note]
 ) -> bool:
-    """Whether the page that is there says all that it would say if it were made anew."""
-    folder, known = build / edition.folder, _read(build, edition)
-    if known.get("notes") != _said(notes) or not _intact(folder, known["page"]):
-        return False
-    found = entries(folder)
-    return [*found.values()] == renewed(found, order, standing)
+    """Whether the pages that are there say all that they would say if they were made anew."""
+    for edition in EDITIONS:
+        folder, known = build / edition.folder, _read(build, edition)
+        if known.get("notes") != _said(notes) or not _intact(folder, known["page"]):
+            return False
+        found = entries(folder)
+        if [*found.values()] != renewed(found, order, standing):
+            return False
+    return True
 
 
 def write(build: Path, edition: Edition, made: Mapping[str, str], notes: Sequence[Note]) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ci import manifest
 from ci.agreement import Matrix
 from ci.check import Outcome
-from ci.course import LANGUAGES, Lesson
+from ci.course import LANGUAGES
 from ci.editions import EDITIONS, STUDENTS, Edition, hidden
 from ci.errors import CourseError, UsageError
 from ci.gpus import Gpu, Request
@@ -91,9 +91,7 @@ def course(
     targets = [build / edition.folder for edition in EDITIONS]
     made = [outcome for outcome in outcomes if outcome.notebook]
     standing = {outcome.run.lesson.name for outcome in outcomes if not outcome.notebook}
-    if not made and all(
-        manifest.is_renewed(build, each, order, standing, notes) for each in EDITIONS
-    ):
+    if not made and manifest.is_renewed(build, order, standing, notes):
         return targets
     with contextlib.ExitStack() as both:  # none takes its place before all are complete
         news = [both.enter_context(replacing(target)) for target in targets]
@@ -129,14 +127,6 @@ def _course(
     (new / ENTRIES).write_text(json.dumps(found, indent=1, ensure_ascii=False), "utf-8")
     (new / "index.html").write_text(handout.index(found, notes, edition), "utf-8")
     _archive(new, edition)
-
-
-def check(lessons: Sequence[Lesson]) -> None:
-    """Raise CourseError for what in `lessons` can't be set, before anything is executed."""
-    for lesson in lessons:
-        from ci.handout import check_formulas  # a start that is dear where nothing is to be made
-
-        check_formulas(lesson)
 
 
 def _write(made: "Handout", folder: Path) -> None:
@@ -219,7 +209,7 @@ def _recover(target: Path) -> None:
 
 def _carry_over(target: Path, new: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Copy the handouts of lessons that did not run, and return their entries."""
-    before = manifest.entries(target)
+    before = manifest.entries(target) if names else {}
     kept = {name: before[name] for name in names if name in before}
     workbooks = {entry.get("workbook") for entry in kept.values()}
     for path in target.glob("*/*"):

@@ -212,6 +212,7 @@ def clean(build: Path) -> None:
             if not _read(records / f"{attempt.name}.json").get("default"):
                 _remove(attempt, records)
         _prune(folder, records)
+    for folder in (*(build / RUNS).glob("*/*"), *(build / RECORDS).glob("*/*")):
         with contextlib.suppress(OSError):  # something is left in it
             folder.rmdir()
             folder.parent.rmdir()

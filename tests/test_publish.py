@@ -369,7 +369,7 @@ def test_a_damaged_page_is_named(read: Read, tmp_path: Path) -> None:
     (tmp_path / "handouts").mkdir()
     (tmp_path / "handouts/index.json").write_text("{")
     with pytest.raises(CourseError, match=r"handouts/index\.json is damaged"):
-        publish.publish([outcome(read, "01_small")], ["01_small"], tmp_path)
+        publish.publish([outcome(read, "01_small")], ["01_small", "02_small"], tmp_path)
 
 
 def test_all_gpus_of_none_is_said_on_each_handout() -> None:
