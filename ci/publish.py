@@ -1,15 +1,11 @@
 """Where handouts go: the course page in two editions, drafts, and sweeps; each swapped in whole."""
 
 import contextlib
-import ctypes
-import fcntl
 import json
-import os
 import shutil
 import subprocess
-import sys
 import zipfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +17,11 @@ from ci.editions import EDITIONS, STUDENTS, Edition, hidden
 from ci.errors import CourseError, UsageError
 from ci.gpus import Gpu, Request
 from ci.manifest import ENTRIES, Note
+from ci.swap import replacing
 
 if TYPE_CHECKING:
     from ci.handout import Handout
 
-AT_FDCWD, RENAME_EXCHANGE = -100, 2
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of all files in the archive: the same handouts, the same bytes
 
 NOT_VERIFIED = {
@@ -162,51 +158,6 @@ def runs(
         (new / "index.html").write_text(page, "utf-8")
 
 
-@contextlib.contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `target` when the block ends, and not if it raises."""
-    new = _beside(target, "new")
-    with _alone(target):
-        _recover(target)
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir()
-        try:
-            yield new
-            swap(new, target)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
-
-
-def swap(new: Path, target: Path) -> None:
-    """Put the folder `new` in the place of `target`; the old one is left at `new`, if any."""
-    if not target.exists():
-        new.rename(target)
-    elif not _exchange(new, target):
-        old = _beside(target, "old")
-        target.rename(old)  # between these two there is no page: `_recover` mends a stop here
-        new.rename(target)
-        old.rename(new)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two names atomically, where the system and its file system can."""
-    if sys.platform != "linux":
-        return False
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if rename is None:
-        return False
-    names = AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other)
-    return bool(rename(*names, RENAME_EXCHANGE) == 0)
-
-
-def _recover(target: Path) -> None:
-    """Complete the swap of a run that was stopped between its two renames."""
-    old = _beside(target, "old")
-    if old.exists() and not target.exists():
-        old.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def _carry_over(target: Path, new: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Copy the handouts of lessons that did not run, and return their entries."""
     before = manifest.entries(target) if names else {}
@@ -299,16 +250,3 @@ def _folder(outcome: Outcome) -> Path:
     """Where a run's handouts stand below a page: at its top for the default parameters."""
     run = outcome.run
     return Path() if run.is_default else Path(run.lesson.name, run.key)
-
-
-def _beside(target: Path, word: str) -> Path:
-    return target.with_name(f".{target.name}.{word}")
-
-
-@contextlib.contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    """Wait until no other process publishes here."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(target, "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
