@@ -56,6 +56,7 @@ def run(
             paper,
             place,
             plan,
+            press,
             publish,
             report,
             reuse,
@@ -76,36 +77,39 @@ def run(
         ready = [run for run in runs if not run.lacks_gpus]
         work = ledger.sort(ready, manifest.settled(BUILD, notes), fresh=fresh)
         oracles = {lesson.name: oracle.load(lesson) for lesson in work.lessons}
-        for lesson in work.lessons:
-            paper.check_formulas(lesson)
+        paper.check_formulas(work.lessons)
 
         outcomes = [check.not_run(run) for run in runs if run.lacks_gpus]
         outcomes += [kept.unchanged() for kept in work.unchanged]
         outcomes += [ledger.keep(kept.judge(oracles[kept.run.lesson.name])) for kept in work.judge]
-        with report.Screen(runs) as screen:
-            for note in (*said, *(note["en"] for note in notes)):
-                screen.say(note)
-            for outcome in outcomes:
-                screen.on_outcome(outcome)
-            for event in engine.start(work.execute, BUILD / "runs", where, slots=slots):
-                screen.on_event(event)
-                if event.kind == "ended":
-                    judged = check.outcome(event, oracles[event.run.lesson.name])
-                    outcomes.append(ledger.keep(judged))
-                    screen.on_outcome(judged)
-        outcomes.sort(key=lambda outcome: runs.index(outcome.run))
-        agreed = agreement.matrices(outcomes, oracles)
-        report.write(outcomes, BUILD, agreed)
-        junit.write(outcomes, BUILD)
-        summary.write(outcomes, BUILD, agreed)
-        screen.finish(outcomes, agreed)
-        for annotation in summary.annotations(outcomes):
-            screen.say(annotation)
-        order = [path.stem for path in paths]
-        for folder in publish.publish(
-            outcomes, order, BUILD, handouts=handouts, notes=notes, agreed=agreed
-        ):
-            screen.say(f"{folder.relative_to(ROOT)}/")
+        with press.Press() as setting:
+            begin = partial(publish.begin, press=setting, handouts=handouts, notes=notes)
+            with report.Screen(runs) as screen:
+                for note in (*said, *(note["en"] for note in notes)):
+                    screen.say(note)
+                for outcome in outcomes:
+                    screen.on_outcome(outcome)
+                    begin(outcome)
+                for event in engine.start(work.execute, BUILD / "runs", where, slots=slots):
+                    screen.on_event(event)
+                    if event.kind == "ended":
+                        judged = check.outcome(event, oracles[event.run.lesson.name])
+                        outcomes.append(ledger.keep(judged))
+                        screen.on_outcome(outcomes[-1])
+                        begin(outcomes[-1])
+            outcomes.sort(key=lambda outcome: runs.index(outcome.run))
+            agreed = agreement.matrices(outcomes, oracles)
+            report.write(outcomes, BUILD, agreed)
+            junit.write(outcomes, BUILD)
+            summary.write(outcomes, BUILD, agreed)
+            screen.finish(outcomes, agreed)
+            for annotation in summary.annotations(outcomes):
+                screen.say(annotation)
+            order = [path.stem for path in paths]
+            for folder in publish.publish(
+                outcomes, order, BUILD, setting, handouts=handouts, notes=notes, agreed=agreed
+            ):
+                screen.say(f"{folder.relative_to(ROOT)}/")
     sys.exit(check.status(outcomes, request))
 
 

@@ -1,6 +1,6 @@
 """The two editions of the course page: students get a blank where instructors get its solution."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from nbformat import NotebookNode
@@ -33,3 +33,12 @@ def cells(lesson: Lesson, executed: Sequence[NotebookNode], edition: Edition) ->
 def hidden(lesson: Lesson, edition: Edition) -> dict[str, str]:
     """The solutions that `edition` does not show, by the ids of their cells: those of blanks."""
     return {} if edition.solutions else {e.solution: e.blank.id for e in lesson.exercises}
+
+
+def workbook(lesson: Lesson, answers: Container[str], edition: Edition) -> str:
+    """The file name of the notebook of a lesson's exercises; empty where there is none, or where
+    one of them has no answer."""
+    names = [exercise.name for exercise in lesson.exercises]
+    if not names or any(name not in answers for name in names):
+        return ""
+    return f"{lesson.name}_{edition.workbook}.ipynb"

@@ -9,7 +9,6 @@ import functools
 import hashlib
 import html
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import nh3
@@ -23,9 +22,8 @@ from traitlets import default
 from ci import markdown, mathfont, page, paper, seal
 from ci.errors import CourseError
 from ci.markdown import plain
+from ci.page import TEMPLATES
 from ci.words import words
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 # What of an output is set, the first of these that it has. Widgets and scripts are not among them.
 PICTURES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}

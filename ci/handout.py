@@ -6,42 +6,23 @@ exporters set it, and `write` lays the files where the course page expects them.
 
 import copy
 import functools
-import itertools
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import jinja2
 import nbformat
-from markupsafe import Markup
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
-from ci import editions, markdown, outputs, page, seal, vendor
-from ci.agreement import Matrix
-from ci.check import Answer, Result
+from ci import editions, facts, outputs, seal, vendor
+from ci.check import Answer, Outcome, Result
 from ci.course import CELL_WORDS, KERNELSPEC, LANGUAGES, Lesson
 from ci.editions import STUDENTS, Edition
-from ci.exporters import TEMPLATES, HandoutHTMLExporter, HandoutPDFExporter
-from ci.paper import check_formulas
+from ci.exporters import HandoutHTMLExporter, HandoutPDFExporter
 from ci.parameters import Value, with_values
 from ci.seal import ROW
 from ci.words import words
-
-__all__ = [
-    "Handout",
-    "HandoutHTMLExporter",
-    "HandoutPDFExporter",
-    "check_formulas",
-    "connect",
-    "index",
-    "prepare",
-    "sweep",
-    "write",
-]
 
 
 @dataclass(frozen=True)
@@ -65,10 +46,7 @@ class Handout:
     @property
     def workbook(self) -> str:
         """The file name of the notebook of its exercises; empty where there is none."""
-        names = {exercise.name for exercise in self.lesson.exercises}
-        if not names or names - self.answers.keys():
-            return ""
-        return f"{self.lesson.name}_{self.edition.workbook}.ipynb"
+        return editions.workbook(self.lesson, self.answers, self.edition)
 
     def notes_of(self, language: str) -> list[str]:
         """What stands at the top, in one language."""
@@ -76,14 +54,37 @@ class Handout:
         return [*marked, *(note[language] for note in self.notes)]
 
 
-def write(handout: Handout, folder: Path) -> list[Path]:
-    """Write `{en,zh}/<lesson>.{html,pdf,ipynb}` below `folder`; the six paths."""
+def of(
+    outcome: Outcome,
+    notes: Sequence[Mapping[str, str]] = (),
+    edition: Edition = STUDENTS,
+    about: Mapping[str, str] | None = None,
+) -> Handout:
+    """The handout of a run that was executed; `about` are its facts, where they are known."""
+    assert outcome.notebook is not None, "a run that did not run has no handout"
+    return Handout(
+        lesson=outcome.run.lesson,
+        notebook=outcome.notebook,
+        results=outcome.results,
+        parameters=outcome.run.parameters,
+        facts=facts.of(outcome) if about is None else about,
+        notes=notes,
+        green=outcome.green,
+        home="../" * (1 + len(facts.folder(outcome).parts)) + "index.html",
+        edition=edition,
+        answers=outcome.answers,
+    )
+
+
+def write(handout: Handout, folder: Path, languages: Sequence[str] = LANGUAGES) -> list[Path]:
+    """Write `{en,zh}/<lesson>.{html,pdf,ipynb}` below `folder`; the paths."""
+    html, pdf = _exporters()
     paths = []
-    for language in LANGUAGES:
+    for language in languages:
         prepared = prepare(handout, language)
         contents = {
-            "html": HandoutHTMLExporter().from_notebook_node(prepared)[0].encode(),
-            "pdf": HandoutPDFExporter().from_notebook_node(prepared)[0],
+            "html": html.from_notebook_node(prepared)[0].encode(),
+            "pdf": pdf.from_notebook_node(prepared)[0],
             "ipynb": notebook(prepared).encode(),
         }
         for ending, content in contents.items():
@@ -92,6 +93,18 @@ def write(handout: Handout, folder: Path) -> list[Path]:
             path.write_bytes(content)
             paths.append(path)
     return paths
+
+
+@functools.cache
+def _exporters() -> tuple[HandoutHTMLExporter, HandoutPDFExporter]:
+    """Kept, as their templates take longer to compile than a page takes to set.
+
+    What we prepare is a valid notebook, and stays one: it is looked at once, not at every step.
+    """
+    return (
+        HandoutHTMLExporter(optimistic_validation=True),
+        HandoutPDFExporter(optimistic_validation=True),
+    )
 
 
 def prepare(handout: Handout, language: str) -> NotebookNode:
@@ -202,67 +215,3 @@ def _table(about: NotebookNode) -> Iterator[str]:
 def _escaped(text: str) -> str:
     """`text` as Markdown that means just this text."""
     return re.sub(r"([\\`*_{}\[\]<>()#+!|$~&-])", r"\\\1", " ".join(text.split()))
-
-
-def abstract(lesson: Lesson, language: str) -> str:
-    """What a lesson promises: the last paragraph of its first passage; empty where it is a title
-    alone. In Markdown."""
-    prose = (cell for cell in lesson.notebook.cells if cell.cell_type == "markdown")
-    first = next((c.source for c in prose if c.metadata.get("lang", language) == language), "")
-    last: str = first.strip().split("\n\n")[-1]
-    return "" if last.startswith("#") else last
-
-
-def connect(entries: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Lead each lesson's pages below `folder` to those before and after it, in place of the
-    neighbours that they had: the lessons of a course come and go."""
-    template = _templates().get_template("html/neighbours.html.j2")
-    around = zip([None, *entries], entries, [*entries[1:], None], strict=False)
-    for (before, entry, after), language in itertools.product(around, LANGUAGES):
-        path = folder / language / f"{entry['name']}.html"
-        said = template.render(before=before, after=after, language=language, words=words(language))
-        path.write_text(page.connect(path.read_text("utf-8"), said), "utf-8")
-
-
-def index(
-    entries: Sequence[Mapping[str, Any]],
-    notes: Sequence[Mapping[str, str]] = (),
-    edition: Edition = STUDENTS,
-) -> str:
-    """The course page. An entry is a lesson: its `name`, `titles`, `status`, `checks` (how many),
-    `workbook` and `facts`; the `abstracts` and `margins` of its checks, where they are known."""
-    return _page(entries, notes, edition=edition, sweep=False, handouts=True, agreed=())
-
-
-def sweep(
-    entries: Sequence[Mapping[str, Any]],
-    notes: Sequence[Mapping[str, str]] = (),
-    *,
-    handouts: bool = False,
-    agreed: Sequence[Matrix] = (),
-) -> str:
-    """The summary of a sweep. Its entries are runs: they also have a `label`, a `reason` and the
-    `folder` where their `handouts` are, if they have any. `agreed` says how far they agree."""
-    return _page(entries, notes, edition=STUDENTS, sweep=True, handouts=handouts, agreed=agreed)
-
-
-def _page(
-    entries: Sequence[Mapping[str, Any]], notes: Sequence[Mapping[str, str]], **kind: Any
-) -> str:
-    say = {language: words(language) for language in LANGUAGES}
-    template = _templates().get_template("index.html.j2")
-    abstracts = [text for entry in entries for text in entry.get("abstracts", {}).values()]
-    prose = {text: Markup(said) for text, said in markdown.render(abstracts, "html").items()}
-    dots = {e["name"]: list(map(_across, e["margins"])) for e in entries if e.get("margins")}
-    return template.render(entries=entries, notes=notes, words=say, prose=prose, dots=dots, **kind)
-
-
-def _across(margin: float) -> float:
-    """Where a margin stands in the plot, from 0 at a millionth or less to 1 at the tolerance."""
-    return 1 + math.log10(min(max(margin, 1e-6), 1)) / 6
-
-
-@functools.cache
-def _templates() -> jinja2.Environment:
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)

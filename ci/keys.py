@@ -34,8 +34,9 @@ EXECUTES = (
 )
 JUDGES = ("check", "compare", "grading", "oracle", "reuse")
 SETS = (
-    *("agreement", "editions", "exporters", "handout", "manifest", "markdown", "mathfont"),
-    *("outputs", "page", "paper", "publish", "seal", "swap", "vendor", "words", "workbook"),
+    *("agreement", "editions", "exporters", "facts", "handout", "index", "manifest"),
+    *("markdown", "mathfont", "outputs", "page", "paper", "press", "publish", "seal", "swap"),
+    *("vendor", "words", "workbook"),
 )
 # Of the caller's environment: what libraries read when they are imported or compute.
 SETTINGS = re.compile(

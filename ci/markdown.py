@@ -30,6 +30,7 @@ READER = "gfm+tex_math_dollars+east_asian_line_breaks-emoji-yaml_metadata_block"
 SEPARATOR = "\x1e"  # between texts; no text of ours has control characters
 WEB = ("http://", "https://", "mailto:")
 NO_ATTRIBUTES = ["", [], []]
+RENDERED: dict[Target, dict[str, str]] = {}  # by this process: editions share nearly all of it
 
 # What pandoc 3.9 writes and Typst 0.15 no longer knows; a quoted text stays as it is.
 RENAMED = re.compile(r'"(?:\\.|[^"\\])*"|\b(?:dot|minus|times)\.circle\b|\bsect\b')
@@ -48,6 +49,13 @@ def render(texts: Iterable[str], target: Target) -> dict[str, str]:
     Raises CourseError, with the formula, for one that pandoc can't convert.
     """
     different = list(dict.fromkeys(texts))
+    known = RENDERED.setdefault(target, {})
+    if new := [text for text in different if text not in known]:
+        known |= _render(new, target)
+    return {text: known[text] for text in different}
+
+
+def _render(different: Sequence[str], target: Target) -> dict[str, str]:
     documents = read(different)
     setting = set_formulas([f for document in documents for f in formulas(document)], target)
     if bad := [tex for (_, tex), markup in setting.items() if not markup]:

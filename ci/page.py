@@ -24,7 +24,8 @@ from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
 
 from ci.markdown import plain
 
-SCRIPT = Path(__file__).parent / "templates" / "html" / "handout.js"
+TEMPLATES = Path(__file__).parent / "templates"
+SCRIPT = TEMPLATES / "html" / "handout.js"
 
 HEADING = re.compile(r"(?s)<h([2-6])>(.*?)</h\1>")
 TABLE = re.compile(r"(?s)<table.*?</table>")
@@ -122,6 +123,7 @@ def alternative(caption: str) -> str:
     return re.split(r"(?<=[.。])(?:\s|(?<=。))", said, maxsplit=1)[0]
 
 
+@functools.lru_cache(maxsize=4096)
 def code(source: str) -> Markup:
     """Highlighted Python, a row a line; a row that has no room goes on below, further indented."""
     source = plain(source).rstrip("\n")

@@ -10,6 +10,7 @@ import re
 import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -154,12 +155,17 @@ def fault(error: typst.TypstError, cells: Iterable[NotebookNode]) -> tuple[str, 
     return f"no font of the handouts has the character {found[1]} ({points})", next(guilty, "")
 
 
-def check_formulas(lesson: Lesson) -> None:
-    """Set each formula of `lesson` by itself, in MathML and in Typst, before any kernel starts.
+def check_formulas(lessons: Iterable[Lesson]) -> None:
+    """Set each formula of `lessons` by itself, in MathML and in Typst, before any kernel starts.
 
     Raises CourseError, with file, line and formula, for the first that one of the two refuses; for
     what looks like a formula or an emphasis and is none; and for a character that no font has.
     """
+    with ThreadPoolExecutor() as several:  # most of the time goes to processes of pandoc
+        list(several.map(_check, lessons))
+
+
+def _check(lesson: Lesson) -> None:
     cells = [cell for cell in lesson.notebook.cells if cell.cell_type == "markdown"]
     documents = markdown.read([cell.source for cell in cells])
     wanted = [formula for document in documents for formula in markdown.formulas(document)]

@@ -3,24 +3,21 @@
 import contextlib
 import json
 import shutil
-import subprocess
 import zipfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ci import manifest
+from ci import facts, index, manifest, seal
 from ci.agreement import Matrix
 from ci.check import Outcome
 from ci.course import LANGUAGES
-from ci.editions import EDITIONS, STUDENTS, Edition, hidden
+from ci.editions import EDITIONS, STUDENTS, Edition, hidden, workbook
 from ci.errors import CourseError, UsageError
 from ci.gpus import Gpu, Request
 from ci.manifest import ENTRIES, Note
+from ci.press import Press
 from ci.swap import replacing
-
-if TYPE_CHECKING:
-    from ci.handout import Handout
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of all files in the archive: the same handouts, the same bytes
 
@@ -41,10 +38,20 @@ def notes(request: Request, granted: Sequence[Gpu], handouts: str) -> list[Note]
     return [ON_CPU] if request.text == "all" and not granted else []
 
 
+def begin(outcome: Outcome, press: Press, *, handouts: str, notes: Sequence[Note]) -> None:
+    """Have the handouts of `outcome` set that `publish` will want, if all others are green too."""
+    if outcome.green and outcome.notebook:
+        if outcome.run.is_default:
+            press.begin(outcome, notes)
+        elif handouts == "all":
+            press.begin(outcome, notes, [STUDENTS])
+
+
 def publish(
     outcomes: Sequence[Outcome],
     order: Sequence[str],
     build: Path,
+    press: Press,
     *,
     handouts: str = "default",
     notes: Sequence[Note] = (),
@@ -63,20 +70,24 @@ def publish(
     written = []
     if not green:
         marked = [o for o in ran if o.notebook and (o.run.is_default or not o.green)]
-        drafts(marked, build / "drafts")
+        drafts(marked, build / "drafts", press)
         written.append(build / "drafts")
     elif defaults:
-        written += course(defaults, order, build, notes)
+        written += course(defaults, order, build, press, notes)
         shutil.rmtree(build / "drafts", ignore_errors=True)
     if others:
         every = green and handouts == "all"
-        runs(others, build / "sweep", handouts=every, notes=notes, agreed=agreed)
+        runs(others, build / "sweep", press, handouts=every, notes=notes, agreed=agreed)
         written.append(build / "sweep")
     return written
 
 
 def course(
-    outcomes: Sequence[Outcome], order: Sequence[str], build: Path, notes: Sequence[Note] = ()
+    outcomes: Sequence[Outcome],
+    order: Sequence[str],
+    build: Path,
+    press: Press,
+    notes: Sequence[Note] = (),
 ) -> list[Path]:
     """Renew the course page below `build`, in each edition, with new handouts for `outcomes`.
 
@@ -93,7 +104,7 @@ def course(
         news = [both.enter_context(replacing(target)) for target in targets]
         before = [manifest.lessons(build, edition) for edition in EDITIONS]
         for edition, target, new in zip(EDITIONS, targets, news, strict=True):
-            _course(made, standing, order, target, new, edition, notes)
+            _course(made, standing, order, target, new, edition, notes, press)
     known = {outcome.run.lesson.name: manifest.key(outcome.key, notes) for outcome in made}
     for edition, kept in zip(EDITIONS, before, strict=True):
         manifest.write(build, edition, {**kept, **known}, notes)
@@ -108,53 +119,45 @@ def _course(
     new: Path,
     edition: Edition,
     notes: Sequence[Note],
+    press: Press,
 ) -> None:
     """Fill `new`, which is to take the place of `target`."""
-    from ci import handout
-
     fresh = {outcome.run.lesson.name: _entry(outcome, edition) for outcome in outcomes}
     carried = _carry_over(target, new, [name for name in order if name not in fresh])
     if gone := [name for name in standing if name not in carried]:
         raise CourseError(f"{target}: {gone[0]} was removed while we looked: run again")
     for outcome in outcomes:
-        _write(_handout(outcome, notes, edition), new)
+        press.lay(outcome, notes, edition, new)
     found = manifest.renewed({**carried, **fresh}, order, standing)
-    handout.connect(found, new)
+    index.connect(found, new)
     (new / ENTRIES).write_text(json.dumps(found, indent=1, ensure_ascii=False), "utf-8")
-    (new / "index.html").write_text(handout.index(found, notes, edition), "utf-8")
+    (new / "index.html").write_text(index.course(found, notes, edition), "utf-8")
     _archive(new, edition)
 
 
-def _write(made: "Handout", folder: Path) -> None:
-    from ci import handout, workbook
-
-    handout.write(made, folder)
-    workbook.write(made, folder)
-
-
-def drafts(outcomes: Sequence[Outcome], target: Path) -> None:
+def drafts(outcomes: Sequence[Outcome], target: Path, press: Press) -> None:
     """Leave what was executed in `target`, marked as not verified, for the instructor."""
-    runs(outcomes, target, handouts=True, notes=[NOT_VERIFIED])
+    runs(outcomes, target, press, handouts=True, notes=[NOT_VERIFIED])
 
 
 def runs(
     outcomes: Sequence[Outcome],
     target: Path,
+    press: Press,
     *,
     handouts: bool,
     notes: Sequence[Note] = (),
     agreed: Sequence[Matrix] = (),
 ) -> None:
     """Make `target` the summary of runs; with `handouts`, the handouts of each below it."""
-    from ci import handout
-
     with replacing(target) as new:
-        if handouts:
-            for outcome in outcomes:
-                _write(_handout(outcome, notes), new / _folder(outcome))
+        for outcome in outcomes if handouts else ():
+            press.begin(outcome, notes, [STUDENTS])
+        for outcome in outcomes if handouts else ():
+            press.lay(outcome, notes, STUDENTS, new / facts.folder(outcome))
         entries = [_entry(outcome) for outcome in outcomes]
         (new / ENTRIES).write_text(json.dumps(entries, indent=1, ensure_ascii=False), "utf-8")
-        page = handout.sweep(entries, notes, handouts=handouts, agreed=agreed)
+        page = index.sweep(entries, notes, handouts=handouts, agreed=agreed)
         (new / "index.html").write_text(page, "utf-8")
 
 
@@ -180,73 +183,18 @@ def _archive(folder: Path, edition: Edition) -> None:
                 archive.writestr(info, path.read_bytes())
 
 
-def _handout(outcome: Outcome, notes: Sequence[Note], edition: Edition = STUDENTS) -> "Handout":
-    from ci.handout import Handout
-
-    assert outcome.notebook is not None, "a run that did not run has no handout"
-    return Handout(
-        lesson=outcome.run.lesson,
-        notebook=outcome.notebook,
-        results=outcome.results,
-        parameters=outcome.run.parameters,
-        facts=_facts(outcome),
-        notes=notes,
-        green=outcome.green,
-        home="../" * (1 + len(_folder(outcome).parts)) + "index.html",
-        edition=edition,
-        answers=outcome.answers,
-    )
-
-
 def _entry(outcome: Outcome, edition: Edition = STUDENTS) -> dict[str, Any]:
     """A lesson, or a run of a sweep, as the index page of `edition` shows it."""
-    from ci import handout, seal
-
     return {
         "name": outcome.run.lesson.name,
         "titles": dict(outcome.run.lesson.titles),
-        "abstracts": {code: handout.abstract(outcome.run.lesson, code) for code in LANGUAGES},
+        "abstracts": {code: index.abstract(outcome.run.lesson, code) for code in LANGUAGES},
         "margins": seal.margins(outcome.results),
         "label": outcome.run.label,
-        "folder": str(_folder(outcome)),
+        "folder": str(facts.folder(outcome)),
         "status": outcome.status,
         "reason": "" if outcome.at in hidden(outcome.run.lesson, edition) else outcome.reason,
         "checks": len(outcome.results),
-        "workbook": _handout(outcome, (), edition).workbook,
-        "facts": _facts(outcome),
+        "workbook": workbook(outcome.run.lesson, outcome.answers, edition),
+        "facts": facts.of(outcome),
     }
-
-
-def _facts(outcome: Outcome) -> dict[str, str]:
-    environment = outcome.environment
-    values = ", ".join(f"{name} = {value}" for name, value in outcome.run.parameters.items())
-    facts = {
-        "parameters": values,
-        "device": outcome.run.device,
-        "torch": environment.get("torch", ""),
-        "Python": environment.get("Python", ""),
-        "machine": environment.get("machine", ""),
-        "image": environment.get("image", ""),
-        "commit": commit(outcome.run.lesson.path.parent),
-        "date": outcome.date,
-        "duration": f"{outcome.seconds:.1f} s",
-    }
-    return {label: fact for label, fact in facts.items() if fact}
-
-
-def commit(folder: Path) -> str:
-    """The commit of the course, and whether it was changed since; empty outside a repository."""
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty= +", "--abbrev=12"]
-    try:
-        done = subprocess.run(
-            [*command, "--exclude=*"], capture_output=True, text=True, check=False, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def _folder(outcome: Outcome) -> Path:
-    """Where a run's handouts stand below a page: at its top for the default parameters."""
-    run = outcome.run
-    return Path() if run.is_default else Path(run.lesson.name, run.key)

@@ -7,7 +7,7 @@ that it was published with. The instructors' has the solutions in the place of t
 import inspect
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,13 @@ from ci.words import words
 LONGEST = 88  # characters of a check that stands in one line
 
 
-def write(made: Handout, folder: Path) -> list[Path]:
+def write(made: Handout, folder: Path, languages: Sequence[str] = LANGUAGES) -> list[Path]:
     """Write `{en,zh}/<lesson>_exercises.ipynb` below `folder`, `_solutions` for instructors.
 
     The paths; none for a lesson without exercises, or without their expected values.
     """
     paths = []
-    for language in LANGUAGES if made.workbook else ():
+    for language in languages if made.workbook else ():
         path = folder / language / made.workbook
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(nbformat.writes(workbook(made, language), version=4) + "\n", "utf-8")

@@ -16,6 +16,7 @@ from ci import course, image, lab
 from ci.course import Lesson
 from ci.errors import MachineError
 from ci.image import Image
+from ci.press import Press
 
 ROOT = Path(__file__).parents[1]
 DOCKER = ROOT / "docker"
@@ -114,6 +115,13 @@ def containers(word: str) -> list[str]:
     with lab.connect() as client:
         found = client.containers.list(all=True, filters={"name": word}, ignore_removed=True)
         return [container.name for container in found]
+
+
+@pytest.fixture(scope="session")
+def press() -> Iterator[Press]:
+    """One for all tests: its processes are kept."""
+    with Press() as press:
+        yield press
 
 
 @pytest.fixture

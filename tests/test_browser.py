@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_output
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from ci import check, course, engine, handout, oracle, plan, publish
+from ci import check, course, engine, handout, index, oracle, plan, publish
 from ci.check import Outcome, Result
 from ci.course import Lesson
 from ci.here import Here
@@ -152,10 +152,10 @@ def write(outcomes: list[Outcome], folder: Path) -> Path:
     for outcome, language in itertools.product(outcomes, course.LANGUAGES):
         path = folder / language / f"{outcome.run.lesson.name}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
-        prepared = handout.prepare(publish._handout(outcome, []), language)
+        prepared = handout.prepare(handout.of(outcome), language)
         path.write_text(handout.HandoutHTMLExporter().from_notebook_node(prepared)[0], "utf-8")
-    handout.connect(entries, folder)
-    (folder / "index.html").write_text(handout.index(entries), "utf-8")
+    index.connect(entries, folder)
+    (folder / "index.html").write_text(index.course(entries), "utf-8")
     return folder
 
 

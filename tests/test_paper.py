@@ -604,7 +604,7 @@ def test_a_mark_never_covers_what_is_shown() -> None:
 @pytest.mark.slow
 def test_a_good_lesson_has_nothing_to_refuse(lesson: Lesson) -> None:
     """Formulas, tables and code of the lesson above can be set."""
-    handout.check_formulas(lesson)
+    paper.check_formulas([lesson])
 
 
 @pytest.mark.slow
@@ -629,4 +629,4 @@ def test_what_can_t_be_set_is_named_with_its_line(lesson: Lesson, prose: str, me
     source = "\n".join(f"# {line}" for line in prose.split("\n"))
     lesson.path.write_text(LESSON.replace("# | a | b |", f"{source}\n#\n# | a | b |"), "utf-8")
     with pytest.raises(CourseError, match=message):
-        handout.check_formulas(course.read(lesson.path))
+        paper.check_formulas([course.read(lesson.path)])
