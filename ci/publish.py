@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from ci import facts, index, manifest, seal
+from ci import facts, manifest, seal
 from ci.agreement import Matrix
 from ci.check import Outcome
 from ci.course import LANGUAGES
@@ -122,6 +122,8 @@ def _course(
     press: Press,
 ) -> None:
     """Fill `new`, which is to take the place of `target`."""
+    from ci import index
+
     fresh = {outcome.run.lesson.name: _entry(outcome, edition) for outcome in outcomes}
     carried = _carry_over(target, new, [name for name in order if name not in fresh])
     if gone := [name for name in standing if name not in carried]:
@@ -150,6 +152,8 @@ def runs(
     agreed: Sequence[Matrix] = (),
 ) -> None:
     """Make `target` the summary of runs; with `handouts`, the handouts of each below it."""
+    from ci import index
+
     with replacing(target) as new:
         for outcome in outcomes if handouts else ():
             press.begin(outcome, notes, [STUDENTS])
@@ -185,6 +189,8 @@ def _archive(folder: Path, edition: Edition) -> None:
 
 def _entry(outcome: Outcome, edition: Edition = STUDENTS) -> dict[str, Any]:
     """A lesson, or a run of a sweep, as the index page of `edition` shows it."""
+    from ci import index  # it takes its time to start, and an unchanged course does without
+
     return {
         "name": outcome.run.lesson.name,
         "titles": dict(outcome.run.lesson.titles),
