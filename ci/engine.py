@@ -1,5 +1,5 @@
-"""Workers at their place, and what they tell. One worker serves the runs of one lesson, in order;
-several lessons go on side by side.
+"""Workers at their place, and what they tell. A worker serves one run at a time; several workers go
+on side by side.
 """
 
 import contextlib
@@ -53,19 +53,20 @@ class Event:
 
 
 def start(runs: Sequence[Run], folder: Path, place: Place, *, slots: int = 1) -> Iterator[Event]:
-    """Execute `runs` at `place`, `slots` lessons at once, and yield what happens, ends last.
+    """Execute `runs` at `place`, `slots` workers at once, and yield what happens, ends last.
 
     Each run has an attempt of its own, a new folder under `folder`. Closing the iterator ends all
     that is still running.
     """
     _sweep(folder)
     batches = queue.SimpleQueue[list[Run]]()
-    for _, batch in groupby(runs, key=lambda run: run.lesson.name):
+    for _, batch in groupby(runs, key=lambda run: id(run) if place.shared else run.lesson.name):
         batches.put(list(batch))
+    several = place.shared and len(runs) > slots  # for a worker to execute
     events = queue.SimpleQueue[Event | Exception]()
     stop = threading.Event()
     threads = [
-        threading.Thread(target=_serve, args=(batches, folder, place, events, stop))
+        threading.Thread(target=_serve, args=(batches, several, folder, place, events, stop))
         for _ in range(slots)
     ]
     for thread in threads:
@@ -131,19 +132,25 @@ def _sweep(folder: Path) -> None:
 
 def _serve(
     batches: "queue.SimpleQueue[list[Run]]",
+    several: bool,
     folder: Path,
     place: Place,
     events: "queue.SimpleQueue[Event | Exception]",
     stop: threading.Event,
 ) -> None:
     try:
-        while not stop.is_set():
-            waiting = batches.get_nowait()
-            while waiting and not stop.is_set():
-                with Worker(waiting, folder, place, stop) as worker:
-                    while waiting and worker.alive and not stop.is_set():
-                        for event in worker.execute(waiting.pop(0)):
-                            events.put(event)
+        with contextlib.ExitStack() as workers:
+            worker: Worker | None = None
+            while not stop.is_set():
+                waiting = batches.get_nowait()
+                warm = several or len(waiting) > 1
+                while waiting and not stop.is_set():
+                    if not (worker and worker.takes(waiting[0])):
+                        workers.close()
+                        worker = Worker(waiting, folder, place, stop, warm=warm)
+                        workers.enter_context(worker)
+                    for event in worker.execute(waiting.pop(0)):
+                        events.put(event)
     except queue.Empty:
         return
     except Exception as error:  # the thread that consumes the events raises it again
@@ -151,18 +158,30 @@ def _serve(
 
 
 class Worker:
-    """A worker for runs of one lesson. After `alive` turns false it takes no more of them."""
+    """A worker for `runs`, and others that are like them. Kernels that are `warm` share imports."""
 
     def __init__(
-        self, runs: Sequence[Run], folder: Path, place: Place, stop: threading.Event
+        self,
+        runs: Sequence[Run],
+        folder: Path,
+        place: Place,
+        stop: threading.Event,
+        *,
+        warm: bool = False,
     ) -> None:
         self._folder, self._place, self._stop = folder, place, stop
+        self._first, self._warm = runs[0], warm
         self._channel = place.start(runs, folder, _settings(runs[0]))
         self._lines = queue.SimpleQueue[str]()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self._environment: dict[str, str] = {}
-        self.alive = True
+        self._alive = True
+
+    def takes(self, run: Run) -> bool:
+        """Whether it can execute `run`: it lives, and was started with what the run needs."""
+        alike = self._place.shared or run.lesson == self._first.lesson
+        return self._alive and alike and run.threads == self._first.threads
 
     def __enter__(self) -> "Worker":
         return self
@@ -201,7 +220,7 @@ class Worker:
                     environment=self._environment,
                 )
                 return
-        self.alive = False
+        self._alive = False
         reason = self._death()
         self._channel.close()  # before we tidy up behind it
         self._place.reclaim(path)
@@ -227,6 +246,7 @@ class Worker:
             "parameters": dict(run.parameters),
             "output": self._place.attempt(path),
             "timeout_s": run.timeout_s,
+            "warm": self._warm,
             "environment": {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in run.gpus)},
         }
         with contextlib.suppress(OSError):  # a worker that is gone shows in its answers

@@ -27,9 +27,11 @@ from papermill.engines import NBClientEngine, papermill_engines
 
 from ci.course import Lesson
 from ci.parameters import Value
+from ci.warm import Nursery, WarmProvisioner
 
 ENGINE = "pytorch-course"
 MOST_PRINTED = 50_000  # characters a cell
+BACKEND = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # or figures vanish
 LONGEST_TMP = 60  # a socket's path ends at 107 bytes, and our own names take some of them
 
 
@@ -49,10 +51,12 @@ def execute(
     *,
     environment: Mapping[str, str] | None = None,
     on_cell: Callable[[int, int], None] = lambda index, total: None,
+    nursery: Nursery | None = None,
 ) -> Verdict:
     """Execute `lesson` with `parameters` in a kernel of its own, its folder as working directory.
 
     `environment` is added to the kernel's; `on_cell(index, total)` is called before each cell.
+    The kernel comes from `nursery`, where that has one to give.
     A lesson that fails is a Verdict with a reason, never an exception.
     """
     verdict = Verdict(copy.deepcopy(lesson.notebook))
@@ -71,6 +75,7 @@ def execute(
             on_cell=on_cell,
             folder=folder,
             environment=dict(environment or {}),
+            nursery=nursery or Nursery(),
             resources={"metadata": {"path": str(lesson.path.parent)}},
         )
     _tidy(verdict.notebook)
@@ -92,15 +97,19 @@ class LessonEngine(NBClientEngine):
     def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> None:
         """Run each cell of `nb_man.nb`; what happened is left in `options["verdict"]`."""
         verdict, folder = options["verdict"], options["folder"]
+        manager = AsyncKernelManager(
+            kernel_name="python3",
+            kernel_spec_manager=LessonKernels(),
+            transport="ipc",  # a TCP port would be open to everybody on the machine
+            ip=str(folder / "k"),
+            connection_file=str(folder / "k.json"),
+        )
+        manager.provisioner = WarmProvisioner(
+            options["nursery"], kernel_spec=manager.kernel_spec, parent=manager
+        )
         client = LessonClient(
             nb_man,
-            km=AsyncKernelManager(
-                kernel_name="python3",
-                kernel_spec_manager=LessonKernels(),
-                transport="ipc",  # a TCP port would be open to everybody on the machine
-                ip=str(folder / "k"),
-                connection_file=str(folder / "k.json"),
-            ),
+            km=manager,
             startup_timeout=options["start_timeout"],
             resources=options["resources"],
             shutdown_kernel="immediate",
@@ -112,7 +121,7 @@ class LessonEngine(NBClientEngine):
             **options["environment"],
             "IPYTHONDIR": str(folder),
             "TMPDIR": str(folder),  # so that what a killed kernel leaves there goes with it
-            "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # or figures vanish
+            **BACKEND,
         }
         try:
             client.execute(env=environment, cleanup_kc=True)
@@ -152,7 +161,7 @@ class LessonClient(PapermillNotebookClient):
                 self._note(cell, _reason(error), error.traceback)
                 return
             except DeadKernelError:
-                self._note(cell, f"its kernel {_ending(self.km.provisioner.process.poll())}")
+                self._note(cell, f"its kernel {_ending(self.km.provisioner.process)}")
                 raise
 
     def process_message(self, msg: dict[str, Any], cell: NotebookNode, index: int) -> Any:
@@ -178,7 +187,10 @@ def _reason(error: CellExecutionError) -> str:
     return f"{error.ename}: {error.evalue}".splitlines()[0]
 
 
-def _ending(code: int | None) -> str:
+def _ending(process: Any) -> str:
+    code = process.poll()
+    if getattr(process, "lost", False):
+        return "was lost with the parent of warm kernels, which has died"
     if code is not None and code < 0:
         hint = "; perhaps the machine was out of memory" if code == -signal.SIGKILL else ""
         return f"was killed by {signal.Signals(-code).name}{hint}"

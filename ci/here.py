@@ -23,6 +23,7 @@ class Here:
     """This machine, with the packages of this interpreter. A `Place`."""
 
     facts: Mapping[str, str] = {}
+    shared = True
 
     def __init__(self) -> None:
         if lacking := [name for name in ("torch", "papermill", "ipykernel") if not find_spec(name)]:

@@ -6,8 +6,10 @@ the value itself in full precision. `python -m ci.kernel -f FILE` starts one.
 
 import base64
 import json
+import os
 import sys
 import sysconfig
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -117,11 +119,20 @@ class Kernel(IPythonKernel):
     shell_class = Type(Shell)
 
 
-if __name__ == "__main__":
-    # Started as __main__: the classes above are then `__main__.Kernel`, so take the importable one.
-    from ci.kernel import Kernel as LessonKernel
-
-    # We were started with -P, which keeps the lesson's neighbours away from our own imports. The
+def start(on_ready: Callable[[], None] = lambda: None) -> None:
+    """Be a kernel, as the command line says; call `on_ready` before there is a lesson."""
+    # Python was started with -P, which keeps the lesson's neighbours away from our own imports. The
     # lesson may use them: as in Jupyter, they come after the standard library.
     sys.path.insert(sys.path.index(sysconfig.get_path("purelib")), "")
-    IPKernelApp.launch_instance(kernel_class=LessonKernel, config=SETTINGS)
+    parent = os.getppid()  # with which it ends
+    app = IPKernelApp.instance(kernel_class=Kernel, config=SETTINGS, parent_handle=parent)
+    app.initialize()
+    on_ready()
+    app.start()
+
+
+if __name__ == "__main__":
+    # Started as __main__: the classes above are then `__main__.Kernel`, so take the importable one.
+    from ci.kernel import start as start_importable
+
+    start_importable()

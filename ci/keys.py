@@ -30,7 +30,8 @@ CODE = Path(__file__).parent
 # Modules of this package by what they do; `tests/test_keys.py` says where one is missing.
 EXECUTES = (
     *("course", "engine", "errors", "execute", "exercises", "gpus", "here", "image", "kernel"),
-    *("keys", "lab", "owner", "parameters", "place", "plan", "script", "value", "worker"),
+    *("keys", "lab", "nursery", "owner", "parameters", "place", "plan", "ranks", "script"),
+    *("value", "warm", "worker"),
 )
 JUDGES = ("check", "compare", "grading", "oracle", "reuse")
 SETS = (

@@ -36,12 +36,19 @@ class Channel(Protocol):
 
 
 class Place(Protocol):
-    """Where workers run. `facts` are added to what a worker says of its environment."""
+    """Where workers run.
+
+    `facts` are added to what a worker says of its environment; `shared` is whether a worker may
+    serve several lessons.
+    """
 
     facts: Mapping[str, str]
+    shared: bool
 
     def start(self, runs: Sequence[Run], folder: Path, settings: Mapping[str, str]) -> Channel:
         """Start a worker for `runs`, all of one lesson, with `settings` in its environment.
+
+        At a `shared` place it is going to serve others, too.
 
         Their attempts are going to be below `folder`.
         """
@@ -102,6 +109,8 @@ def choose(
 
 class Lab:
     """A container a lesson. A `Place`."""
+
+    shared = False
 
     def __init__(self, image: Image, *, memory: int, as_root: bool = False) -> None:
         self.facts: Mapping[str, str] = {"image": str(image)}

@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,7 +27,8 @@ import psutil
 from ci import course
 from ci.course import Lesson
 from ci.errors import CourseError
-from ci.execute import Verdict, execute, save
+from ci.execute import BACKEND, Verdict, execute, save
+from ci.warm import Nursery
 
 EXECUTED, LOG = "executed.ipynb", "log.txt"
 PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
@@ -42,10 +43,11 @@ def serve(requests: int, events: TextIO) -> None:
     _set_up_process()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which then ends us
+    nursery = Nursery()
     try:
         _send(events, event="ready", environment=describe())
         for line in _lines(requests):
-            _serve(json.loads(line), requests, events)
+            _serve(json.loads(line), requests, events, nursery)
     finally:
         end_descendants()
 
@@ -62,16 +64,18 @@ def describe() -> dict[str, str]:
     return facts
 
 
-def _serve(request: Mapping[str, Any], requests: int, events: TextIO) -> None:
+def _serve(request: Mapping[str, Any], requests: int, events: TextIO, nursery: Nursery) -> None:
     output = Path(request["output"])
-    started = time.monotonic()
     with _log_to(output / LOG):
-        ended = _execute(request, output, requests, events)
+        if request["warm"]:
+            nursery.start({**os.environ, **BACKEND}, Path(request["lesson"]).parent)
+        started = time.monotonic()
+        ended = _execute(request, output, requests, events, nursery)
     _send(events, event="ended", run=request["run"], seconds=time.monotonic() - started, **ended)
 
 
 def _execute(
-    request: Mapping[str, Any], output: Path, requests: int, events: TextIO
+    request: Mapping[str, Any], output: Path, requests: int, events: TextIO, nursery: Nursery
 ) -> dict[str, Any]:
     """Execute in a thread of its own, so that this one can keep the deadline."""
     verdicts: list[Verdict] = []
@@ -89,6 +93,7 @@ def _execute(
                     on_cell=lambda cell, cells: _send(
                         events, event="cell", run=request["run"], cell=cell, cells=cells
                     ),
+                    nursery=nursery,
                 )
             )
         except CourseError as error:
@@ -101,7 +106,8 @@ def _execute(
     ready, _, _ = select.select([requests, done], [], [], request["timeout_s"])
     in_time = done in ready
     abandoned = requests in ready and not in_time  # by a parent that is gone
-    end_descendants()
+    # Out of time, we can't tell whether the run or the nursery hangs.
+    end_descendants(spare=nursery.pids if in_time else set())
     thread.join(1 if abandoned else GRACE_S)
     if abandoned:
         sys.exit(1)
@@ -132,13 +138,17 @@ def _read(request: Mapping[str, Any]) -> Lesson:
     return lesson
 
 
-def end_descendants() -> None:
-    """End all that this process started, and all that those started, however they hid."""
-    while children := psutil.Process().children(recursive=True):
+def end_descendants(spare: Set[int] = frozenset()) -> None:
+    """End all that this process started, and all that those started, however they hid.
+
+    `spare` are process ids that may go on, unless their own children do not end by that.
+    """
+    while children := [c for c in psutil.Process().children(recursive=True) if c.pid not in spare]:
         for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
-        psutil.wait_procs(children, timeout=5)
+        if psutil.wait_procs(children, timeout=5)[1]:
+            spare = frozenset()  # a lesson has stopped it: its dead children wait for it
 
 
 def _oom_kills() -> int:

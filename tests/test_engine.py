@@ -10,17 +10,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import psutil
 import pytest
+from nbformat import NotebookNode
 
-from ci import engine, plan
+from ci import course, engine, plan
 from ci.course import Lesson
 from ci.engine import Event
 from ci.here import Here
-from tests.conftest import GRADIENT, Read, eventually
+from tests.conftest import GRADIENT, Read, Write, eventually
 
 pytestmark = pytest.mark.slow
 
+COLD_AND_WARM = [[], ["size=2,3"]]  # kernels are warm where a worker executes several runs
 ORPHAN = "# %%\nimport subprocess\nsubprocess.Popen(['sleep', '{mark}'], start_new_session=True)\n"
 
 
@@ -28,6 +31,12 @@ def ends(lesson: Lesson, folder: Path, *settings: str, timeout_s: float = 60) ->
     """The ends of the runs of `lesson`."""
     runs = plan.runs([lesson], settings, [], timeout_s=timeout_s)
     return [event for event in engine.start(runs, folder, Here()) if event.kind == "ended"]
+
+
+def notebook(end: Event) -> NotebookNode:
+    """What a run has executed."""
+    assert end.executed, end.reason
+    return nbformat.read(end.executed, as_version=4)
 
 
 def sleepers(mark: str) -> list[int]:
@@ -75,32 +84,81 @@ def test_the_next_run_goes_on_after_a_timeout(read: Read, tmp_path: Path) -> Non
     assert statuses == ["timed out", "completed"]
 
 
+@pytest.mark.parametrize("settings", COLD_AND_WARM)
 @pytest.mark.parametrize("ending", ["", "import os; os.kill(os.getpid(), 9)", "1 / 0"])
-def test_nothing_of_a_run_is_left(read: Read, tmp_path: Path, ending: str) -> None:
+def test_nothing_of_a_run_is_left(
+    read: Read, tmp_path: Path, ending: str, settings: list[str]
+) -> None:
     """Children in sessions of their own end with the run, however it ends."""
     mark = f"600.{os.getpid()}"
-    ends(read(ORPHAN.format(mark=mark) + f"# %%\n{ending}\n"), tmp_path / "runs")
+    ends(read(ORPHAN.format(mark=mark) + f"# %%\n{ending}\n"), tmp_path / "runs", *settings)
     assert sleepers(mark) == []
 
 
 def test_a_killed_worker_fails_its_run_and_leaves_nothing(read: Read, tmp_path: Path) -> None:
     """The run fails and says so, the next one goes on in a new worker, and no child survives."""
     mark = f"601.{os.getpid()}"
-    kill = "# %%\nimport os\nif size == 2: os.kill(os.getppid(), 9)\nimport time; time.sleep(0.5)\n"
+    kill = (
+        "# %%\nimport psutil, time\n"
+        "worker = next(p for p in psutil.Process().parents() if 'ci.worker' in p.cmdline())\n"
+        "if size == 2: worker.kill()\n"
+        "time.sleep(0.5)\n"
+    )
     first, second = ends(read(ORPHAN.format(mark=mark) + kill), tmp_path / "runs", "size=2,3")
     assert (first.status, first.reason) == ("failed", "its worker was killed by SIGKILL")
     assert second.status == "completed"
     assert eventually(lambda: sleepers(mark) == [])
 
 
-@pytest.fixture
-def hanging(read: Read, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def test_kernels_of_one_worker_are_warm(read: Read, tmp_path: Path) -> None:
+    """What a lesson is about to import has been imported already; alone, it imports for itself."""
+    lesson = read("# %%\nimport sys; 'torch' in sys.modules\n")
+    shown = {
+        end.run.label: notebook(end).cells[-1].outputs[0].data["text/plain"]
+        for settings in COLD_AND_WARM
+        for end in ends(lesson, tmp_path / "runs", *settings)
+    }
+    assert shown == {"": "False", "size=2": "True", "size=3": "True"}
+
+
+def test_several_lessons_share_a_worker(write: Write, tmp_path: Path) -> None:
+    """And its kernels' parent."""
+    cells = "# %%\nimport os; os.getppid()\n"
+    lessons = [course.read(write(cells, name=name)) for name in ("01_one", "02_two")]
+    events = engine.start(plan.runs(lessons, [], []), tmp_path / "runs", Here())
+    done = [notebook(event) for event in events if event.kind == "ended"]
+    first, second = (book.cells[-1].outputs[0].data["text/plain"] for book in done)
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("number", "reasons"),
+    [
+        (9, ["its kernel was lost with the parent of warm kernels, which has died", ""]),
+        (signal.SIGSTOP, ["", ""]),
+    ],
+)
+def test_kernels_get_a_new_parent(
+    read: Read, tmp_path: Path, number: int, reasons: list[str]
+) -> None:
+    """Where a lesson ends the parent of its kernel, it fails; where it stops it, nothing hangs."""
+    mark = f"603.{os.getpid()}"
+    fault = f"# %%\nimport os, time\nif size == 2: os.kill(os.getppid(), {number})\ntime.sleep(1)\n"
+    found = ends(read(ORPHAN.format(mark=mark) + fault), tmp_path / "runs", "size=2,3")
+    assert [end.reason for end in found] == reasons
+    assert sleepers(mark) == []
+
+
+@pytest.fixture(params=COLD_AND_WARM)
+def hanging(
+    read: Read, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """A process that runs a lesson which started `sleep MARK` and hangs; it and the mark."""
     mark = f"602.{os.getpid()}"
     lesson = read(ORPHAN.format(mark=mark) + "# %%\nimport time; time.sleep(600)\n")
     program = (
         "from pathlib import Path; from ci import course, engine, plan; from ci.here import Here\n"
-        f"runs = plan.runs([course.read(Path({str(lesson.path)!r}))], [], [])\n"
+        f"runs = plan.runs([course.read(Path({str(lesson.path)!r}))], {request.param}, [])\n"
         f"list(engine.start(runs, Path({str(tmp_path / 'runs')!r}), Here()))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)

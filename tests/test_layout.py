@@ -7,7 +7,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(path.stem for path in (ROOT / "ci").glob("*.py") if path.stem != "__init__")
-INSIDE = {"worker", "execute", "kernel", "probe", "copies"}  # run beside the lesson, in the lab too
+INSIDE = {
+    "worker",
+    "execute",
+    "kernel",
+    "warm",
+    "nursery",
+    "probe",
+    "copies",
+}  # run beside the lesson, in the lab too
 
 
 def imports(path: Path) -> set[str]:

@@ -234,6 +234,26 @@ def test_a_lesson_can_neither_stop_nor_kill_its_worker(
     assert [end.status for end in ends(read(cells), tmp_path / "runs", the_lab)] == ["completed"]
 
 
+PEEK = """\
+# %%
+import os
+for name in ("mem", "environ", "fd/0"):
+    try:
+        open(f"/proc/{os.getppid()}/{name}").close()
+    except PermissionError:
+        print(name)
+"""
+
+
+def test_a_lesson_cannot_look_into_the_parent_of_its_kernel(
+    the_lab: Lab, read: Read, tmp_path: Path
+) -> None:
+    """Neither the worker's process nor the one that warm kernels are forked from."""
+    found = ends(read(PEEK), tmp_path / "runs", the_lab)
+    found += ends(read(PEEK), tmp_path / "runs", the_lab, "size=2,3")
+    assert [printed(end) for end in found] == [["mem", "environ", "fd/0"]] * 3
+
+
 PLANTED = """\
 # %%
 import glob, os
