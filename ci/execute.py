@@ -11,8 +11,9 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,17 @@ def _tidy(notebook: NotebookNode) -> None:
         cell.metadata.pop("execution", None)
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.id = "injected-parameters"
+        if cell.cell_type == "code":
+            cell.outputs = list(_joined(cell.outputs))
+
+
+def _joined(outputs: Sequence[NotebookNode]) -> Iterator[NotebookNode]:
+    """What is printed in one go as one output: the kernel sends it in pieces, as time passes."""
+    for name, group in groupby(outputs, lambda output: output.get("name", "")):
+        several = list(group)
+        if name:
+            several[0].text = "".join(output.text for output in several)
+        yield from several[:1] if name else several
 
 
 papermill_engines.register(ENGINE, LessonEngine)

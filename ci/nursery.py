@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import tempfile
+import traceback
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -144,4 +145,8 @@ def _prctl(option: int, value: int) -> None:
 
 
 if __name__ == "__main__":
-    main(socket.socket(fileno=int(sys.argv[1])))
+    try:
+        main(socket.socket(fileno=int(sys.argv[1])))
+    except Exception:
+        traceback.print_exc()
+        os._exit(1)  # threads that it should not have would keep it alive
