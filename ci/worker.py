@@ -7,6 +7,7 @@ When its standard input ends, its parent is gone, and it ends with all that it s
 
 import contextlib
 import ctypes
+import functools
 import importlib.metadata
 import importlib.util
 import json
@@ -87,7 +88,7 @@ def _execute(
         try:
             verdicts.append(
                 execute(
-                    _read(request),
+                    _read(Path(request["lesson"]), request["digest"]),
                     request["parameters"],
                     environment=request["environment"],
                     on_cell=lambda cell, cells: _send(
@@ -130,10 +131,11 @@ def _execute(
     return {**ended, "status": "failed" if reason else "completed", "reason": reason}
 
 
-def _read(request: Mapping[str, Any]) -> Lesson:
+@functools.lru_cache(maxsize=1)  # the runs of a sweep are of one lesson
+def _read(path: Path, digest: str) -> Lesson:
     """The lesson that is to be run: the text that was read when the run was planned."""
-    lesson = course.read(Path(request["lesson"]))
-    if lesson.digest != request["digest"]:
+    lesson = course.read(path)
+    if lesson.digest != digest:
         raise CourseError("the lesson was changed while it waited: run it again")
     return lesson
 
