@@ -86,6 +86,25 @@ def test_an_endless_print_is_cut(read: Read, execute: Execute) -> None:
     assert text.endswith("… the rest is left out\n")
 
 
+PIECES = """\
+# %%
+import sys
+print("one", flush=True)
+print("two", flush=True)
+display(3)
+print("four", flush=True)
+print("five", file=sys.stderr, flush=True)
+"""
+
+
+def test_what_is_printed_in_one_go_is_one_output(read: Read, execute: Execute) -> None:
+    """However many pieces the kernel sends; what stands between keeps its place."""
+    outputs = execute(read(PIECES), {}).notebook.cells[-1].outputs
+    assert [output.get("text", output.output_type) for output in outputs] == [
+        *("one\ntwo\n", "display_data", "four\n", "five\n")
+    ]
+
+
 def test_a_declared_error_does_not_end_the_lesson(read: Read, execute: Execute) -> None:
     """A cell with raises= shows its traceback, and the lesson goes on."""
     verdict = execute(read('# %% raises="ValueError"\nraise ValueError\n' + GRADIENT), {})
