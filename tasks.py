@@ -27,7 +27,7 @@ MUTANTS = ROOT / "tests" / "mutants.toml"
         "handouts": "default | all: with all, each run of a sweep gets handouts too",
         "timeout": "seconds that a run may take (default: the lesson's, or 600)",
         "fresh": "execute all, also what is unchanged since it was verified",
-        "jobs": "lessons that go on at once (default: one a core; one on GPUs)",
+        "jobs": "runs that go on at once (default: one a GPU, or one a core)",
         "as-root": "in the lab, be root in the container",
     },
 )
@@ -58,14 +58,17 @@ def run(
             plan,
             press,
             publish,
+            record,
             report,
             reuse,
+            schedule,
             summary,
+            usage,
         )
         from ci import gpus as devices
 
         request = devices.parse(gpus)
-        report.forget(BUILD)
+        record.forget(BUILD)
         paths = course.find(LESSONS)
         chosen = [reuse.read(path, BUILD) for path in course.select(paths, lessons)]
         granted = devices.grant(request)
@@ -76,9 +79,11 @@ def run(
         ledger = reuse.Ledger(BUILD, where)
         ready = [run for run in runs if not run.lacks_gpus]
         work = ledger.sort(ready, manifest.settled(BUILD, notes), fresh=fresh)
+        ordered = schedule.order(work.execute, ledger.seconds, slots=slots, gpus=granted)
         oracles = {lesson.name: oracle.load(lesson) for lesson in work.lessons}
         paper.check_formulas(work.lessons)
 
+        events: list[engine.Event] = []
         outcomes = [check.not_run(run) for run in runs if run.lacks_gpus]
         outcomes += [kept.unchanged() for kept in work.unchanged]
         outcomes += [ledger.keep(kept.judge(oracles[kept.run.lesson.name])) for kept in work.judge]
@@ -90,7 +95,10 @@ def run(
                 for outcome in outcomes:
                     screen.on_outcome(outcome)
                     begin(outcome)
-                for event in engine.start(work.execute, BUILD / "runs", where, slots=slots):
+                for event in engine.start(
+                    ordered, BUILD / "runs", where, slots=slots, gpus=granted
+                ):
+                    events.append(event)
                     screen.on_event(event)
                     if event.kind == "ended":
                         judged = check.outcome(event, oracles[event.run.lesson.name])
@@ -99,10 +107,11 @@ def run(
                         begin(outcomes[-1])
             outcomes.sort(key=lambda outcome: runs.index(outcome.run))
             agreed = agreement.matrices(outcomes, oracles)
-            report.write(outcomes, BUILD, agreed)
+            uses = usage.of(events)
+            record.write(outcomes, BUILD, agreed, uses)
             junit.write(outcomes, BUILD)
             summary.write(outcomes, BUILD, agreed)
-            screen.finish(outcomes, agreed)
+            screen.finish(outcomes, agreed, uses)
             for annotation in summary.annotations(outcomes):
                 screen.say(annotation)
             order = [path.stem for path in paths]

@@ -1,46 +1,49 @@
 """Workers at their place, and what they tell. A worker serves one run at a time; several workers go
-on side by side.
+on side by side, each in a slot.
 """
 
 import contextlib
 import json
-import os
 import queue
 import shutil
-import stat
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from ci import attempts, memory
 from ci.errors import MachineError
+from ci.gpus import Gpu
+from ci.leases import Lease
 from ci.place import Place
 from ci.plan import Run
+from ci.waiting import Waiting
 
-EXECUTED, LOG = "executed.ipynb", "log.txt"  # what a worker leaves in an attempt
 GRACE_S = 60.0  # beyond a run's own deadline, which the worker keeps
+LOOK_S = 0.5  # between two looks at the machine's memory
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class Event:
-    """What happened to a run: `started`, `cell` (n of m begins), or `ended`.
+    """What happened to a run: `waiting` (for GPUs that another invocation on this machine has),
+    `started`, `cell` (n of m begins), or `ended`.
 
-    An end has a status (completed, failed, timed out), the cell and the reason of a fault, the
-    notebook if the worker left one, the seconds that it took, the date (UTC), and the environment
-    that it ran in.
+    It happened in a slot, on the GPUs that the run leased, `when` seconds after the first could
+    begin. An end has a status (completed, failed, timed out), the cell and the reason of a fault,
+    the notebook if the worker left one, the seconds that it took, the date (UTC), and the
+    environment that it ran in.
     """
 
     kind: str
     run: Run
     folder: Path
+    slot: int = 0
+    when: float = 0.0
+    gpus: tuple[Gpu, ...] = ()
     cell: int = 0
     cells: int = 0
     status: str = ""
@@ -52,136 +55,133 @@ class Event:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def start(runs: Sequence[Run], folder: Path, place: Place, *, slots: int = 1) -> Iterator[Event]:
-    """Execute `runs` at `place`, `slots` workers at once, and yield what happens, ends last.
+def start(
+    runs: Sequence[Run],
+    folder: Path,
+    place: Place,
+    *,
+    slots: int = 1,
+    gpus: Sequence[Gpu] = (),
+    reserve: int | None = None,
+) -> Iterator[Event]:
+    """Execute `runs` at `place`, `slots` at once, and yield what happens, ends last.
 
-    Each run has an attempt of its own, a new folder under `folder`. Closing the iterator ends all
-    that is still running.
+    They begin in this order, as GPUs are free to be leased, and while `reserve` bytes of memory are
+    left (5 % of all). Each has an attempt of its own, a new folder under `folder`. Closing the
+    iterator ends all that is still running.
     """
-    _sweep(folder)
-    batches = queue.SimpleQueue[list[Run]]()
-    for _, batch in groupby(runs, key=lambda run: id(run) if place.shared else run.lesson.name):
-        batches.put(list(batch))
-    several = place.shared and len(runs) > slots  # for a worker to execute
+    attempts.sweep(folder)
+    keep = memory.reserve() if reserve is None else reserve
+    waiting = Waiting(runs, gpus, keep + memory.RUN, slots=slots, shared=place.shared)
     events = queue.SimpleQueue[Event | Exception]()
-    stop = threading.Event()
-    threads = [
-        threading.Thread(target=_serve, args=(batches, several, folder, place, events, stop))
-        for _ in range(slots)
-    ]
-    for thread in threads:
-        thread.start()
+    serving = [Slot(number, waiting, folder, place, events) for number in range(slots)]
+    for slot in serving:
+        slot.start()
     try:
         left = len(runs)
         while left:
-            event = events.get()
-            if isinstance(event, Exception):
-                raise event
-            left -= event.kind == "ended"
-            yield event
+            with contextlib.suppress(queue.Empty):
+                event = events.get(timeout=LOOK_S)
+                if isinstance(event, Exception):
+                    raise event
+                left -= event.kind == "ended"
+                yield event
+            if run := waiting.for_others():
+                yield Event("waiting", run, folder)
+            if memory.left() < keep:
+                _end_largest(serving)
     finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+        waiting.stop()
+        for slot in serving:
+            slot.join()
 
 
-def attempt(run: Run, folder: Path) -> Path:
-    """A new folder for one execution of `run`, hidden until it is complete."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-    path = folder / run.lesson.name / run.key / f".{stamp}-{os.getpid()}"
-    path.mkdir(parents=True)
-    return path
+def _end_largest(serving: Sequence["Slot"]) -> None:
+    """End the run that has the most memory; containers have limits of their own."""
+    took = {slot: slot.memory() for slot in serving}
+    largest = max(took, key=lambda slot: took[slot])
+    if took[largest]:
+        largest.end(
+            f"out of memory: it had taken {took[largest] / memory.GIB:.1f} GiB, and the machine, "
+            f"which has {memory.total() / memory.GIB:.1f}, was about to swap; try --jobs 1"
+        )
 
 
-def complete(attempt: Path) -> Path:
-    """Give a finished attempt its name, by which it is known to hold all that belongs to it."""
-    if not attempt.name.startswith("."):
-        return attempt
-    return attempt.rename(attempt.with_name(attempt.name[1:].partition("-")[0]))
-
-
-def _tidy(attempt: Path) -> Path | None:
-    """Remove what a lesson left in its attempt beside what its worker did; the notebook, if any.
-
-    A lesson may write there. What we go on to write must not find a link of its, to elsewhere.
-    """
-    for path in attempt.iterdir():
-        if path.name in (EXECUTED, LOG) and stat.S_ISREG(path.lstat().st_mode):
-            path.chmod(0o644)
-        elif path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink()
-    notebook = attempt / EXECUTED
-    return notebook if notebook.exists() else None
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed processes have left: unfinished attempts, kernels' private folders."""
-    attempts = [
-        (path, path.name.rpartition("-")[2])
-        for path in folder.glob("*/*/.*-*")
-        if not (path.parent.is_symlink() or path.parent.parent.is_symlink())
-    ]
-    places = {Path(tempfile.gettempdir()), Path("/tmp")}  # as in execute: /tmp for a long path
-    private = [path for place in places for path in place.glob("pytorch-course-*-*")]
-    for path, pid in [*attempts, *((path, path.name.split("-")[2]) for path in private)]:
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _serve(
-    batches: "queue.SimpleQueue[list[Run]]",
-    several: bool,
-    folder: Path,
-    place: Place,
-    events: "queue.SimpleQueue[Event | Exception]",
-    stop: threading.Event,
-) -> None:
-    try:
-        with contextlib.ExitStack() as workers:
-            worker: Worker | None = None
-            while not stop.is_set():
-                waiting = batches.get_nowait()
-                warm = several or len(waiting) > 1
-                while waiting and not stop.is_set():
-                    if not (worker and worker.takes(waiting[0])):
-                        workers.close()
-                        worker = Worker(waiting, folder, place, stop, warm=warm)
-                        workers.enter_context(worker)
-                    for event in worker.execute(waiting.pop(0)):
-                        events.put(event)
-    except queue.Empty:
-        return
-    except Exception as error:  # the thread that consumes the events raises it again
-        events.put(error)
-
-
-class Worker:
-    """A worker for `runs`, and others that are like them. Kernels that are `warm` share imports."""
+class Slot(threading.Thread):
+    """Executes one run after the other, as long as some wait."""
 
     def __init__(
         self,
-        runs: Sequence[Run],
+        number: int,
+        waiting: Waiting,
         folder: Path,
         place: Place,
-        stop: threading.Event,
-        *,
-        warm: bool = False,
+        events: "queue.SimpleQueue[Event | Exception]",
     ) -> None:
-        self._folder, self._place, self._stop = folder, place, stop
-        self._first, self._warm = runs[0], warm
-        self._channel = place.start(runs, folder, _settings(runs[0]))
+        super().__init__(name=f"slot {number}")
+        self._number, self._waiting, self._folder = number, waiting, folder
+        self._place, self._events = place, events
+        self._worker: Worker | None = None
+        self._began = time.monotonic()
+
+    def run(self) -> None:
+        """A worker goes on to the next run where that needs the same."""
+        try:
+            while found := self._waiting.take():
+                first, lease = found
+                try:
+                    self._serve(first, lease)
+                finally:
+                    self._worker = None
+                    self._waiting.leave(lease)
+        except Exception as error:  # the thread that consumes the events raises it again
+            self._events.put(error)
+
+    def _serve(self, first: Run, lease: Lease) -> None:
+        run: Run | None = first
+        with Worker(first, lease, self._folder, self._place, self._waiting) as worker:
+            self._worker = worker
+            while run:
+                for event in worker.execute(run):
+                    when = time.monotonic() - self._began
+                    self._events.put(replace(event, slot=self._number, when=when, gpus=lease.gpus))
+                run = self._waiting.take_on(first, lease) if worker.alive else None
+
+    def memory(self) -> int:
+        """What its worker has, and all that this has started, in bytes."""
+        worker = self._worker
+        return worker.memory() if worker else 0
+
+    def end(self, reason: str) -> None:
+        """End its run, for this reason."""
+        if worker := self._worker:
+            worker.end(reason)
+
+
+class Worker:
+    """A worker for `first` and for runs like it; if it may expect one, its kernels are warm."""
+
+    def __init__(
+        self, first: Run, lease: Lease, folder: Path, place: Place, waiting: Waiting
+    ) -> None:
+        self._folder, self._place, self._waiting = folder, place, waiting
+        self._lease, self._warm = lease, waiting.share(first) >= 1
+        runs = [first, *waiting.alike(first)]
+        self._channel = place.start(runs, lease, folder, _settings(first))
         self._lines = queue.SimpleQueue[str]()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self._environment: dict[str, str] = {}
-        self._alive = True
+        self._ended = ""  # why, where we have ended it
+        self.alive = True
 
-    def takes(self, run: Run) -> bool:
-        """Whether it can execute `run`: it lives, and was started with what the run needs."""
-        alike = self._place.shared or run.lesson == self._first.lesson
-        return self._alive and alike and run.threads == self._first.threads
+    def memory(self) -> int:
+        """What it has, and all that it has started, in bytes."""
+        return self._channel.memory()
+
+    def end(self, reason: str) -> None:
+        """End it, and its run; that is why."""
+        self._ended = self._ended or reason
 
     def __enter__(self) -> "Worker":
         return self
@@ -193,7 +193,7 @@ class Worker:
 
     def execute(self, run: Run) -> Iterator[Event]:
         """Execute one run; the last event is its end, whatever becomes of the worker."""
-        path = attempt(run, self._folder)
+        path = attempts.begin(run, self._folder)
         yield Event("started", run, path)
         began = time.monotonic()
         self._request(run, path)
@@ -206,7 +206,7 @@ class Worker:
                 yield Event("cell", run, path, cell=message["cell"], cells=message["cells"])
             elif message["event"] == "ended":
                 self._place.reclaim(path)
-                left = _tidy(path)
+                left = attempts.tidy(path)
                 yield Event(
                     "ended",
                     run,
@@ -220,12 +220,12 @@ class Worker:
                     environment=self._environment,
                 )
                 return
-        self._alive = False
+        self.alive = False
         reason = self._death()
         self._channel.close()  # before we tidy up behind it
         self._place.reclaim(path)
-        _tidy(path)
-        if self._stop.is_set():
+        attempts.tidy(path)
+        if self._waiting.stopped:
             shutil.rmtree(path, ignore_errors=True)
         yield Event(
             "ended",
@@ -247,14 +247,14 @@ class Worker:
             "output": self._place.attempt(path),
             "timeout_s": run.timeout_s,
             "warm": self._warm,
-            "environment": {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in run.gpus)},
+            "environment": {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in self._lease.gpus)},
         }
         with contextlib.suppress(OSError):  # a worker that is gone shows in its answers
             self._channel.send(json.dumps(request) + "\n")
 
     def _messages(self, deadline: float) -> Iterator[dict[str, Any]]:
         """What the worker says, until it ends, hangs beyond `deadline`, or we are to stop."""
-        while time.monotonic() < deadline and not self._stop.is_set():
+        while time.monotonic() < deadline and not (self._waiting.stopped or self._ended):
             with contextlib.suppress(queue.Empty):
                 line = self._lines.get(timeout=0.2)
                 if not line:
@@ -270,7 +270,9 @@ class Worker:
         self._lines.put("")
 
     def _death(self) -> str:
-        return "interrupted" if self._stop.is_set() else f"its worker {self._channel.ending()}"
+        if self._waiting.stopped:
+            return "interrupted"
+        return self._ended or f"its worker {self._channel.ending()}"
 
 
 def _now() -> str:

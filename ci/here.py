@@ -14,6 +14,7 @@ import psutil
 
 from ci import keys
 from ci.errors import MachineError
+from ci.leases import Lease
 from ci.plan import Run
 
 MARK = "PYTORCH_COURSE_WORKER"  # in the environment of all that a worker starts
@@ -31,9 +32,11 @@ class Here:
                 f"{lacking[0]} is not installed here: pip install -e '.[here]', or say --on lab"
             )
 
-    def start(self, runs: Sequence[Run], folder: Path, settings: Mapping[str, str]) -> "Process":
-        """Start a worker process; it inherits our environment."""
-        return Process("ci.worker", settings)
+    def start(
+        self, runs: Sequence[Run], lease: Lease, folder: Path, settings: Mapping[str, str]
+    ) -> "Process":
+        """Start a worker process; it inherits our environment, and the locks of its GPUs."""
+        return Process("ci.worker", settings, lease.descriptors)
 
     def identity(self) -> str:
         """Interpreter, packages and settings of this machine."""
@@ -54,13 +57,16 @@ class Here:
 class Process:
     """A module that runs in a process of its own, a worker. A `Channel`."""
 
-    def __init__(self, module: str, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, module: str, settings: Mapping[str, str], inherited: Sequence[int] = ()
+    ) -> None:
         self._mark = uuid.uuid4().hex
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            pass_fds=inherited,
             start_new_session=True,  # Ctrl-C is ours to answer
             env={**os.environ, **settings, MARK: self._mark},
         )
@@ -76,6 +82,17 @@ class Process:
         assert self._process.stdout
         with self._process.stdout as lines:
             yield from lines
+
+    def memory(self) -> int:
+        """Resident bytes of it and of all below it, but for mapped files and shared memory."""
+        found = 0
+        with contextlib.suppress(psutil.Error):
+            worker = psutil.Process(self._process.pid)
+            for process in (worker, *worker.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    memory = process.memory_info()
+                    found += memory.rss - memory.shared
+        return found
 
     def ending(self) -> str:
         """Its signal or exit status; `hangs` where it has none."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from junitparser import Attr, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
-from ci import report
+from ci import report, swap
 from ci.check import Outcome
 
 
@@ -14,7 +14,7 @@ def write(outcomes: Sequence[Outcome], folder: Path) -> None:
     suites = JUnitXml("pytorch-course")
     for outcome in outcomes:
         suites.add_testsuite(_suite(outcome))
-    report.replace(folder / "junit.xml", suites.tostring().decode())
+    swap.write(folder / "junit.xml", suites.tostring().decode())
 
 
 class _Case(TestCase):

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 CODE = Path(__file__).parent
 # Modules of this package by what they do; `tests/test_keys.py` says where one is missing.
 EXECUTES = (
-    *("course", "engine", "errors", "execute", "exercises", "gpus", "here", "image", "kernel"),
-    *("keys", "lab", "nursery", "owner", "parameters", "place", "plan", "ranks", "script"),
-    *("value", "warm", "worker"),
+    *("attempts", "course", "engine", "errors", "execute", "exercises", "gpus", "here", "image"),
+    *("kernel", "keys", "lab", "leases", "memory", "nursery", "owner", "parameters", "place"),
+    *("plan", "ranks", "schedule", "script", "value", "waiting", "warm", "worker"),
 )
 JUDGES = ("check", "compare", "grading", "oracle", "reuse")
 SETS = (

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ci import keys, report
+from ci import keys, swap
 from ci.editions import EDITIONS, Edition
 from ci.errors import CourseError
 
@@ -84,7 +84,7 @@ def write(build: Path, edition: Edition, made: Mapping[str, str], notes: Sequenc
     }
     page = _digests(folder, filter(Path.is_file, folder.iterdir()))
     facts = {"lessons": found, "page": page, "notes": _said(notes)}
-    report.replace(_path(build, edition), json.dumps(facts, indent=1))
+    swap.write(_path(build, edition), json.dumps(facts, indent=1))
 
 
 def _of(name: str, files: Iterable[Path], edition: Edition) -> list[Path]:

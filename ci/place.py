@@ -13,6 +13,7 @@ from ci.errors import MachineError, UsageError
 from ci.gpus import Gpu
 from ci.here import Here
 from ci.image import Image
+from ci.leases import Lease
 from ci.plan import Run
 
 COURSE, ATTEMPTS = "/course", "/attempts"  # in a container
@@ -27,6 +28,9 @@ class Channel(Protocol):
 
     def lines(self) -> Iterator[str]:
         """The lines of its standard output, until it ends."""
+
+    def memory(self) -> int:
+        """The bytes that it and all below it have; 0 where these have a limit of their own."""
 
     def ending(self) -> str:
         """How it ended, as the end of a sentence: `was killed by SIGKILL`, `hangs`."""
@@ -45,12 +49,13 @@ class Place(Protocol):
     facts: Mapping[str, str]
     shared: bool
 
-    def start(self, runs: Sequence[Run], folder: Path, settings: Mapping[str, str]) -> Channel:
-        """Start a worker for `runs`, all of one lesson, with `settings` in its environment.
+    def start(
+        self, runs: Sequence[Run], lease: Lease, folder: Path, settings: Mapping[str, str]
+    ) -> Channel:
+        """Start a worker for some of `runs`, with `settings` in its environment.
 
-        At a `shared` place it is going to serve others, too.
-
-        Their attempts are going to be below `folder`.
+        They are all of one lesson, unless the place is `shared`. It is for the GPUs of `lease`;
+        its attempts are going to be below `folder`.
         """
 
     def identity(self) -> str:
@@ -118,7 +123,7 @@ class Lab:
         self._user = lab.user(as_root)
 
     def start(
-        self, runs: Sequence[Run], folder: Path, settings: Mapping[str, str]
+        self, runs: Sequence[Run], lease: Lease, folder: Path, settings: Mapping[str, str]
     ) -> lab.Container:
         """Start a worker in a container that has what `runs` need of the course."""
         lesson = runs[0].lesson
@@ -130,7 +135,7 @@ class Lab:
             user=self._user,
             pids=lab.PIDS + PIDS_PER_RANK * ranks,
             environment={**settings, "PYTHONPATH": COURSE},
-            gpus=max((run.gpus for run in runs), key=len),  # each lease begins with the shorter
+            gpus=lease.gpus,
         )
         # The worker itself is: what a lesson leaves comes back to it, and an init of Docker's would
         # have the lesson's user, to whom its ends of the worker's pipes would be open.

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ci import gpus
+from ci import gpus, memory
 from ci.course import Lesson
 from ci.errors import UsageError, nearest
 from ci.gpus import Gpu
@@ -86,10 +86,11 @@ def runs(
 
 
 def slots(jobs: str, granted: Sequence[Gpu]) -> int:
-    """How many lessons go on at once: `--jobs`, or one a core; one where they share GPUs."""
+    """How many runs go on at once: `--jobs`; or one a GPU, else one a core, if memory allows."""
     if jobs:
         return int(_positive(jobs, "--jobs", whole=True))
-    return 1 if granted else os.cpu_count() or 1
+    cores = os.cpu_count() or 1
+    return max(1, min(len(granted) or cores, cores, memory.total() // memory.RUN))
 
 
 def seconds(timeout: str) -> float | None:

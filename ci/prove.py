@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
-from ci import mutants, report
+from ci import mutants, swap
 from ci.course import Lesson
 from ci.engine import THREAD_VARIABLES
 from ci.errors import CourseError, UsageError
@@ -174,4 +174,4 @@ def show(verdicts: Iterable[Verdict], total: int, said: Mapping[str, str]) -> li
 def write(verdicts: Sequence[Verdict], folder: Path) -> None:
     """Write `prove.json` into `folder`."""
     facts = [asdict(verdict) for verdict in verdicts]
-    report.replace(folder / "prove.json", json.dumps(facts, indent=1, ensure_ascii=False))
+    swap.write(folder / "prove.json", json.dumps(facts, indent=1, ensure_ascii=False))

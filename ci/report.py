@@ -1,14 +1,8 @@
-"""What the outcomes are, for people and for machines: terminal and JSON."""
+"""What the outcomes are, for people: the terminal."""
 
-import dataclasses
-import json
-import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from sys import float_info, maxsize
-from typing import Any
+from sys import maxsize
 
 from rich import box
 from rich.console import Console
@@ -17,11 +11,13 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ci.agreement import Matrix
+from ci.attempts import LOG
 from ci.check import Outcome, Result
 from ci.diagnosis import Row, able
-from ci.engine import LOG, Event
+from ci.engine import Event
 from ci.markdown import plain
 from ci.plan import Run
+from ci.usage import Use
 
 EPSILON = {"float32": ", epsilon 1.2e-07", "float64": ", epsilon 2.2e-16"}
 COLOURS = {"verified": "green", "unchecked": "yellow", "running": "cyan", "waiting": "dim"}
@@ -59,6 +55,8 @@ class Screen:
 
     def on_event(self, event: Event) -> None:
         """Show how far a run is."""
+        if event.kind == "waiting":
+            self.say(f"{event.run.name} waits for GPUs that another run on this machine has")
         if event.kind == "cell":
             self._rows[id(event.run)] = (
                 event.run,
@@ -72,12 +70,18 @@ class Screen:
         if not self.console.is_terminal:
             self.say(line(outcome))
 
-    def finish(self, outcomes: Sequence[Outcome], agreed: Sequence[Matrix] = ()) -> None:
-        """Each fault as a good test failure reads, the table of all outcomes, how they agree."""
+    def finish(
+        self, outcomes: Sequence[Outcome], agreed: Sequence[Matrix] = (), uses: Sequence[Use] = ()
+    ) -> None:
+        """Each fault as a good test failure reads, the table of all outcomes, how busy the slots
+        were, how the outcomes agree.
+        """
         for outcome in outcomes:
             for fault in faults(outcome):
                 self.say(str(fault))
         self.console.print(_final(outcomes))
+        if uses:
+            self.say(f"{utilisation(uses)}\n")
         for matrix in agreed:
             table, wide = _agreement(matrix), self.console.options.update(max_width=maxsize)
             if self.console.measure(table, options=wide).minimum <= self.console.width:
@@ -132,6 +136,12 @@ def _agreement(matrix: Matrix) -> Table:
     for label, cells in matrix.rows:
         table.add_row(label, *cells)
     return table
+
+
+def utilisation(uses: Sequence[Use]) -> str:
+    """How much of the time each slot had a run, in words."""
+    shares = " and ".join(f"{use.share:.0%}" for use in uses)
+    return f"{len(uses)} at once, busy {shares} of {uses[0].of_s:.1f} s"
 
 
 def agreement_of(matrix: Matrix) -> str:
@@ -219,58 +229,6 @@ def diagnosis(rows: Iterable[Row]) -> list[Row]:
     return rows
 
 
-def forget(folder: Path) -> None:
-    """Remove the last report: a run that does not get to its own must not leave a green one."""
-    for name in ("report.json", "junit.xml", "summary.md"):
-        (folder / name).unlink(missing_ok=True)
-
-
-def write(outcomes: Sequence[Outcome], folder: Path, agreed: Sequence[Matrix] = ()) -> None:
-    """Write `report.json` into `folder`, whole."""
-    report = {
-        "statuses": Counter(outcome.status for outcome in outcomes),
-        "runs": list(map(record, outcomes)),
-        "agreement": list(map(agreement, agreed)),
-    }
-    replace(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
-
-
-def record(outcome: Outcome) -> dict[str, Any]:
-    """An outcome as plain data."""
-    run = outcome.run
-    return {
-        "lesson": run.lesson.name,
-        "parameters": dict(run.parameters),
-        "device": run.device,
-        "threads": run.threads,
-        "status": outcome.status,
-        "date": outcome.date,
-        "reason": outcome.reason,
-        "at": run.lesson.where(outcome.at) if outcome.at else "",
-        "seconds": round(outcome.seconds, 3),
-        "attempt": str(outcome.attempt or ""),
-        "environment": dict(outcome.environment),
-        "checks": [checked(result) for result in outcome.results],
-    }
-
-
-def agreement(matrix: Matrix) -> dict[str, Any]:
-    """A matrix of differences as plain data; JSON has no infinity: the largest number is it."""
-    runs = [dict(zip(matrix.names, values, strict=True)) for values in matrix.runs]
-    pairs = [
-        {"runs": pair[::-1], **dataclasses.asdict(found), "size": min(found.size, float_info.max)}
-        for pair, found in matrix.pairs.items()
-    ]
-    return {"lesson": matrix.lesson.name, "dtype": matrix.dtype, "runs": runs, "pairs": pairs}
-
-
-def checked(result: Result) -> dict[str, Any]:
-    """A check's result as plain data."""
-    facts = dataclasses.asdict(result)
-    check = facts.pop("check")
-    return {"name": check["name"], "kind": check["kind"], "line": check["line"], **facts}
-
-
 def count(outcome: Outcome) -> str:
     """How many of a lesson's checks are green: `26/31`, or `none`."""
     total = len(outcome.run.lesson.checks)
@@ -287,11 +245,3 @@ def _time(outcome: Outcome) -> str:
 def _margin(outcome: Outcome) -> str:
     used = [r.margin for r in outcome.results if r.margin and r.green]
     return f"{max(used):.0%}" if used else "-"
-
-
-def replace(path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    partial.replace(path)

@@ -20,10 +20,11 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from ci import check, course, engine, keys, report, script
+from ci import attempts, check, course, keys, record, script, swap
+from ci.attempts import EXECUTED
 from ci.check import Outcome, Result
 from ci.course import Lesson
-from ci.engine import EXECUTED, Event
+from ci.engine import Event
 from ci.keys import Keys
 from ci.oracle import Oracle
 from ci.place import Place
@@ -148,17 +149,31 @@ class Ledger:
         """The last execution of `run` decides, unless its files are damaged."""
         found = self._keys[id(run)]
         for path in sorted(self._folder(run).glob("*.json"), reverse=True):
-            record = _read(path)
+            known = _read(path)
             attempt = self._runs / run.lesson.name / run.key / path.stem
-            if record.get("run") != found.run:
+            if known.get("run") != found.run:
                 continue
-            same, status = record.get("check") == found.check, record.get("status")
+            same, status = known.get("check") == found.check, known.get("status")
             if status not in JUDGED or (same and status != "verified"):
                 return None
-            if not _intact(attempt, record.get("files", {})):
+            if not _intact(attempt, known.get("files", {})):
                 continue
             return Kept(run, found, attempt, same, _read(attempt / "checks.json"))
         return None
+
+    def seconds(self, run: Run) -> float | None:
+        """How long `run` took the last time, or else another run of its lesson; None if unknown."""
+        mine = self._folder(run).glob("*.json")
+        others = (self._records / run.lesson.name).glob("*/*.json")
+        for paths in (mine, others):
+            if path := max(paths, key=lambda path: path.name, default=None):
+                return self._took(path)
+        return None
+
+    @functools.cache  # noqa: B019 - a sweep's runs ask for the same
+    def _took(self, record: Path) -> float | None:
+        seconds: float | None = _read(record).get("seconds")
+        return seconds
 
     def keep(self, outcome: Outcome) -> Outcome:
         """Complete the attempt of an outcome, record it, and remove those that it makes too many.
@@ -184,11 +199,12 @@ class Ledger:
             "run": found.run,
             "check": found.check,
             "status": outcome.status,
+            "seconds": outcome.seconds,
             "default": all(run.parameters[n] == run.lesson.defaults[n] for n in run.chosen),
             "files": dict(_digests(outcome.attempt)),
         }
         path = self._folder(run) / f"{outcome.attempt.name}.json"
-        report.replace(path, json.dumps(facts, indent=1))
+        swap.write(path, json.dumps(facts, indent=1))
 
     def _folder(self, run: Run) -> Path:
         return self._records / run.lesson.name / run.key
@@ -197,9 +213,9 @@ class Ledger:
 def _complete(outcome: Outcome) -> Outcome:
     """An outcome's attempt gets its checks beside its notebook and log, and its name."""
     assert outcome.attempt
-    facts = json.dumps(report.record(outcome), indent=1, ensure_ascii=False)
-    report.replace(outcome.attempt / "checks.json", facts)
-    return dataclasses.replace(outcome, attempt=engine.complete(outcome.attempt))
+    facts = json.dumps(record.of(outcome), indent=1, ensure_ascii=False)
+    swap.write(outcome.attempt / "checks.json", facts)
+    return dataclasses.replace(outcome, attempt=attempts.complete(outcome.attempt))
 
 
 def clean(build: Path) -> None:
@@ -229,7 +245,7 @@ def read(path: Path, build: Path) -> Lesson:
             return notebook
         notebook = script.parse(text)
         facts = {"digest": keys.digest(key, notebook), "notebook": notebook}
-        report.replace(memory, json.dumps(facts))
+        swap.write(memory, json.dumps(facts))
         return notebook
 
     return course.read(path, parse)

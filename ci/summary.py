@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import chain, islice
 from pathlib import Path
 
-from ci import report
+from ci import report, swap
 from ci.agreement import Matrix
 from ci.check import Outcome
 from ci.report import Fault
@@ -22,7 +22,7 @@ FACTS = ("torch", "cuda", "NumPy", "Python", "machine", "image")  # of an enviro
 
 def write(outcomes: Sequence[Outcome], folder: Path, agreed: Sequence[Matrix] = ()) -> None:
     """Write `summary.md` into `folder`, whole."""
-    report.replace(folder / "summary.md", markdown(outcomes, agreed))
+    swap.write(folder / "summary.md", markdown(outcomes, agreed))
 
 
 def markdown(outcomes: Sequence[Outcome], agreed: Sequence[Matrix] = ()) -> str:

@@ -1,4 +1,4 @@
-"""A folder that takes another's place as a whole, or not at all."""
+"""Folders and files that take the place of others as a whole, or not at all."""
 
 import contextlib
 import ctypes
@@ -68,3 +68,11 @@ def _alone(target: Path) -> Iterator[None]:
     with _beside(target, "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def write(path: Path, text: str) -> None:
+    """Write `text` to `path`, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+    partial.replace(path)

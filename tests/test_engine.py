@@ -1,13 +1,14 @@
 """Workers: what they tell, and what is left when they end, by any cause."""
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import nbformat
@@ -15,11 +16,13 @@ import psutil
 import pytest
 from nbformat import NotebookNode
 
-from ci import course, engine, plan
+from ci import course, engine, leases, memory, plan
+from ci.attempts import EXECUTED, LOG
 from ci.course import Lesson
 from ci.engine import Event
+from ci.gpus import Gpu
 from ci.here import Here
-from tests.conftest import GRADIENT, Read, Write, eventually
+from tests.conftest import GRADIENT, HEADER, Read, Write, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +56,7 @@ def test_a_run_ends_with_its_notebook_and_environment(read: Read, tmp_path: Path
     """The attempt holds what was executed; the end says by what."""
     end = ends(read(), tmp_path / "runs")[0]
     assert (end.status, end.reason) == ("completed", "")
-    assert (end.folder / engine.EXECUTED).exists()
+    assert (end.folder / EXECUTED).exists()
     assert end.environment["torch"].startswith("2.13.0")
 
 
@@ -66,7 +69,7 @@ def test_a_sweep_shares_a_worker_and_not_an_attempt(read: Read, tmp_path: Path) 
 def test_what_a_lesson_prints_past_the_notebook_is_in_its_log(read: Read, tmp_path: Path) -> None:
     """Output of the process itself, as of a C library, goes to the attempt's log."""
     end = ends(read("# %%\nimport os; os.system('echo from a child')\n"), tmp_path / "runs")[0]
-    assert "from a child" in (end.folder / engine.LOG).read_text()
+    assert "from a child" in (end.folder / LOG).read_text()
 
 
 def test_a_hanging_lesson_ends_at_its_deadline(read: Read, tmp_path: Path) -> None:
@@ -205,3 +208,96 @@ def test_attempts_of_a_killed_process_are_swept(read: Read, tmp_path: Path) -> N
     stale.mkdir(parents=True)
     ends(read(GRADIENT), tmp_path / "runs")
     assert not stale.exists()
+
+
+class OnGpus(Here):
+    """This machine, as one whose torch can use GPUs: the lessons of these tests don't."""
+
+    facts: Mapping[str, str] = {"cuda": "13.0"}
+
+
+GPUS = [Gpu(str(i), f"GPU-{i}", "A GPU") for i in range(3)]
+LOG_LEASE = """\
+# %%
+import os, time
+began = time.time()
+time.sleep(0.3)
+with open({path!r}, "a") as file:
+    print(os.environ["CUDA_VISIBLE_DEVICES"], began, time.time(), file=file)
+"""
+INVOCATION = """\
+from pathlib import Path
+from ci import course, engine, leases, plan
+from tests.test_engine import GPUS, OnGpus
+leases.FOLDER = Path({folder!r})
+runs = plan.runs([course.read(Path({lesson!r}))], ["size=2,3,4,5,6"], GPUS)
+list(engine.start(runs, Path({folder!r}) / "runs", OnGpus(), slots=3, gpus=GPUS))
+"""
+
+
+def overlaps(path: Path) -> list[tuple[str, str]]:
+    """Pairs of runs that had a GPU in common at one time."""
+    rows = [line.split() for line in path.read_text().splitlines()]
+    spans = [(gpus, float(began), float(ended)) for gpus, began, ended in rows]
+    return [
+        (one[0], other[0])
+        for one, other in itertools.combinations(spans, 2)
+        if {*one[0].split(",")} & {*other[0].split(",")}
+        and max(one[1], other[1]) < min(one[2], other[2])
+    ]
+
+
+def test_two_invocations_never_give_a_gpu_to_two_runs(read: Read, tmp_path: Path) -> None:
+    """One has runs of one GPU, the other of two, at the same time, on three; all are run."""
+    log, code = tmp_path / "log", []
+    for name, most in (("01_small", 1), ("02_large", 2)):
+        header = HEADER.replace("max: 1}", f"max: {most}}}", 1)
+        lesson = read(LOG_LEASE.format(path=str(log)), header=header, name=name)
+        code.append(INVOCATION.format(folder=str(tmp_path), lesson=str(lesson.path)))
+    both = [subprocess.Popen([sys.executable, "-c", text]) for text in code]
+    assert [process.wait(120) for process in both] == [0, 0]
+    assert len(log.read_text().splitlines()) == 10
+    assert overlaps(log) == []
+    assert {len(line.split()[0].split(",")) for line in log.read_text().splitlines()} == {1, 2}
+
+
+def test_runs_of_one_gpu_go_on_side_by_side(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each in a slot and on a GPU of its own."""
+    monkeypatch.setattr(leases, "FOLDER", tmp_path / "leases")
+    runs = plan.runs([read()], ["size=2,3,4"], GPUS)
+    events = list(engine.start(runs, tmp_path / "runs", OnGpus(), slots=3, gpus=GPUS))
+    started = [event for event in events if event.kind == "started"]
+    assert {event.slot for event in started} == {0, 1, 2}
+    assert {event.gpus for event in started} == {(gpu,) for gpu in GPUS}
+
+
+def test_a_run_says_that_it_waits_for_others(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the other invocation gives its GPU back."""
+    monkeypatch.setattr(leases, "FOLDER", tmp_path / "leases")
+    theirs = leases.Desk(GPUS[:1]).lease(GPUS[:1])
+    assert theirs
+    runs = plan.runs([read()], [], GPUS[:1])
+    kinds = []
+    for event in engine.start(runs, tmp_path / "runs", OnGpus(), gpus=GPUS[:1]):
+        kinds.append(event.kind)
+        theirs.close()
+    assert kinds[0] == "waiting"
+    assert kinds[-1] == "ended"
+
+
+HUNGRY = "# %%\nimport time\nx = bytearray(700 * 2**20 if size == 3 else 0)\ntime.sleep(size)\n"
+
+
+def test_the_run_that_takes_all_memory_is_ended(read: Read, tmp_path: Path) -> None:
+    """The machine is to keep all but some 400 MB; one run takes 700, and the other goes on."""
+    keep = memory.left() - 400 * 2**20
+    runs = plan.runs([read(HUNGRY)], ["size=2,3"], [], timeout_s=60)
+    events = engine.start(runs, tmp_path / "runs", Here(), slots=2, reserve=keep)
+    ended = {event.run.label: event for event in events if event.kind == "ended"}
+    assert ended["size=2"].status == "completed"
+    assert ended["size=3"].status == "failed"
+    assert ended["size=3"].reason.startswith("out of memory: it had taken ")

@@ -15,7 +15,7 @@ import nbformat
 import psutil
 import pytest
 
-from ci import course, engine, lab, place, plan
+from ci import attempts, course, engine, lab, place, plan
 from ci.course import Lesson
 from ci.engine import Event
 from ci.errors import MachineError, UsageError
@@ -290,7 +290,7 @@ def test_a_run_does_not_reach_an_earlier_one(the_lab: Lab, read: Read, tmp_path:
     lesson, folder = read(cells), tmp_path / "runs"
     for size, status in (("2", "completed"), ("3", "failed")):
         (end,) = ends(lesson, folder, the_lab, f"size={size}")
-        engine.complete(end.folder)
+        attempts.complete(end.folder)
         assert end.status == status
 
 
@@ -333,7 +333,8 @@ def gpus(*ids: int) -> tuple[Gpu, ...]:
 def leased(read: Read, tmp_path: Path, where: Lab, *granted: Gpu, most: int = 8) -> None:
     """Run a lesson of up to `most` GPUs in the lab, on those that are granted."""
     lesson = read(header=HEADER.replace("max: 1", f"max: {most}"))
-    list(engine.start(plan.runs([lesson], [], granted), tmp_path / "runs", where))
+    runs = plan.runs([lesson], [], granted)
+    list(engine.start(runs, tmp_path / "runs", where, gpus=granted))
 
 
 def granted_by(hook_log: Path) -> dict[str, Any]:

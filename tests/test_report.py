@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ci import engine, junit, plan, report
+from ci import engine, junit, plan, record, report, usage
 from ci.check import Outcome, Result
 from ci.course import Lesson
 from tests.conftest import GRADIENT, Read
@@ -85,7 +85,7 @@ def test_an_unchanged_run_says_since_when(read: Read) -> None:
     same = Outcome(run, "unchanged", (result,), seconds=2.0, date="2026-01-01 12:00 UTC")
     assert report.line(same) == "01_small: unchanged since 2026-01-01 12:00 UTC, checks 1/1"
     assert re.search("01_small .* 1/1 +25% +2026-01-01 +unchanged", printed(same))
-    assert report.record(same)["date"] == "2026-01-01 12:00 UTC"
+    assert record.of(same)["date"] == "2026-01-01 12:00 UTC"
     assert list(report.faults(same)) == []
 
 
@@ -151,15 +151,15 @@ def test_a_terminal_gets_a_live_table(read: Read) -> None:
 
 def test_an_old_report_is_forgotten(read: Read, tmp_path: Path) -> None:
     """A run that does not get to its report leaves none, rather than a green one."""
-    for reported in (report, junit):
+    for reported in (record, junit):
         reported.write([outcome(read(GRADIENT))], tmp_path)
-    report.forget(tmp_path)
+    record.forget(tmp_path)
     assert not list(tmp_path.glob("*.*ml")) + list(tmp_path.glob("*.json"))
 
 
 def test_the_json_report_has_all_that_the_table_has(read: Read, tmp_path: Path) -> None:
     """Status, parameters and every check, for programs."""
-    report.write([outcome(read(GRADIENT))], tmp_path)
+    record.write([outcome(read(GRADIENT))], tmp_path)
     found = json.loads((tmp_path / "report.json").read_text())
     assert found["statuses"] == {"differs": 1}
     assert found["runs"][0]["parameters"] == {"size": 4}
@@ -169,7 +169,7 @@ def test_the_json_report_has_all_that_the_table_has(read: Read, tmp_path: Path) 
 def test_the_json_report_says_how_the_runs_agree(read: Read, tmp_path: Path) -> None:
     """Which runs, by their place in the list, how far apart, in which check, of how many."""
     outcomes, agreed = apart(read)
-    report.write(outcomes, tmp_path, agreed)
+    record.write(outcomes, tmp_path, agreed)
     found = json.loads((tmp_path / "report.json").read_text())
     pair = {"runs": [0, 1], "size": 2.0**-40 / 40, "check": "total", "checks": 1}
     runs = [{"ranks": 1}, {"ranks": 2}]
@@ -184,5 +184,15 @@ def test_the_json_report_is_json_for_any_difference(read: Read, tmp_path: Path) 
     pairs = {
         pair: dataclasses.replace(found, size=math.inf) for pair, found in matrix.pairs.items()
     }
-    report.write(outcomes, tmp_path, [dataclasses.replace(matrix, pairs=pairs)])
+    record.write(outcomes, tmp_path, [dataclasses.replace(matrix, pairs=pairs)])
     assert "Infinity" not in (tmp_path / "report.json").read_text()
+
+
+def test_the_slots_say_how_busy_they_were(read: Read, tmp_path: Path) -> None:
+    """In the terminal in a line; in the JSON report each by itself."""
+    uses = [usage.Use(0, 3, 9.0, 10.0, ()), usage.Use(1, 2, 7.5, 10.0, ("1",))]
+    assert report.utilisation(uses) == "2 at once, busy 90% and 75% of 10.0 s"
+    record.write([outcome(read(GRADIENT))], tmp_path, uses=uses)
+    found = json.loads((tmp_path / "report.json").read_text())["slots"]
+    assert [slot["share"] for slot in found] == [0.9, 0.75]
+    assert found[1]["gpus"] == ["1"]

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ci import check, course, engine, execute, oracle, plan, reuse
+from ci import attempts, check, course, execute, oracle, plan, reuse
+from ci.attempts import EXECUTED, LOG
 from ci.check import Outcome
 from ci.course import Lesson
 from ci.engine import Event
@@ -38,18 +39,18 @@ def leave(
     """What an execution of `run` leaves whose cells showed 4 i."""
     ledger = Ledger(build, Here())
     ledger.sort([run], settled, fresh=True)
-    attempt = engine.attempt(run, build / "runs")
+    attempt = attempts.begin(run, build / "runs")
     notebook = executed(run.lesson, gradient=4.0 * np.arange(run.parameters["size"]))
     for number, cell in enumerate(cell for cell in notebook.cells if cell.cell_type == "code"):
         cell.execution_count = number + 1
-    execute.save(notebook, attempt / engine.EXECUTED)
-    (attempt / engine.LOG).write_text("")
+    execute.save(notebook, attempt / EXECUTED)
+    (attempt / LOG).write_text("")
     if meanwhile is not id:
         meanwhile()
     end = Event(
         *("ended", run, attempt),
         status=status,
-        executed=attempt / engine.EXECUTED,
+        executed=attempt / EXECUTED,
         seconds=1.5,
         date="2026-01-01 12:00 UTC",
         environment={"torch": "2.13.0"},
@@ -134,8 +135,8 @@ def test_a_damaged_attempt_leaves_the_one_before(lesson: Lesson, tmp_path: Path)
 def test_a_run_that_was_killed_is_run_again(lesson: Lesson, tmp_path: Path) -> None:
     """Its attempt never got its name, and nothing recorded it."""
     run = default(lesson)
-    attempt = engine.attempt(run, tmp_path / "runs")
-    execute.save(executed(lesson, gradient=4.0 * np.arange(4)), attempt / engine.EXECUTED)
+    attempt = attempts.begin(run, tmp_path / "runs")
+    execute.save(executed(lesson, gradient=4.0 * np.arange(4)), attempt / EXECUTED)
     assert sort(run, build=tmp_path).execute == [run]
 
 
@@ -294,3 +295,12 @@ def test_a_memory_that_is_damaged_or_of_another_text_is_not_used(
     assert "4.0" in reuse.read(lesson.path, tmp_path).notebook.cells[-1].source
     lesson.path.write_text(lesson.path.read_text().replace("4.0", "6.0"))
     assert "6.0" in reuse.read(lesson.path, tmp_path).notebook.cells[-1].source
+
+
+def test_a_run_is_expected_to_last_as_long_as_the_last_time(lesson: Lesson, tmp_path: Path) -> None:
+    """Or as long as another run of its lesson; a lesson that never ran is not known."""
+    ledger, run = Ledger(tmp_path, Here()), default(lesson)
+    assert ledger.seconds(run) is None
+    leave(run, tmp_path)
+    assert ledger.seconds(run) == 1.5
+    assert ledger.seconds(replace(run, parameters={"size": 9})) == 1.5

@@ -8,7 +8,7 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from ci import check, plan, report, summary
+from ci import check, plan, record, summary
 from ci.check import Outcome, Result
 from ci.course import Lesson
 from tests.conftest import GRADIENT, HEADER, Read
@@ -121,7 +121,7 @@ def test_a_summary_is_forgotten_with_its_report(read: Read, tmp_path: Path) -> N
     """A run that does not get to its end leaves no old one behind."""
     summary.write([differs(read(GRADIENT))], tmp_path)
     assert (tmp_path / "summary.md").read_text().startswith("# The course: 0 of 1 runs verified\n")
-    report.forget(tmp_path)
+    record.forget(tmp_path)
     assert not (tmp_path / "summary.md").exists()
 
 

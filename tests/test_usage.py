@@ -1,0 +1,37 @@
+"""How well slots were used."""
+
+from pathlib import Path
+
+from ci import plan, usage
+from ci.engine import Event
+from ci.gpus import Gpu
+from tests.conftest import Read
+
+
+def test_a_slot_is_busy_while_it_has_a_run(read: Read) -> None:
+    """From each start to its end, of the time until all have ended."""
+    run = plan.Run(read(), {})
+
+    def event(kind: str, slot: int, when: float) -> Event:
+        return Event(kind, run, Path(), slot=slot, when=when)
+
+    told = [
+        *(event("started", 0, 0), event("started", 1, 0), event("cell", 1, 1)),
+        *(event("ended", 1, 2), event("started", 1, 3), event("ended", 1, 4)),
+        event("ended", 0, 10),
+    ]
+    first, second = usage.of(told)
+    assert (first.runs, first.busy_s, first.share) == (1, 10, 1)
+    assert (second.runs, second.busy_s, second.share) == (2, 3, 0.3)
+
+
+def test_a_slot_names_its_gpus(read: Read) -> None:
+    """All that its runs have leased."""
+    run, gpus = plan.Run(read(), {}), [Gpu(str(i), f"GPU-{i}", "H100") for i in (10, 9)]
+    told = [Event("ended", run, Path(), gpus=(gpu,), when=1) for gpu in gpus]
+    assert usage.of(told)[0].gpus == ("9", "10")
+
+
+def test_a_plan_without_a_run_used_none() -> None:
+    """All was unchanged."""
+    assert usage.of([]) == []
