@@ -62,7 +62,7 @@ def execute(
     """
     verdict = Verdict(copy.deepcopy(lesson.notebook))
     given = {name: value for name, value in parameters.items() if name in lesson.parameters}
-    with _private_folder() as folder, contextlib.suppress(papermill.PapermillExecutionError):
+    with _private_folder() as folder:
         papermill.execute_notebook(
             verdict.notebook,
             None,
@@ -87,7 +87,7 @@ def save(notebook: NotebookNode, path: Path) -> None:
     """Write a notebook whole or not at all."""
     partial = path.with_suffix(".partial")
     partial.unlink(missing_ok=True)  # whatever the lesson may have put there, a link perhaps
-    partial.write_text(nbformat.writes(notebook, version=4), encoding="utf-8")
+    partial.write_text(nbformat.v4.writes(notebook), encoding="utf-8")
     partial.replace(path)
 
 
@@ -129,7 +129,9 @@ class LessonEngine(NBClientEngine):
         except (DeadKernelError, RuntimeError) as error:
             # DeadKernelError: it died in a cell. RuntimeError: it never came up, or died after.
             verdict.reason = verdict.reason or f"the kernel: {error}"
-        verdict.notebook = copy.deepcopy(nb_man.nb)  # Papermill is going to add cells to its own
+        # Papermill goes on without cells: to what raised it would add some, and it would raise.
+        verdict.notebook = nb_man.nb
+        nb_man.nb = nbformat.v4.new_notebook(metadata=nb_man.nb.metadata)
 
 
 class LessonKernels(KernelSpecManager):

@@ -26,6 +26,7 @@ LARGEST = 2**20  # bytes of an encoded value; a check wants a number that a stud
 
 SETTINGS = Config(
     IPKernelApp={"exec_PYTHONSTARTUP": False},  # what runs in a lesson stands in the lesson
+    InteractiveShell={"colors": "nocolor"},  # of tracebacks: a tenth of a second each, and no paper
     InlineBackend={
         "figure_formats": {"svg"},  # sharp on paper and on any screen
         "print_figure_kwargs": {"bbox_inches": "tight", "metadata": {"Date": None}},

@@ -45,6 +45,8 @@ PRELOAD = (
     "sqlite3",
     "stack_data",
 )
+# What a call of `backward()`, and of a layer, goes through when it raises:
+TRACED = ("torch._tensor", "torch.autograd", "torch.autograd.graph", "torch.nn.modules.module")
 READY = b"ready"
 LARGEST = 2**16  # bytes of a request
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
@@ -71,6 +73,7 @@ def _preload() -> None:
     with warnings.catch_warnings(record=True) as said:
         for name in PRELOAD:
             importlib.import_module(name)
+        _read_sources()
     if said:
         raise RuntimeError(f"an import warns: {said[0].message}")
     if not (child := os.fork()):
@@ -78,6 +81,18 @@ def _preload() -> None:
     os.waitpid(child, 0)  # OpenBLAS ends its threads at a first fork, until it is used again
     gc.collect()
     gc.freeze()  # what was imported is nobody's garbage: a collection would copy its pages
+
+
+def _read_sources() -> None:
+    """Parse what tracebacks go through, which takes each kernel some tenths of a second.
+
+    A figure is not drawn ahead: its fonts are open files, and forks share their places in them.
+    """
+    from stack_data.core import Source
+
+    for name in TRACED:
+        if path := importlib.import_module(name).__file__:
+            Source.for_filename(path).asttext()
 
 
 def _require_forkable() -> None:
