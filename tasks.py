@@ -15,6 +15,7 @@ LESSONS = ROOT / "lessons"
 DOCKER = ROOT / "docker"
 BUILD = ROOT / "build"
 MUTANTS = ROOT / "tests" / "mutants.toml"
+SMALL = ROOT / "tests" / "bench" / "06_regression.py"
 
 
 @task(
@@ -235,6 +236,33 @@ def prove(
         )
         proof.write(verdicts, BUILD)
     sys.exit(proof.status(verdicts))
+
+
+@task(
+    help={
+        "rows": "lessons,40,03,200,unchanged,handout,memory,defaults (default: all of them)",
+        "rounds": "how often each contender is measured, in turn (default: 3)",
+        "all": "also the contenders that a row leaves out, as they take long",
+    },
+)
+def bench(_: Context, rows: str = "", rounds: str = "3", all: bool = False) -> None:
+    """Measure the pipeline against its peers and floors; status 1 if one shows another value."""
+    with _boundary():
+        from ci import bench as timing
+        from ci import scores
+
+        number, chosen, say = timing.rounds(rounds), timing.rows(rows), partial(print, flush=True)
+        before = timing.load()
+        if warning := timing.busy():
+            say(warning)
+        results = scores.show(
+            timing.run(chosen, ROOT, SMALL, number=number, whole=all, say=say), before
+        )
+        judged, loads = timing.judge(results), (before, timing.load())
+        scores.conclude(judged, loads[1])
+        for path in scores.write(scores.record(results, judged, loads), results, BUILD):
+            say(path.relative_to(ROOT))
+    sys.exit(timing.status(results))
 
 
 @task
