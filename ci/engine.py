@@ -78,7 +78,7 @@ def start(
     for slot in serving:
         slot.start()
     try:
-        left = len(runs)
+        left, look = len(runs), 0.0
         while left:
             with contextlib.suppress(queue.Empty):
                 event = events.get(timeout=LOOK_S)
@@ -88,8 +88,10 @@ def start(
                 yield event
             if run := waiting.for_others():
                 yield Event("waiting", run, folder)
-            if memory.left() < keep:
-                _end_largest(serving)
+            if time.monotonic() > look:
+                look = time.monotonic() + LOOK_S
+                if memory.left() < keep:
+                    _end_largest(serving)
     finally:
         waiting.stop()
         for slot in serving:

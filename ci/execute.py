@@ -6,11 +6,14 @@ kernel never ran as completed, and raises at an error that a cell is meant to sh
 
 import contextlib
 import copy
+import math
 import os
+import queue
 import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,6 +22,7 @@ from typing import Any
 
 import nbformat
 import papermill
+from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellExecutionError, DeadKernelError
@@ -33,6 +37,7 @@ from ci.warm import Nursery, WarmProvisioner
 ENGINE = "pytorch-course"
 MOST_PRINTED = 50_000  # characters a cell
 BACKEND = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # or figures vanish
+ASK_AGAIN_S = 1.0  # whether a kernel is ready
 LONGEST_TMP = 60  # a socket's path ends at 107 bytes, and our own names take some of them
 
 
@@ -104,6 +109,7 @@ class LessonEngine(NBClientEngine):
             transport="ipc",  # a TCP port would be open to everybody on the machine
             ip=str(folder / "k"),
             connection_file=str(folder / "k.json"),
+            client_class=f"{__name__}.{LessonKernelClient.__name__}",
         )
         manager.provisioner = WarmProvisioner(
             options["nursery"], kernel_spec=manager.kernel_spec, parent=manager
@@ -132,6 +138,30 @@ class LessonEngine(NBClientEngine):
         # Papermill goes on without cells: to what raised it would add some, and it would raise.
         verdict.notebook = nb_man.nb
         nb_man.nb = nbformat.v4.new_notebook(metadata=nb_man.nb.metadata)
+
+
+class LessonKernelClient(AsyncKernelClient):
+    """Jupyter's client, which does not wait for nothing to happen."""
+
+    async def wait_for_ready(self, timeout: float | None = None) -> None:
+        """Until the kernel has answered on one channel and is heard on the other.
+
+        Jupyter goes on when nothing was heard for 0.2 s. RuntimeError where it dies or is late.
+        """
+        deadline = time.monotonic() + (timeout or math.inf)
+        while time.monotonic() < deadline:
+            asked = self.kernel_info()
+            with contextlib.suppress(queue.Empty):
+                await self.shell_channel.get_msg(timeout=ASK_AGAIN_S)
+                heard = None
+                while heard != (asked, "idle"):  # all that was published before has come, too
+                    message = await self.iopub_channel.get_msg(timeout=ASK_AGAIN_S)
+                    state = message["content"].get("execution_state")
+                    heard = (message["parent_header"].get("msg_id"), state)
+                return
+            if not await self.is_alive():
+                raise RuntimeError("it died before it was ready")
+        raise RuntimeError(f"it was not ready in {timeout:g} s")
 
 
 class LessonKernels(KernelSpecManager):

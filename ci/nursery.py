@@ -19,22 +19,23 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ci import ranks
 
-PRELOAD = (
-    "ci.kernel",
+# What a kernel imports as it comes up, half of which is the debugger:
+OF_KERNELS = ("ci.kernel", "ipykernel.debugger")
+OF_LESSONS = (
     "torch",
     "torch._dynamo",  # which the first optimizer imports, and takes as long as torch
     "torch.distributed",
     # Not matplotlib_inline.backend_inline: outside IPython it turns figures off, without a word.
     "matplotlib.pyplot",
     "matplotlib.backends.backend_svg",
-    # What a kernel imports as it comes up, and at its first figure and traceback:
+    # What a kernel imports at its first cell, figure and traceback:
     "IPython.core.completer",
     "IPython.core.debugger",
     "IPython.core.oinspect",
@@ -55,9 +56,11 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
 def main(requests: socket.socket) -> None:
     """Import, and fork at each request. In each fork: be the kernel that was asked for."""
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    _preload(OF_KERNELS)
     environment = dict(os.environ)  # as it was before torch wrote into it
-    _preload()
-    _require_forkable()
+    _preload(OF_LESSONS)
+    _read_sources()
+    _become_forkable()
     _prctl(PR_SET_DUMPABLE, 0)  # closed to the lessons, which have the same user
     requests.send(READY)
     request = _serve(requests)
@@ -68,19 +71,13 @@ def main(requests: socket.socket) -> None:
     kernel.start(ranks.stand_by(_reseed))
 
 
-def _preload() -> None:
-    """Import what lessons import; what an import has to say, it must say in the lesson."""
+def _preload(modules: Sequence[str]) -> None:
+    """Import them; what an import has to say, it must say in the lesson."""
     with warnings.catch_warnings(record=True) as said:
-        for name in PRELOAD:
+        for name in modules:
             importlib.import_module(name)
-        _read_sources()
     if said:
         raise RuntimeError(f"an import warns: {said[0].message}")
-    if not (child := os.fork()):
-        os._exit(0)
-    os.waitpid(child, 0)  # OpenBLAS ends its threads at a first fork, until it is used again
-    gc.collect()
-    gc.freeze()  # what was imported is nobody's garbage: a collection would copy its pages
 
 
 def _read_sources() -> None:
@@ -95,9 +92,15 @@ def _read_sources() -> None:
             Source.for_filename(path).asttext()
 
 
-def _require_forkable() -> None:
+def _become_forkable() -> None:
+    """Have one thread and nothing to collect. RuntimeError for threads, and for GPUs in use."""
     import torch
 
+    if not (child := os.fork()):
+        os._exit(0)
+    os.waitpid(child, 0)  # OpenBLAS ends its threads at a first fork, until it is used again
+    gc.collect()
+    gc.freeze()  # what was imported is nobody's garbage: a collection would copy its pages
     if (threads := len(list(Path("/proc/self/task").iterdir()))) > 1:
         raise RuntimeError(f"{threads} threads: a fork would lose all but one")
     devices = [path for path in Path("/proc/self/fd").iterdir() if _is_gpu(path)]

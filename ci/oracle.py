@@ -2,13 +2,13 @@
 
 import ast
 import contextlib
-import copy
 import importlib.util
 import inspect
+import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Oracle:
     function: Callable[..., Any]
     rule: Rule
     wants: tuple[str, ...]
+    _values: dict[bytes, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def derivation(self) -> str:
@@ -49,12 +50,15 @@ class Oracle:
     def value(self, known: Mapping[str, Any]) -> Any:
         """The expected value, from copies of the parameters and givens that it wants.
 
-        Raises CourseError, with the reason, where the oracle fails or does not come to an end.
+        It is computed once, for the check and for how runs agree, and not to be changed. Raises
+        CourseError, with the reason, where the oracle fails or does not come to an end.
         """
-        arguments = {name: copy.deepcopy(known[name]) for name in self.wants}
+        arguments = pickle.dumps({name: known[name] for name in self.wants})
         try:
-            with _deadline():
-                return self.function(**arguments)
+            if arguments not in self._values:
+                with _deadline():
+                    self._values[arguments] = self.function(**pickle.loads(arguments))
+            return self._values[arguments]
         except (Exception, SystemExit) as error:  # whatever it raises is the course's fault
             raise CourseError(f"its oracle: {type(error).__name__}: {error}") from None
 

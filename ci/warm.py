@@ -5,6 +5,7 @@ another system than Linux, with other variables or another folder than its paren
 imported, and where the parent did not come up.
 """
 
+import asyncio
 import contextlib
 import json
 import os
@@ -13,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ from ci.nursery import READY
 
 PRELOAD_S = 45.0  # for the parent to come up: a cold kernel takes seconds
 ANSWER_S = 20.0  # for a fork
+LOOK_S = 0.005  # between two looks at a kernel that comes, or goes
+CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 # What a kernel has for itself, of its run: nothing that the parent imports has read it.
 LATE = {"CUDA_VISIBLE_DEVICES", "IPYTHONDIR", "TMPDIR"}
 
@@ -168,3 +172,21 @@ class WarmProvisioner(LocalProvisioner):
         self.pid = self.pgid = kernel.pid  # it leads a session of its own
         self.cwd = options["cwd"]
         return self.connection_info
+
+    async def post_launch(self, **options: Any) -> None:
+        """Wait for its sockets: a client that connects too soon tries again after 0.1 s."""
+        await super().post_launch(**options)
+        facts: Mapping[str, Any] = self.connection_info
+        sockets = [Path(f"{facts['ip']}-{facts[f'{name}_port']}") for name in CHANNELS]
+        deadline = time.monotonic() + ANSWER_S
+        while not all(map(Path.exists, sockets)) and await self.poll() is None:
+            if time.monotonic() > deadline:  # the client will say so
+                return
+            await asyncio.sleep(LOOK_S)
+
+    async def kill(self, restart: bool = False) -> None:
+        """End it; it is gone when this returns, or Jupyter would look again after 0.1 s."""
+        await super().kill(restart)
+        deadline = time.monotonic() + ANSWER_S
+        while await self.poll() is None and time.monotonic() < deadline:
+            await asyncio.sleep(LOOK_S)
