@@ -18,6 +18,7 @@ from ci import image, owner
 from ci.errors import MachineError
 from ci.gpus import Gpu
 
+SOCKET = "unix:///var/run/docker.sock"  # where the SDK looks
 OWNER = "pytorch-course.owner"  # label: whose container it is, so that leftovers are known
 STUDENT = 1000  # the user inside, where the caller is root
 GIB = 2**30
@@ -33,6 +34,7 @@ def connect() -> Iterator[Any]:
 
     Raises MachineError, with the remedy, where it can't be reached.
     """
+    _require_socket()
     import docker
     from docker.errors import DockerException
 
@@ -42,6 +44,18 @@ def connect() -> Iterator[Any]:
         raise MachineError(_unreachable(error)) from None
     with contextlib.closing(client), _explained():
         yield client
+
+
+def _require_socket() -> None:
+    """Say at once that there is no engine: to load the SDK takes a tenth of a second."""
+    kind, _, path = os.environ.get("DOCKER_HOST", SOCKET).partition("://")
+    if kind == "unix":
+        try:
+            os.stat(path)  # noqa: PTH116 - Path.exists hides what else is wrong
+        except FileNotFoundError as error:
+            raise MachineError(_unreachable(error)) from None
+        except OSError:
+            return  # Docker says it better
 
 
 def _unreachable(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from sys import maxsize
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -13,11 +14,13 @@ from rich.text import Text
 from ci.agreement import Matrix
 from ci.attempts import LOG
 from ci.check import Outcome, Result
-from ci.diagnosis import Row, able
 from ci.engine import Event
 from ci.markdown import plain
 from ci.plan import Run
 from ci.usage import Use
+
+if TYPE_CHECKING:
+    from ci.diagnosis import Row
 
 EPSILON = {"float32": ", epsilon 1.2e-07", "float64": ", epsilon 2.2e-16"}
 COLOURS = {"verified": "green", "unchecked": "yellow", "running": "cyan", "waiting": "dim"}
@@ -215,8 +218,10 @@ def file(run: Run) -> str:
     return f"{run.lesson.path.parent.name}/{run.lesson.path.name}"
 
 
-def diagnosis(rows: Iterable[Row]) -> list[Row]:
+def diagnosis(rows: "Iterable[Row]") -> "list[Row]":
     """Show the rows of a diagnosis in one table, when all are there, and return them."""
+    from ci.diagnosis import able
+
     console = Console(highlight=False, markup=False, emoji=False)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     with console.status("looking at the machine"):
