@@ -48,10 +48,9 @@ class Waiting:
         """The first run that there is room for, as soon as there is; None where none waits."""
         with self._changed:
             while self._runs and not self._stopped:
-                place = following(self._runs, self._desk.free) if self._has_room(0) else None
-                if place is not None and (lease := self._desk.lease(self._runs[place].gpus)):
+                if self._has_room(0) and (found := self._lease()):
                     self._going += 1
-                    return self._runs.pop(place), lease
+                    return found
                 self._changed.wait(LOOK_S)
             self._desk.close()
             return None
@@ -83,6 +82,14 @@ class Waiting:
     def share(self, run: Run) -> float:
         """How many of them it may expect, if all slots take from them."""
         return len(self.alike(run)) / self._slots
+
+    def _lease(self) -> tuple[Run, Lease] | None:
+        """Where the first has to wait for others' GPUs, none but one that wants no GPU goes by."""
+        for free in (self._desk.free, []):
+            place = following(self._runs, free)
+            if place is not None and (lease := self._desk.lease(self._runs[place].gpus)):
+                return self._runs.pop(place), lease
+        return None
 
     def _alike(self, one: Run, other: Run) -> bool:
         kinds = [[gpu.name for gpu in run.gpus] for run in (one, other)]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ci import check, course, engine, oracle, plan
+from ci.check import Outcome
 from ci.course import Lesson
 from ci.here import Here
 from ci.parameters import Parameter, Value
@@ -124,40 +125,49 @@ def test_no_expected_values_without_a_lesson() -> None:
     assert files <= set(NAMES)
 
 
+SETTINGS = [
+    ("01", []),
+    ("01", ["size=2,16"]),
+    ("02", []),
+    ("02", ["rows=2,5", "cols=7", "size=2,80", "samples=100", "seed=4294967295"]),
+    ("03", []),
+    ("03", ["seed=15,16,43,56", "dtype=float32,float64"]),
+    ("03", ["size=2,64", "limit=0,1000000"]),
+    ("04", []),
+    ("04", ["world_size=1,3,4", "batch=5", "dtype=float32"]),
+    ("04", ["world_size=4", "batch=3"]),
+    ("04", ["world_size=3", "hidden=9", "microbatches=3"]),
+    ("05", []),
+    ("05", ["world_size=1,3,4", "batch=5", "dtype=float32"]),
+    ("05", ["world_size=4", "batch=3"]),
+]
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[list[Outcome]]:
+    """Of all settings, each a list: executed together, as a course is."""
+    lessons = {path.stem[:2]: course.read(path) for path in course.find(LESSONS)}
+    oracles = {lesson.name: oracle.load(lesson) for lesson in lessons.values()}
+    planned = [plan.runs([lessons[name]], settings, [], slots=2) for name, settings in SETTINGS]
+    runs = [run for several in planned for run in several]
+    folder = tmp_path_factory.mktemp("runs")
+    judged = {
+        id(event.run): check.outcome(event, oracles[event.run.lesson.name])
+        for event in engine.start(runs, folder, Here(), slots=2)
+        if event.kind == "ended"
+    }
+    return [[judged[id(run)] for run in several] for several in planned]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("01", []),
-        ("01", ["size=2,16"]),
-        ("02", []),
-        ("02", ["rows=2,5", "cols=7", "size=2,80", "samples=100", "seed=4294967295"]),
-        ("03", []),
-        ("03", ["seed=15,16,43,56", "dtype=float32,float64"]),
-        ("03", ["size=2,64", "limit=0,1000000"]),
-        ("04", []),
-        ("04", ["world_size=1,3,4", "batch=5", "dtype=float32"]),
-        ("04", ["world_size=4", "batch=3"]),
-        ("04", ["world_size=3", "hidden=9", "microbatches=3"]),
-        ("05", []),
-        ("05", ["world_size=1,3,4", "batch=5", "dtype=float32"]),
-        ("05", ["world_size=4", "batch=3"]),
-    ],
+    "number", range(len(SETTINGS)), ids=lambda n: " ".join(map(str, SETTINGS[n]))
 )
-def test_a_lesson_is_verified(name: str, settings: list[str], tmp_path: Path) -> None:
+def test_a_lesson_is_verified(outcomes: list[list[Outcome]], number: int) -> None:
     """In a real kernel, with real ranks: each declared check, for each value of its parameters."""
-    lesson = course.read(course.select(course.find(LESSONS), name)[0])
-    oracles = oracle.load(lesson)
-    runs = plan.runs([lesson], settings, [], slots=2)
-    outcomes = [
-        check.outcome(event, oracles)
-        for event in engine.start(runs, tmp_path, Here())
-        if event.kind == "ended"
-    ]
     faults = [
         (outcome.run.label, outcome.reason, [r for r in outcome.results if not r.green])
-        for outcome in outcomes
+        for outcome in outcomes[number]
         if outcome.status != "verified"
     ]
-    assert len(outcomes) == len(runs)
     assert faults == []

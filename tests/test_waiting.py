@@ -106,6 +106,24 @@ def test_one_run_at_a_time_where_memory_is_short(runs: Callable[..., list[Run]])
     assert line.take_on(*second) == made[2]
 
 
+def test_only_a_run_without_gpus_goes_by_one_that_waits_for_others(
+    runs: Callable[..., list[Run]],
+) -> None:
+    """A small one that did would keep the big one waiting for ever."""
+    made = runs(4, 1, 0)
+    others = leases.Desk(GPUS)
+    lease = others.lease(GPUS[:1])
+    assert lease
+    line = waiting(made)
+    first = line.take()
+    assert first
+    assert first[0] == made[2]
+    lease.close()
+    second = line.take()
+    assert second
+    assert second[0] == made[0]
+
+
 def test_a_wait_for_others_is_told_once(runs: Callable[..., list[Run]]) -> None:
     """Of the run that waits; it is not told that it waits for our own."""
     made = runs(4, 4)
