@@ -169,8 +169,8 @@ def settings(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 @functools.cache
-def _record(path: Path, _: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _record(path: str, _: int) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def packages(path: Sequence[str]) -> list[tuple[str, str]]:
@@ -183,14 +183,15 @@ def packages(path: Sequence[str]) -> list[tuple[str, str]]:
     for folder in filter(os.path.isdir, path):
         for name in sorted(os.listdir(folder)):  # noqa: PTH208
             if name.endswith((".dist-info", ".egg-info", ".pth")):
-                found.append((name, _described(Path(folder, name))))
+                found.append((name, _described(f"{folder}/{name}")))
     return [*found, *_torch(path)]
 
 
-def _described(path: Path) -> str:
-    for name in (path, path / "RECORD", path / "METADATA", path / "PKG-INFO"):
+def _described(path: str) -> str:
+    """Asked of each package after each run, so it makes no `Path` of each."""
+    for name in (f"{path}/RECORD", f"{path}/METADATA", f"{path}/PKG-INFO", path):
         with suppress(OSError):
-            return _record(name, name.stat().st_mtime_ns)
+            return _record(name, os.stat(name).st_mtime_ns)  # noqa: PTH116
     return ""
 
 

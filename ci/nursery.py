@@ -11,6 +11,7 @@ on it forks and waits, and does nothing else.
 import ctypes
 import gc
 import importlib
+import io
 import json
 import os
 import signal
@@ -59,7 +60,7 @@ def main(requests: socket.socket) -> None:
     _preload(OF_KERNELS)
     environment = dict(os.environ)  # as it was before torch wrote into it
     _preload(OF_LESSONS)
-    _read_sources()
+    _rehearse()
     _become_forkable()
     _prctl(PR_SET_DUMPABLE, 0)  # closed to the lessons, which have the same user
     requests.send(READY)
@@ -80,13 +81,20 @@ def _preload(modules: Sequence[str]) -> None:
         raise RuntimeError(f"an import warns: {said[0].message}")
 
 
-def _read_sources() -> None:
-    """Parse what tracebacks go through, which takes each kernel some tenths of a second.
+def _rehearse() -> None:
+    """Do what takes each kernel some tenths of a second at its first figure and its first error.
 
-    A figure is not drawn ahead: its fonts are open files, and forks share their places in them.
+    Fonts are looked up, the grammar of formulas is made, and what tracebacks go through is parsed.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.mathtext import MathTextParser
     from stack_data.core import Source
 
+    figure = Figure()
+    figure.add_subplot(title="$x^1$").semilogy([1, 100])
+    figure.savefig(io.BytesIO(), format="svg", bbox_inches="tight")
+    # It keeps fonts, which are open files: forks would share the places where they read.
+    MathTextParser._parse_cached.cache_clear()  # type: ignore[attr-defined]
     for name in TRACED:
         if path := importlib.import_module(name).__file__:
             Source.for_filename(path).asttext()

@@ -100,6 +100,8 @@ SAME = {
     "threads": "torch.get_num_threads(), torch.get_num_interop_threads()",
     "parent": "os.environ['JPY_PARENT_PID'] == str(os.getppid())",
     "descriptors": "len(os.listdir('/proc/self/fd')) < 60, os.read(0, 1)",
+    "fonts": "[f for f in os.listdir('/proc/self/fd') if os.path.realpath(f'/proc/self/fd/{f}')"
+    ".endswith('.ttf')]",
     "session": "os.getsid(0) == os.getpid(), signal.getsignal(signal.SIGINT)",
     "cuda": "torch.cuda._is_in_bad_fork(), torch.cuda.is_available()",
     "dumpable": "os.stat('/proc/self/fd').st_uid == os.getuid()",
