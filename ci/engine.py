@@ -99,10 +99,13 @@ def start(
 
 
 def _end_largest(serving: Sequence["Slot"]) -> None:
-    """End the run that has the most memory; containers have limits of their own."""
+    """End the run that has the most memory, if that is more than a run is expected to want.
+
+    Containers have limits of their own.
+    """
     took = {slot: slot.memory() for slot in serving}
     largest = max(took, key=lambda slot: took[slot])
-    if took[largest]:
+    if took[largest] > memory.RUN:
         largest.end(
             f"out of memory: it had taken {took[largest] / memory.GIB:.1f} GiB, and the machine, "
             f"which has {memory.total() / memory.GIB:.1f}, was about to swap; try --jobs 1"

@@ -289,15 +289,15 @@ def test_a_run_says_that_it_waits_for_others(
     assert kinds[-1] == "ended"
 
 
-HUNGRY = "# %%\nimport time\nx = bytearray(700 * 2**20 if size == 3 else 0)\ntime.sleep(size)\n"
+HUNGRY = "# %%\nimport time\nx = b'1' * (2**31 if size == 4 else 1)\ntime.sleep(5)\n"
 
 
 def test_the_run_that_takes_all_memory_is_ended(read: Read, tmp_path: Path) -> None:
-    """The machine is to keep all but some 400 MB; one run takes 700, and the other goes on."""
-    keep = memory.left() - 400 * 2**20
-    runs = plan.runs([read(HUNGRY)], ["size=2,3"], [], timeout_s=60)
+    """The machine is to keep all but 1.5 GiB: one run takes 2 and is ended, the other goes on."""
+    keep = memory.left() - 3 * memory.GIB // 2
+    runs = plan.runs([read(HUNGRY)], ["size=2,4"], [], timeout_s=60)
     events = engine.start(runs, tmp_path / "runs", Here(), slots=2, reserve=keep)
     ended = {event.run.label: event for event in events if event.kind == "ended"}
     assert ended["size=2"].status == "completed"
-    assert ended["size=3"].status == "failed"
-    assert ended["size=3"].reason.startswith("out of memory: it had taken ")
+    assert ended["size=4"].status == "failed"
+    assert ended["size=4"].reason.startswith("out of memory: it had taken ")
