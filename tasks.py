@@ -108,7 +108,7 @@ def run(
                         begin(outcomes[-1])
             outcomes.sort(key=lambda outcome: runs.index(outcome.run))
             agreed = agreement.matrices(outcomes, oracles)
-            uses = usage.of(events)
+            uses = usage.of(events, slots)
             record.write(outcomes, BUILD, agreed, uses)
             junit.write(outcomes, BUILD)
             summary.write(outcomes, BUILD, agreed)

@@ -75,9 +75,9 @@ def start(
     waiting = Waiting(runs, gpus, keep + memory.RUN, slots=slots, shared=place.shared)
     events = queue.SimpleQueue[Event | Exception]()
     serving = [Slot(number, waiting, folder, place, events) for number in range(slots)]
-    for slot in serving:
-        slot.start()
     try:
+        for slot in serving:
+            slot.start()
         left, look = len(runs), 0.0
         while left:
             with contextlib.suppress(queue.Empty):
@@ -95,7 +95,8 @@ def start(
     finally:
         waiting.stop()
         for slot in serving:
-            slot.join()
+            if slot.ident:
+                slot.join()
 
 
 def _end_largest(serving: Sequence["Slot"]) -> None:
@@ -103,12 +104,14 @@ def _end_largest(serving: Sequence["Slot"]) -> None:
 
     Containers have limits of their own.
     """
-    took = {slot: slot.memory() for slot in serving}
-    largest = max(took, key=lambda slot: took[slot])
-    if took[largest] > memory.RUN:
+    workers = [worker for slot in serving if (worker := slot.worker)]
+    found = [(worker.memory(), worker.run, worker) for worker in workers]
+    took, run, largest = max(found, key=lambda each: each[0], default=(0, None, None))
+    if took > memory.RUN and run and largest:
         largest.end(
-            f"out of memory: it had taken {took[largest] / memory.GIB:.1f} GiB, and the machine, "
-            f"which has {memory.total() / memory.GIB:.1f}, was about to swap; try --jobs 1"
+            run,
+            f"out of memory: it had taken {took / memory.GIB:.1f} GiB, and the machine, which has "
+            f"{memory.total() / memory.GIB:.1f}, was about to swap; try --jobs 1",
         )
 
 
@@ -126,7 +129,7 @@ class Slot(threading.Thread):
         super().__init__(name=f"slot {number}")
         self._number, self._waiting, self._folder = number, waiting, folder
         self._place, self._events = place, events
-        self._worker: Worker | None = None
+        self.worker: Worker | None = None
         self._began = time.monotonic()
 
     def run(self) -> None:
@@ -137,7 +140,7 @@ class Slot(threading.Thread):
                 try:
                     self._serve(first, lease)
                 finally:
-                    self._worker = None
+                    self.worker = None
                     self._waiting.leave(lease)
         except Exception as error:  # the thread that consumes the events raises it again
             self._events.put(error)
@@ -145,22 +148,12 @@ class Slot(threading.Thread):
     def _serve(self, first: Run, lease: Lease) -> None:
         run: Run | None = first
         with Worker(first, lease, self._folder, self._place, self._waiting) as worker:
-            self._worker = worker
+            self.worker = worker
             while run:
                 for event in worker.execute(run):
                     when = time.monotonic() - self._began
                     self._events.put(replace(event, slot=self._number, when=when, gpus=lease.gpus))
                 run = self._waiting.take_on(first, lease) if worker.alive else None
-
-    def memory(self) -> int:
-        """What its worker has, and all that this has started, in bytes."""
-        worker = self._worker
-        return worker.memory() if worker else 0
-
-    def end(self, reason: str) -> None:
-        """End its run, for this reason."""
-        if worker := self._worker:
-            worker.end(reason)
 
 
 class Worker:
@@ -177,16 +170,17 @@ class Worker:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self._environment: dict[str, str] = {}
-        self._ended = ""  # why, where we have ended it
+        self._ended: tuple[Run, str] | None = None  # by us, and why
+        self.run: Run | None = None
         self.alive = True
 
     def memory(self) -> int:
         """What it has, and all that it has started, in bytes."""
         return self._channel.memory()
 
-    def end(self, reason: str) -> None:
-        """End it, and its run; that is why."""
-        self._ended = self._ended or reason
+    def end(self, run: Run, reason: str) -> None:
+        """End `run`, for this reason, unless it has ended by now."""
+        self._ended = (run, reason)
 
     def __enter__(self) -> "Worker":
         return self
@@ -198,6 +192,7 @@ class Worker:
 
     def execute(self, run: Run) -> Iterator[Event]:
         """Execute one run; the last event is its end, whatever becomes of the worker."""
+        self.run = run
         path = attempts.begin(run, self._folder)
         yield Event("started", run, path)
         began = time.monotonic()
@@ -249,7 +244,7 @@ class Worker:
             "lesson": self._place.lesson(run.lesson.path),
             "digest": run.lesson.digest,
             "parameters": dict(run.parameters),
-            "output": self._place.attempt(path),
+            "output": self._channel.attempt(path),
             "timeout_s": run.timeout_s,
             "warm": self._warm,
             "environment": {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in self._lease.gpus)},
@@ -259,15 +254,25 @@ class Worker:
 
     def _messages(self, deadline: float) -> Iterator[dict[str, Any]]:
         """What the worker says, until it ends, hangs beyond `deadline`, or we are to stop."""
-        while time.monotonic() < deadline and not (self._waiting.stopped or self._ended):
-            with contextlib.suppress(queue.Empty):
+        while time.monotonic() < deadline and not self._waiting.stopped:
+            try:
                 line = self._lines.get(timeout=0.2)
-                if not line:
+            except queue.Empty:
+                if self._why:
                     return
-                with contextlib.suppress(ValueError):  # something else printed, a sitecustomize
-                    message = json.loads(line)
-                    if isinstance(message, dict) and "event" in message:
-                        yield message
+                continue
+            if not line:
+                return
+            with contextlib.suppress(ValueError):  # something else printed, a sitecustomize
+                message = json.loads(line)
+                if isinstance(message, dict) and "event" in message:
+                    yield message
+
+    @property
+    def _why(self) -> str:
+        """Why we end the run that goes on; empty where we don't."""
+        run, reason = self._ended or (None, "")
+        return reason if run is self.run else ""
 
     def _read(self) -> None:
         for line in self._channel.lines():
@@ -277,7 +282,7 @@ class Worker:
     def _death(self) -> str:
         if self._waiting.stopped:
             return "interrupted"
-        return self._ended or f"its worker {self._channel.ending()}"
+        return self._why or f"its worker {self._channel.ending()}"
 
 
 def _now() -> str:

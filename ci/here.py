@@ -46,16 +46,12 @@ class Here:
         """The same path: the worker sees the same files."""
         return str(path)
 
-    def attempt(self, path: Path) -> str:
-        """The same path: the worker is the same user."""
-        return str(path)
-
     def reclaim(self, path: Path) -> None:
         """It was ours all the time."""
 
 
 class Process:
-    """A module that runs in a process of its own, a worker. A `Channel`."""
+    """A module that runs in a process of its own, a worker. A `WorkerChannel`."""
 
     def __init__(
         self, module: str, settings: Mapping[str, str], inherited: Sequence[int] = ()
@@ -71,6 +67,10 @@ class Process:
             env={**os.environ, **settings, MARK: self._mark},
         )
 
+    def attempt(self, path: Path) -> str:
+        """The same path: the worker is the same user."""
+        return str(path)
+
     def send(self, line: str) -> None:
         """Write to its standard input."""
         assert self._process.stdin
@@ -84,14 +84,13 @@ class Process:
             yield from lines
 
     def memory(self) -> int:
-        """Resident bytes of it and of all below it, but for mapped files and shared memory."""
+        """The bytes of all below it, as far as we may look; what several share counts once."""
         found = 0
         with contextlib.suppress(psutil.Error):
-            worker = psutil.Process(self._process.pid)
-            for process in (worker, *worker.children(recursive=True)):
+            for process in psutil.Process(self._process.pid).children(recursive=True):
                 with contextlib.suppress(psutil.Error):
-                    memory = process.memory_info()
-                    found += memory.rss - memory.shared
+                    memory = process.memory_full_info()
+                    found += getattr(memory, "pss", memory.uss)
         return found
 
     def ending(self) -> str:

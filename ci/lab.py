@@ -239,10 +239,6 @@ class Container:
                     self._errors.append(text)
         _release(self._streams)
 
-    def memory(self) -> int:
-        """Nothing to look after: the engine keeps it to its limit."""
-        return 0
-
     def ending(self) -> str:
         """Its exit status, or that it was out of memory, and the last line of its errors."""
         from docker.errors import DockerException

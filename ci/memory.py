@@ -8,6 +8,7 @@ import psutil
 GIB = 2**30
 RUN = GIB  # what a lesson with two ranks may want
 RESERVE = 0.05  # of all: with less than that left, the system begins to swap
+FILES = ("inactive_file", "active_file")  # which the system gives up before it swaps
 CGROUP = Path("/sys/fs/cgroup")  # of the container that we are in, if any
 
 
@@ -37,9 +38,9 @@ def _used() -> int:
     """What counts against the limit, without what is merely kept of files."""
     text = _read("memory.current") or _read("memory/memory.usage_in_bytes")
     facts = _read("memory.stat") or _read("memory/memory.stat")
-    files = dict(line.split() for line in facts.splitlines())
-    kept = files.get("total_inactive_file") or files.get("inactive_file") or 0
-    return int(text or 0) - int(kept)
+    found = dict(line.split() for line in facts.splitlines())
+    kept = [found.get(f"total_{name}") or found.get(name) or 0 for name in FILES]
+    return int(text or 0) - sum(map(int, kept))
 
 
 def _read(name: str) -> str:

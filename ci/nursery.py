@@ -13,6 +13,7 @@ import gc
 import importlib
 import io
 import json
+import logging
 import os
 import signal
 import socket
@@ -20,8 +21,8 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,29 @@ def main(requests: socket.socket) -> None:
 
 
 def _preload(modules: Sequence[str]) -> None:
-    """Import them; what an import has to say, it must say in the lesson."""
-    with warnings.catch_warnings(record=True) as said:
+    with _silence():
         for name in modules:
             importlib.import_module(name)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """What is to be warned of, it must be in the lesson: RuntimeError if the block has done so.
+
+    Not `catch_warnings`, which would undo the filters that imports make.
+    """
+    said: list[object] = []
+    show, handler = warnings.showwarning, logging.Handler(logging.WARNING)
+    warnings.showwarning = lambda message, *_, **__: said.append(message)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        warnings.showwarning = show
     if said:
-        raise RuntimeError(f"an import warns: {said[0].message}")
+        raise RuntimeError(f"it warns: {said[0]}")
 
 
 def _rehearse() -> None:
@@ -90,9 +108,10 @@ def _rehearse() -> None:
     from matplotlib.mathtext import MathTextParser
     from stack_data.core import Source
 
-    figure = Figure()
-    figure.add_subplot(title="$x^1$").semilogy([1, 100])
-    figure.savefig(io.BytesIO(), format="svg", bbox_inches="tight")
+    with _silence():
+        figure = Figure()
+        figure.add_subplot(title="$x^1$").semilogy([1, 100])
+        figure.savefig(io.BytesIO(), format="svg", bbox_inches="tight")
     # It keeps fonts, which are open files: forks would share the places where they read.
     MathTextParser._parse_cached.cache_clear()  # type: ignore[attr-defined]
     for name in TRACED:

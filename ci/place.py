@@ -3,10 +3,11 @@
 The worker is the same file at each place, and is spoken to in the same way: JSON lines.
 """
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ci import image, keys, lab
 from ci.errors import MachineError, UsageError
@@ -21,7 +22,7 @@ PIDS_PER_RANK = 128
 
 
 class Channel(Protocol):
-    """A worker that was started, as its engine speaks to it."""
+    """A process that was started at a place, as whoever speaks to it sees it."""
 
     def send(self, line: str) -> None:
         """Write a line to its standard input. OSError where it is gone."""
@@ -29,14 +30,21 @@ class Channel(Protocol):
     def lines(self) -> Iterator[str]:
         """The lines of its standard output, until it ends."""
 
-    def memory(self) -> int:
-        """The bytes that it and all below it have; 0 where these have a limit of their own."""
-
     def ending(self) -> str:
         """How it ended, as the end of a sentence: `was killed by SIGKILL`, `hangs`."""
 
     def close(self) -> None:
         """End its input, by which it ends; then end it, and whatever it left."""
+
+
+class WorkerChannel(Channel, Protocol):
+    """A worker that was started, as its engine sees it."""
+
+    def attempt(self, path: Path) -> str:
+        """What it calls the attempt `path`, in which it may write from now on."""
+
+    def memory(self) -> int:
+        """The bytes that it and all below it have; 0 where these have a limit of their own."""
 
 
 class Place(Protocol):
@@ -51,7 +59,7 @@ class Place(Protocol):
 
     def start(
         self, runs: Sequence[Run], lease: Lease, folder: Path, settings: Mapping[str, str]
-    ) -> Channel:
+    ) -> WorkerChannel:
         """Start a worker for some of `runs`, with `settings` in its environment.
 
         They are all of one lesson, unless the place is `shared`. It is for the GPUs of `lease`;
@@ -64,11 +72,8 @@ class Place(Protocol):
     def lesson(self, path: Path) -> str:
         """What a worker calls the lesson script `path`."""
 
-    def attempt(self, path: Path) -> str:
-        """What a worker calls the attempt `path`, in which it may write from now on."""
-
     def reclaim(self, path: Path) -> None:
-        """End that: the attempt `path` is ours again."""
+        """The attempt `path` is ours again: its worker may no longer write in it."""
 
 
 def parse(on: str) -> str:
@@ -112,8 +117,28 @@ def choose(
     return Lab(found, memory=memory, as_root=as_root), removed
 
 
+class Container(lab.Container):
+    """A worker in a container. A `WorkerChannel`."""
+
+    def __init__(self, image: Image, options: Mapping[str, Any]) -> None:
+        super().__init__(image.id, ["python", "-P", "-m", "ci.worker"], options)
+        self._user = options["user"]
+
+    def attempt(self, path: Path) -> str:
+        """Its place in the container; it is made the user's who is inside."""
+        if os.getuid() == 0:
+            for folder in (path.parent.parent, path.parent):
+                folder.chmod(0o755)  # whatever our umask: the user inside has to get there
+        lab.give(path, self._user)
+        return f"{ATTEMPTS}/{path.parent.name}/{path.name}"
+
+    def memory(self) -> int:
+        """Nothing to look after: the engine keeps it to its limit."""
+        return 0
+
+
 class Lab:
-    """A container a lesson. A `Place`."""
+    """Containers, each for the runs of one lesson, one after the other. A `Place`."""
 
     shared = False
 
@@ -121,18 +146,22 @@ class Lab:
         self.facts: Mapping[str, str] = {"image": str(image)}
         self._image, self._memory = image, memory
         self._user = lab.user(as_root)
+        self._students = itertools.count(lab.STUDENT)
 
     def start(
         self, runs: Sequence[Run], lease: Lease, folder: Path, settings: Mapping[str, str]
-    ) -> lab.Container:
+    ) -> Container:
         """Start a worker in a container that has what `runs` need of the course."""
+        if lease.gpus:
+            with lab.connect() as client:  # whoever had them before us may have been killed
+                lab.sweep(client)
         lesson = runs[0].lesson
         attempts = folder / lesson.name
         attempts.mkdir(parents=True, exist_ok=True)
         ranks = max(int(run.parameters.get("world_size", 1)) for run in runs)
         options = lab.hardened(
             self._memory,
-            user=self._user,
+            user=self._another_user(),
             pids=lab.PIDS + PIDS_PER_RANK * ranks,
             environment={**settings, "PYTHONPATH": COURSE},
             gpus=lease.gpus,
@@ -149,7 +178,7 @@ class Lab:
             *(lab.mount(path, target) for target, path in shown.items()),
             lab.mount(attempts, ATTEMPTS, writable=True),
         ]
-        return lab.Container(self._image.id, ["python", "-P", "-m", "ci.worker"], options)
+        return Container(self._image, options)
 
     def identity(self) -> str:
         """The image, which stands for all that is in it, the user, and what we pass on to it."""
@@ -160,18 +189,20 @@ class Lab:
         """Its place in the container."""
         return f"{COURSE}/lessons/{path.name}"
 
-    def attempt(self, path: Path) -> str:
-        """Its place in the container; it is made the user's who is inside."""
-        if os.getuid() == 0:
-            for folder in (path.parent.parent, path.parent):
-                folder.chmod(0o755)  # whatever our umask: the user inside has to get there
-        lab.give(path, self._user)
-        return f"{ATTEMPTS}/{path.parent.name}/{path.name}"
-
     def reclaim(self, path: Path) -> None:
         """Make it the caller's again, and what is in it."""
         for part in (path, *path.iterdir()):
             lab.give(part, f"{os.getuid()}:{os.getgid()}")
+
+    def _another_user(self) -> str:
+        """Where we are root, each container has a student of its own.
+
+        The runs of a sweep may go on side by side, and are not to write in each other's attempts.
+        """
+        if os.getuid() or self._user == "0:0":
+            return self._user
+        student = next(self._students)
+        return f"{student}:{student}"
 
     def _require_readable(self, paths: Iterable[Path]) -> None:
         """That a student may read what root may."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from sys import maxsize
 from typing import TYPE_CHECKING
 
@@ -142,9 +143,10 @@ def _agreement(matrix: Matrix) -> Table:
 
 
 def utilisation(uses: Sequence[Use]) -> str:
-    """How much of the time each slot had a run, in words."""
-    shares = " and ".join(f"{use.share:.0%}" for use in uses)
-    return f"{len(uses)} at once, busy {shares} of {uses[0].of_s:.1f} s"
+    """How much of the time the slots had a run, in words."""
+    shares = [use.share for use in uses]
+    least = f", the least used {min(shares):.0%}" if len(uses) > 1 else ""
+    return f"{len(uses)} at once, busy {fmean(shares):.0%} of {uses[0].of_s:.1f} s{least}"
 
 
 def agreement_of(matrix: Matrix) -> str:

@@ -165,15 +165,16 @@ class Ledger:
         """How long `run` took the last time, or else another run of its lesson; None if unknown."""
         mine = self._folder(run).glob("*.json")
         others = (self._records / run.lesson.name).glob("*/*.json")
-        for paths in (mine, others):
-            if path := max(paths, key=lambda path: path.name, default=None):
-                return self._took(path)
+        for path in (*sorted(mine, reverse=True), *sorted(others, key=_date, reverse=True)):
+            if took := self._took(path):
+                return took
         return None
 
     @functools.cache  # noqa: B019 - a sweep's runs ask for the same
     def _took(self, record: Path) -> float | None:
-        seconds: float | None = _read(record).get("seconds")
-        return seconds
+        facts = _read(record)
+        seconds: float | None = facts.get("seconds")
+        return seconds if facts.get("status") in JUDGED else None
 
     def keep(self, outcome: Outcome) -> Outcome:
         """Complete the attempt of an outcome, record it, and remove those that it makes too many.
@@ -263,6 +264,10 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _date(record: Path) -> str:
+    return record.name
 
 
 def _digests(folder: Path) -> Iterator[tuple[str, str]]:

@@ -22,12 +22,12 @@ class Use:
         return self.busy_s / self.of_s if self.of_s else 0.0
 
 
-def of(events: Iterable[Event]) -> list[Use]:
-    """The use of each slot that had a run, from when runs started and ended."""
+def of(events: Iterable[Event], slots: int) -> list[Use]:
+    """The use of each slot, from when runs started and ended; none where there were no runs."""
     told = [event for event in events if event.kind in ("started", "ended")]
     of_s = max((event.when for event in told), default=0.0)
     uses = []
-    for slot in sorted({event.slot for event in told}):
+    for slot in range(slots if told else 0):
         mine = [event for event in told if event.slot == slot]
         ends = [event for event in mine if event.kind == "ended"]
         busy_s = sum(event.when if event.kind == "ended" else -event.when for event in mine)

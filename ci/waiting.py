@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ci import memory
 from ci.gpus import Gpu
-from ci.leases import Desk, Lease
+from ci.leases import Desk, Lease, pick
 from ci.plan import Run
 from ci.schedule import following
 
@@ -21,17 +21,20 @@ class Waiting:
         """At a `shared` place a worker may serve several lessons. None begins beside others while
         fewer than `room` bytes of memory are left.
         """
+        if unmet := [run for run in runs if pick(run.gpus, gpus) is None]:
+            raise ValueError(f"{unmet[0].name}: wants GPUs that are not among those to lease")
         self._runs, self._desk, self._room = list(runs), Desk(gpus), room
         self._slots, self._shared = slots, shared
         self._changed = threading.Condition()
         self._going = 0
-        self._stopped = self._told = False
+        self._stopped = False
+        self._refused: Run | None = None  # for others, and not told yet
 
     def for_others(self) -> Run | None:
-        """A run that waits for GPUs which another invocation has; each wait is told once."""
+        """A run that waits for GPUs which another invocation has; it is told once."""
         with self._changed:
-            told, self._told = self._told, self._desk.waits
-            return self._runs[0] if self._runs and self._told and not told else None
+            refused, self._refused = self._refused, None
+            return refused
 
     @property
     def stopped(self) -> bool:
@@ -48,7 +51,9 @@ class Waiting:
         """The first run that there is room for, as soon as there is; None where none waits."""
         with self._changed:
             while self._runs and not self._stopped:
-                if self._has_room(0) and (found := self._lease()):
+                if not self._has_room(0):
+                    self._desk.close()
+                elif found := self._lease():
                     self._going += 1
                     return found
                 self._changed.wait(LOOK_S)
@@ -58,7 +63,7 @@ class Waiting:
     def take_on(self, run: Run, lease: Lease) -> Run | None:
         """The next run for a worker that was started for `run`; None where there is none now."""
         with self._changed:
-            if self._stopped or not self._has_room(1):
+            if self._stopped or not self._has_room(1) or (lease.gpus and self._desk.wanted):
                 return None
             if self._shared:
                 place = following(self._runs, [*self._desk.free, *lease.gpus])
@@ -85,10 +90,14 @@ class Waiting:
 
     def _lease(self) -> tuple[Run, Lease] | None:
         """Where the first has to wait for others' GPUs, none but one that wants no GPU goes by."""
+        waited = self._desk.waits
         for free in (self._desk.free, []):
             place = following(self._runs, free)
-            if place is not None and (lease := self._desk.lease(self._runs[place].gpus)):
+            if place is None:
+                continue
+            if lease := self._desk.lease(self._runs[place].gpus):
                 return self._runs.pop(place), lease
+            self._refused = self._refused if waited else self._runs[place]
         return None
 
     def _alike(self, one: Run, other: Run) -> bool:

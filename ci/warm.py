@@ -26,6 +26,7 @@ from ci.nursery import READY
 
 PRELOAD_S = 45.0  # for the parent to come up: a cold kernel takes seconds
 ANSWER_S = 20.0  # for a fork
+GONE_S = 2.0  # for a killed kernel to be told of: a lesson may have stopped its parent
 LOOK_S = 0.005  # between two looks at a kernel that comes, or goes
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 # What a kernel has for itself, of its run: nothing that the parent imports has read it.
@@ -187,6 +188,6 @@ class WarmProvisioner(LocalProvisioner):
     async def kill(self, restart: bool = False) -> None:
         """End it; it is gone when this returns, or Jupyter would look again after 0.1 s."""
         await super().kill(restart)
-        deadline = time.monotonic() + ANSWER_S
+        deadline = time.monotonic() + GONE_S
         while await self.poll() is None and time.monotonic() < deadline:
             await asyncio.sleep(LOOK_S)

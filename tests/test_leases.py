@@ -1,5 +1,6 @@
 """A GPU is never given to two runs."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,37 @@ def test_who_gives_up_lets_others_have_their_turn(tmp_path: Path) -> None:
     assert big.lease(H100) is None
     big.close()
     assert small.lease(H100[:1])
+
+
+def test_who_waits_for_one_gpu_keeps_nobody_from_another(tmp_path: Path) -> None:
+    """A turn is of the GPUs that an invocation may have."""
+    first = Desk(H100[:1], tmp_path)
+    assert first.lease(H100[:1])
+    waits, other = Desk(H100[:1], tmp_path), Desk(H100[1:2], tmp_path)
+    assert waits.lease(H100[:1]) is None
+    assert other.lease(H100[1:2])
+
+
+def test_who_is_refused_a_turn_waits(tmp_path: Path) -> None:
+    """And whoever has it is wanted by nobody but others."""
+    first, second, third = (Desk(H100[:1], tmp_path) for _ in range(3))
+    assert first.lease(H100[:1])
+    assert not first.wanted
+    assert second.lease(H100[:1]) is None
+    assert third.lease(H100[:1]) is None
+    assert (second.waits, third.waits) == (True, True)
+    assert (first.wanted, second.wanted, third.wanted) == (True, False, True)
+
+
+def test_locks_are_for_every_user(tmp_path: Path) -> None:
+    """Whatever the umask of whoever came first."""
+    before = os.umask(0o077)
+    try:
+        assert Desk(H100[:1], tmp_path / "leases").lease(H100[:1])
+    finally:
+        os.umask(before)
+    assert (tmp_path / "leases").stat().st_mode & 0o7777 == 0o1777
+    assert (tmp_path / "leases" / "GPU-0.lock").stat().st_mode & 0o777 == 0o444
 
 
 def test_a_run_without_gpus_needs_no_turn(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_the_json_report_is_json_for_any_difference(read: Read, tmp_path: Path) 
 def test_the_slots_say_how_busy_they_were(read: Read, tmp_path: Path) -> None:
     """In the terminal in a line; in the JSON report each by itself."""
     uses = [usage.Use(0, 3, 9.0, 10.0, ()), usage.Use(1, 2, 7.5, 10.0, ("1",))]
-    assert report.utilisation(uses) == "2 at once, busy 90% and 75% of 10.0 s"
+    assert report.utilisation(uses) == "2 at once, busy 82% of 10.0 s, the least used 75%"
     record.write([outcome(read(GRADIENT))], tmp_path, uses=uses)
     found = json.loads((tmp_path / "report.json").read_text())["slots"]
     assert [slot["share"] for slot in found] == [0.9, 0.75]

@@ -20,7 +20,7 @@ def test_a_slot_is_busy_while_it_has_a_run(read: Read) -> None:
         *(event("ended", 1, 2), event("started", 1, 3), event("ended", 1, 4)),
         event("ended", 0, 10),
     ]
-    first, second = usage.of(told)
+    first, second = usage.of(told, 2)
     assert (first.runs, first.busy_s, first.share) == (1, 10, 1)
     assert (second.runs, second.busy_s, second.share) == (2, 3, 0.3)
 
@@ -29,9 +29,15 @@ def test_a_slot_names_its_gpus(read: Read) -> None:
     """All that its runs have leased."""
     run, gpus = plan.Run(read(), {}), [Gpu(str(i), f"GPU-{i}", "H100") for i in (10, 9)]
     told = [Event("ended", run, Path(), gpus=(gpu,), when=1) for gpu in gpus]
-    assert usage.of(told)[0].gpus == ("9", "10")
+    assert usage.of(told, 1)[0].gpus == ("9", "10")
 
 
 def test_a_plan_without_a_run_used_none() -> None:
     """All was unchanged."""
-    assert usage.of([]) == []
+    assert usage.of([], 2) == []
+
+
+def test_a_slot_without_a_run_was_idle(read: Read) -> None:
+    """It is there all the same."""
+    told = [Event("ended", plan.Run(read(), {}), Path(), when=1)]
+    assert [use.share for use in usage.of(told, 2)] == [1, 0]

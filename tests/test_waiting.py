@@ -124,6 +124,26 @@ def test_only_a_run_without_gpus_goes_by_one_that_waits_for_others(
     assert second[0] == made[0]
 
 
+def test_a_worker_gives_its_gpus_to_who_waits_for_them(runs: Callable[..., list[Run]]) -> None:
+    """Another invocation is next; without GPUs, a worker goes on."""
+    made = runs(1, 1, 1)
+    line = waiting(made, gpus=1)
+    first = line.take()
+    assert first
+    assert line.take_on(*first) == made[1]
+    others = leases.Desk(GPUS[:1])
+    assert others.lease(GPUS[:1]) is None
+    assert line.take_on(*first) is None
+    line.leave(first[1])
+    assert others.lease(GPUS[:1])
+
+
+def test_a_run_that_wants_more_than_there_is_is_refused(runs: Callable[..., list[Run]]) -> None:
+    """It would wait for ever."""
+    with pytest.raises(ValueError, match="wants GPUs that are not among those to lease"):
+        waiting(runs(2), gpus=1)
+
+
 def test_a_wait_for_others_is_told_once(runs: Callable[..., list[Run]]) -> None:
     """Of the run that waits; it is not told that it waits for our own."""
     made = runs(4, 4)
@@ -131,5 +151,6 @@ def test_a_wait_for_others_is_told_once(runs: Callable[..., list[Run]]) -> None:
     assert others.lease(GPUS[:1])
     line = waiting(made)
     assert line.for_others() is None
-    assert line._desk.lease(made[0].gpus) is None
+    for _ in range(2):
+        assert line._lease() is None
     assert [line.for_others(), line.for_others()] == [made[0], None]

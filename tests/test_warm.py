@@ -1,5 +1,6 @@
 """Warm kernels: what they show is what a cold kernel shows."""
 
+import ast
 import os
 import signal
 import sys
@@ -106,6 +107,15 @@ SAME = {
     "cuda": "torch.cuda._is_in_bad_fork(), torch.cuda.is_available()",
     "dumpable": "os.stat('/proc/self/fd').st_uid == os.getuid()",
 }
+
+
+def test_what_imports_filter_is_filtered(read: Read, nursery: Counted) -> None:
+    """NumPy, IPython and torch say which warnings are shown, and how often."""
+    show = "[str(each) for each in warnings.filters]"
+    lesson = read(f"# %%\nimport torch, warnings\n# %%\n{show}\n")
+    warm, cold = (ast.literal_eval(text(lesson, parent)) for parent in (nursery, None))
+    assert set(cold) <= set(warm)
+    assert len(cold) > 8
 
 
 @pytest.mark.parametrize("what", SAME)
