@@ -247,7 +247,13 @@ def _short(text: str) -> str:
 
 
 def values(target: Target, measured: Measured) -> list[float]:
-    """The figure of a target in each round; none where one side was not measured."""
+    """The figure of a target in each round; none where a side was not measured, or too late.
+
+    Nor where one of those that it is to be compared with was at fault: the best may be that one.
+    """
+    late = {name for name, many in measured.samples.items() if any(s.over for s in many)}
+    if (late | measured.faults.keys()) & {target.ours, *target.against}:
+        return []
     of = {name: [getattr(s, target.of) for s in many] for name, many in measured.samples.items()}
     against = [of[name] for name in target.against if name in of]
     ours = of.get(target.ours, [])

@@ -190,13 +190,14 @@ LIST = Contender(
 EXECUTED_BEFORE = (
     INVOKE,
     ("sh", "-c", "rm -rf build/handouts build/instructors out && mkdir out"),
-    ("sh", "-c", "cp build/runs/*/*/*/executed.ipynb out/lesson.ipynb"),
+    ("sh", "-c", "cp build/runs/*/*/*/executed.ipynb out/executed.ipynb"),
+    (*PYTHON, "ci.peers", "one-language", "out/executed.ipynb", "en", "out/lesson.ipynb"),
 )
 HANDOUT = Contender(
     "handout",
     "ours",
     "HTML, PDF and notebook, one language",
-    lambda _: [[*PYTHON, "ci.ours", "handout", "out/lesson.ipynb", "en"]],
+    lambda _: [[*PYTHON, "ci.ours", "handout", "out/executed.ipynb", "en"]],
     start="project",
     in_place=True,
     before=EXECUTED_BEFORE,
@@ -227,7 +228,7 @@ LATEX = replace(
 MEMORY = Contender(
     "kernel",
     "ours",
-    "a warm kernel at the end of the small lesson",
+    "a warm kernel in the small lesson",
     lambda _: [[*PYTHON, "ci.ours", "memory", "memory.json"]],
     start="project",
     more="memory.json",

@@ -1,6 +1,4 @@
-"""Workers at their place, and what they tell. A worker serves one run at a time; several workers go
-on side by side, each in a slot.
-"""
+"""Workers at their place, each in a slot, and what they tell of the runs that they execute."""
 
 import contextlib
 import json
@@ -100,10 +98,7 @@ def start(
 
 
 def _end_largest(serving: Sequence["Slot"]) -> None:
-    """End the run that has the most memory, if that is more than a run is expected to want.
-
-    Containers have limits of their own.
-    """
+    """End the run that has the most memory, if that is more than a run is expected to want."""
     workers = [worker for slot in serving if (worker := slot.worker)]
     found = [(worker.memory(), worker.run, worker) for worker in workers]
     took, run, largest = max(found, key=lambda each: each[0], default=(0, None, None))

@@ -1,8 +1,9 @@
-"""Peers that take some lines of Python: `python -P -m ci.peers pool|webpdf …`.
+"""Peers that take some lines of Python: `python -P -m ci.peers pool|webpdf|one-language …`.
 
 `pool` executes the notebooks of a folder through Papermill's API, in a pool of processes that have
-imported Papermill once. `webpdf` is nbconvert's exporter with the system's Chromium; the command
-alone would take only a browser that Playwright has downloaded.
+imported Papermill once. `one-language` leaves the prose of others out, as a handout of ours does.
+`webpdf` is nbconvert's exporter with the system's Chromium; the command alone would take only a
+browser that Playwright has downloaded.
 """
 
 import json
@@ -13,6 +14,9 @@ from functools import partialmethod
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
 
 
 def pool(jobs: str, request: str) -> None:
@@ -36,6 +40,13 @@ def pool(jobs: str, request: str) -> None:
             done.result()
 
 
+def one_language(executed: str, language: str, target: str) -> None:
+    """Write a notebook without the prose of other languages."""
+    notebook = nbformat.read(executed, as_version=4)
+    cells = [c for c in notebook.cells if c.metadata.get("lang", language) == language]
+    nbformat.write(NotebookNode({**notebook, "cells": cells}), target)
+
+
 def webpdf(notebook: str) -> None:
     """Print a notebook by the system's Chromium."""
     from nbconvert.exporters import WebPDFExporter
@@ -53,5 +64,7 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["pool", jobs, request]:
             pool(jobs, request)
+        case ["one-language", executed, language, target]:
+            one_language(executed, language, target)
         case ["webpdf", notebook]:
             webpdf(notebook)

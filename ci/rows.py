@@ -49,7 +49,7 @@ class Row:
 class Target:
     """What a figure of `row` is to be: `of` contender `ours`, at most `most`; the `aim` is less.
 
-    `how` says whether it is divided by the best of `against`, or less the first of them, or itself.
+    `how` says whether it is divided by the best of `against`, or less that, or itself.
     """
 
     row: str
@@ -145,7 +145,7 @@ TARGETS = (
     ),
     Target(
         "memory",
-        "private memory of a warm kernel",
+        "private memory of a warm kernel, after its imports",
         *("private_mb", "kernel", 60.0, 60.0),
         how="value",
         unit=" MB",
