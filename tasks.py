@@ -82,13 +82,17 @@ def run(
         work = ledger.sort(ready, manifest.settled(BUILD, notes), fresh=fresh)
         ordered = schedule.order(work.execute, ledger.seconds, slots=slots, gpus=granted)
         oracles = {lesson.name: oracle.load(lesson) for lesson in work.lessons}
-        paper.check_formulas(work.lessons)
-
         events: list[engine.Event] = []
         outcomes = [check.not_run(run) for run in runs if run.lacks_gpus]
         outcomes += [kept.unchanged() for kept in work.unchanged]
         outcomes += [ledger.keep(kept.judge(oracles[kept.run.lesson.name])) for kept in work.judge]
-        with press.Press() as setting:
+        with (
+            contextlib.closing(
+                engine.start(ordered, BUILD / "runs", where, slots=slots, gpus=granted)
+            ) as executing,
+            press.Press() as setting,
+        ):
+            paper.check_formulas(work.lessons)  # while kernels come up
             begin = partial(publish.begin, press=setting, handouts=handouts, notes=notes)
             with report.Screen(runs) as screen:
                 for note in (*said, *(note["en"] for note in notes)):
@@ -96,9 +100,7 @@ def run(
                 for outcome in outcomes:
                     screen.on_outcome(outcome)
                     begin(outcome)
-                for event in engine.start(
-                    ordered, BUILD / "runs", where, slots=slots, gpus=granted
-                ):
+                for event in executing:
                     events.append(event)
                     screen.on_event(event)
                     if event.kind == "ended":

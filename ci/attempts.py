@@ -22,6 +22,11 @@ def begin(run: Run, folder: Path) -> Path:
     return path
 
 
+def now() -> str:
+    """The date of an attempt, to the minute."""
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+
+
 def complete(attempt: Path) -> Path:
     """Give a finished attempt its name, by which it is known to hold all that belongs to it."""
     if not attempt.name.startswith("."):

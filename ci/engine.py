@@ -6,11 +6,10 @@ import queue
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ci import attempts, memory
 from ci.errors import MachineError
@@ -22,7 +21,6 @@ from ci.waiting import Waiting
 
 GRACE_S = 60.0  # beyond a run's own deadline, which the worker keeps
 LOOK_S = 0.5  # between two looks at the machine's memory
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -61,22 +59,36 @@ def start(
     slots: int = 1,
     gpus: Sequence[Gpu] = (),
     reserve: int | None = None,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Execute `runs` at `place`, `slots` at once, and yield what happens, ends last.
 
-    They begin in this order, as GPUs are free to be leased, and while `reserve` bytes of memory are
-    left (5 % of all). Each has an attempt of its own, a new folder under `folder`. Closing the
-    iterator ends all that is still running.
+    They begin at once, in this order, as GPUs are free to be leased, and while `reserve` bytes of
+    memory are left (5 % of all). Each has an attempt of its own, a new folder under `folder`.
+    Closing the generator ends all that is still running.
     """
     attempts.sweep(folder)
     keep = memory.reserve() if reserve is None else reserve
     waiting = Waiting(runs, gpus, keep + memory.RUN, slots=slots, shared=place.shared)
     events = queue.SimpleQueue[Event | Exception]()
     serving = [Slot(number, waiting, folder, place, events) for number in range(slots)]
+    happening = _follow(len(runs), serving, waiting, events, keep)
+    next(happening)  # now they begin, and from now on to close it ends them
+    return cast("Generator[Event, None, None]", happening)
+
+
+def _follow(
+    left: int,
+    serving: Sequence["Slot"],
+    waiting: Waiting,
+    events: "queue.SimpleQueue[Event | Exception]",
+    keep: int,
+) -> Generator[Event | None, None, None]:
+    """None when all slots have begun; then what happens, until `left` runs have ended."""
+    look = 0.0
     try:
         for slot in serving:
             slot.start()
-        left, look = len(runs), 0.0
+        yield None
         while left:
             with contextlib.suppress(queue.Empty):
                 event = events.get(timeout=LOOK_S)
@@ -85,7 +97,7 @@ def start(
                 left -= event.kind == "ended"
                 yield event
             if run := waiting.for_others():
-                yield Event("waiting", run, folder)
+                yield Event("waiting", run, Path())
             if time.monotonic() > look:
                 look = time.monotonic() + LOOK_S
                 if memory.left() < keep:
@@ -160,7 +172,7 @@ class Worker:
         self._folder, self._place, self._waiting = folder, place, waiting
         self._lease, self._warm = lease, waiting.share(first) >= 1
         runs = [first, *waiting.alike(first)]
-        self._channel = place.start(runs, lease, folder, _settings(first))
+        self._channel = place.start(runs, lease, folder, first.environment)
         self._lines = queue.SimpleQueue[str]()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -211,7 +223,7 @@ class Worker:
                     reason=message["reason"],
                     executed=left if message["saved"] else None,
                     seconds=message["seconds"],
-                    date=_now(),
+                    date=attempts.now(),
                     environment=self._environment,
                 )
                 return
@@ -229,7 +241,7 @@ class Worker:
             status="failed",
             reason=reason,
             seconds=time.monotonic() - began,
-            date=_now(),
+            date=attempts.now(),
             environment=self._environment,
         )
 
@@ -280,19 +292,9 @@ class Worker:
         return self._why or f"its worker {self._channel.ending()}"
 
 
-def _now() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-
-
 def _require_cuda(run: Run, environment: Mapping[str, str]) -> None:
     if run.gpus and not environment.get("cuda"):
         raise MachineError(
             f"{run.gpus[0].name} is there, but torch {environment.get('torch')} is a CPU build: "
             "install the CUDA build, or say --gpus none"
         )
-
-
-def _settings(run: Run) -> dict[str, str]:
-    """Threads as the plan fixed them; waiting ones sleep, or two lessons on two cores crawl."""
-    threads = dict.fromkeys(THREAD_VARIABLES, str(run.threads))
-    return {**threads, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}

@@ -14,6 +14,7 @@ from ci.gpus import Gpu
 from ci.parameters import LONGEST_S, Value
 
 TIMEOUT_S = 600.0
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,12 @@ class Run:
         """Where it runs, for a person: the GPUs' names, or cpu."""
         names = [gpu.name for gpu in self.gpus]
         return f"{len(names)} x {names[0]}" if len(names) > 1 else names[0] if names else "cpu"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Its threads; those that wait sleep, or two lessons on two cores crawl."""
+        threads = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
+        return {**threads, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
 
     @property
     def lacks_gpus(self) -> bool:

@@ -16,11 +16,11 @@ from rich.table import Column, Table
 
 from ci import mutants, swap
 from ci.course import Lesson
-from ci.engine import THREAD_VARIABLES
 from ci.errors import CourseError, UsageError
 from ci.here import Process
 from ci.mutants import Mutant
 from ci.parameters import Value
+from ci.plan import THREAD_VARIABLES
 
 WIDTH = 100  # the table needs it, in a log as well
 NOTICED = ("differs", "error", "timed out")

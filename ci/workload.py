@@ -17,9 +17,8 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
 from ci import course, plan
-from ci.engine import THREAD_VARIABLES
 from ci.parameters import Value
-from ci.plan import Run
+from ci.plan import THREAD_VARIABLES, Run
 
 JOBS = 2  # notebooks at once, for all who can
 # The kernel's own settings of `ci.kernel`, for the peers: figures in the same format.
