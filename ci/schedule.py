@@ -65,14 +65,5 @@ def makespan(
     return now
 
 
-def least(
-    runs: Sequence[Run], seconds: Callable[[Run], float], *, slots: int, gpus: Sequence[Gpu] = ()
-) -> float:
-    """What no order can be quicker than, in seconds: all work spread evenly, or the longest run."""
-    work = sum(seconds(run) for run in runs) / slots
-    leased = sum(seconds(run) * len(run.gpus) for run in runs) / max(1, len(gpus))
-    return max(work, leased, *map(seconds, runs))
-
-
 def _code_cells(run: Run) -> int:
     return sum(cell.cell_type == "code" for cell in run.lesson.notebook.cells)
