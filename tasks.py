@@ -46,55 +46,43 @@ def run(
 ) -> None:
     """Execute the lessons, check what they show, and write the handouts."""
     with _boundary("interrupted; nothing was published"):
-        from ci import (
-            agreement,
-            check,
-            course,
-            engine,
-            junit,
-            manifest,
-            oracle,
-            paper,
-            place,
-            plan,
-            press,
-            publish,
-            record,
-            report,
-            reuse,
-            schedule,
-            summary,
-            usage,
-        )
-        from ci import gpus as devices
+        from ci.execute import engine, executor
+        from ci.handout import manifest, pdf, pool, publish
+        from ci.judge import agreement, verdicts
+        from ci.lesson import oracle, reader
+        from ci.plan import cache, planner, schedule
+        from ci.plan import gpus as devices
+        from ci.report import github, json_report, junit, terminal, utilization
 
         request = devices.parse(gpus)
-        record.forget(BUILD)
-        paths = course.find(LESSONS)
-        chosen = [reuse.read(path, BUILD) for path in course.select(paths, lessons)]
+        json_report.forget(BUILD)
+        paths = reader.find(LESSONS)
+        chosen = [cache.read(path, BUILD) for path in reader.select(paths, lessons)]
         granted = devices.grant(request)
-        slots = plan.slots(jobs, granted)
-        runs = plan.runs(chosen, p or [], granted, timeout_s=plan.seconds(timeout), slots=slots)
+        slots = planner.slots(jobs, granted)
+        runs = planner.runs(
+            chosen, p or [], granted, timeout_s=planner.seconds(timeout), slots=slots
+        )
         notes = publish.notes(request, granted, handouts)
-        where, said = place.choose(on, granted, DOCKER, slots=slots, as_root=as_root)
-        ledger = reuse.Ledger(BUILD, where)
+        where, said = executor.choose(on, granted, DOCKER, slots=slots, as_root=as_root)
+        ledger = cache.Ledger(BUILD, where)
         ready = [run for run in runs if not run.lacks_gpus]
         work = ledger.sort(ready, manifest.settled(BUILD, notes), fresh=fresh)
         ordered = schedule.order(work.execute, ledger.seconds, slots=slots, gpus=granted)
         oracles = {lesson.name: oracle.load(lesson) for lesson in work.lessons}
         events: list[engine.Event] = []
-        outcomes = [check.not_run(run) for run in runs if run.lacks_gpus]
+        outcomes = [verdicts.not_run(run) for run in runs if run.lacks_gpus]
         outcomes += [kept.unchanged() for kept in work.unchanged]
         outcomes += [ledger.keep(kept.judge(oracles[kept.run.lesson.name])) for kept in work.judge]
         with (
             contextlib.closing(
                 engine.start(ordered, BUILD / "runs", where, slots=slots, gpus=granted)
             ) as executing,
-            press.Press() as setting,
+            pool.Press() as setting,
         ):
-            paper.check_formulas(work.lessons)  # while kernels come up
+            pdf.check_formulas(work.lessons)  # while kernels come up
             begin = partial(publish.begin, press=setting, handouts=handouts, notes=notes)
-            with report.Screen(runs) as screen:
+            with terminal.Screen(runs) as screen:
                 for note in (*said, *(note["en"] for note in notes)):
                     screen.say(note)
                 for outcome in outcomes:
@@ -104,25 +92,25 @@ def run(
                     events.append(event)
                     screen.on_event(event)
                     if event.kind == "ended":
-                        judged = check.outcome(event, oracles[event.run.lesson.name])
+                        judged = verdicts.outcome(event, oracles[event.run.lesson.name])
                         outcomes.append(ledger.keep(judged))
                         screen.on_outcome(outcomes[-1])
                         begin(outcomes[-1])
             outcomes.sort(key=lambda outcome: runs.index(outcome.run))
             agreed = agreement.matrices(outcomes, oracles)
-            uses = usage.of(events, slots)
-            record.write(outcomes, BUILD, agreed, uses)
+            uses = utilization.of(events, slots)
+            json_report.write(outcomes, BUILD, agreed, uses)
             junit.write(outcomes, BUILD)
-            summary.write(outcomes, BUILD, agreed)
+            github.write(outcomes, BUILD, agreed)
             screen.finish(outcomes, agreed, uses)
-            for annotation in summary.annotations(outcomes):
+            for annotation in github.annotations(outcomes):
                 screen.say(annotation)
             order = [path.stem for path in paths]
             for folder in publish.publish(
                 outcomes, order, BUILD, setting, handouts=handouts, notes=notes, agreed=agreed
             ):
                 screen.say(f"{folder.relative_to(ROOT)}/")
-    sys.exit(check.status(outcomes, request))
+    sys.exit(verdicts.status(outcomes, request))
 
 
 @task(
@@ -137,12 +125,12 @@ def build_lab(
 ) -> None:
     """Build the lab's image; nothing happens where it is up to date."""
     with _boundary():
-        from ci import image, lab
+        from ci.lab import containers, image
 
         say = partial(print, flush=True)
         variant = image.parse(variant)
-        with lab.connect() as client:
-            base = lab.base(client, base_image or image.BASE, say)
+        with containers.connect() as client:
+            base = containers.base(client, base_image or image.BASE, say)
             if no_cache or not image.is_current(client, variant, base, DOCKER):
                 image.build(variant, base, DOCKER, no_cache=no_cache, on_step=say)
                 image.prune(client)
@@ -158,11 +146,12 @@ def build_lab(
 def doctor(_: Context, on: str = "auto", gpus: str = "auto") -> None:
     """Look at the machine and the image, and say what to do; status 3 if the course can't run."""
     with _boundary():
-        from ci import diagnosis, report
-        from ci import doctor as looks
-        from ci import gpus as devices
+        from ci.doctor import diagnosis
+        from ci.doctor import examine as looks
+        from ci.plan import gpus as devices
+        from ci.report import terminal
 
-        rows = report.diagnosis(looks.examine(on, devices.parse(gpus), DOCKER, BUILD))
+        rows = terminal.diagnosis(looks.examine(on, devices.parse(gpus), DOCKER, BUILD))
     sys.exit(0 if diagnosis.able(rows) else 3)
 
 
@@ -177,13 +166,13 @@ def doctor(_: Context, on: str = "auto", gpus: str = "auto") -> None:
 def open_lab(_: Context, gpus: str = "auto", port: str = "8888", as_root: bool = False) -> None:
     """Open the lessons in JupyterLab, in the lab; Ctrl-C ends it."""
     with _boundary():
-        from ci import gpus as devices
-        from ci import jupyter
         from ci import port as ports
+        from ci.jupyterlab import server
+        from ci.plan import gpus as devices
 
         number = ports.parse(port)
         granted = devices.grant(devices.parse(gpus))
-        for line in jupyter.serve(
+        for line in server.serve(
             LESSONS, BUILD / "lab", DOCKER, port=number, gpus=granted, as_root=as_root
         ):
             print(line, flush=True)
@@ -199,7 +188,7 @@ def serve(_: Context, edition: str = "students", port: str = "8000") -> None:
     """Show the handouts in a browser of this machine; Ctrl-C ends it."""
     with _boundary():
         from ci import port as ports
-        from ci import serve as server
+        from ci.handout import serve as server
 
         number, folder = ports.parse(port), BUILD / server.edition(edition).folder
         for line in server.serve(folder, number):
@@ -225,14 +214,16 @@ def prove(
 ) -> None:
     """Break the lessons on purpose: each mistake must be noticed; status 1 if one is not."""
     with _boundary():
-        from ci import course, mutants, plan
-        from ci import prove as proof
+        from ci.lesson import reader
+        from ci.plan import planner
+        from ci.prove import mutants
+        from ci.prove import prove as proof
 
-        chosen = [course.read(path) for path in course.select(course.find(LESSONS), lessons)]
+        chosen = [reader.read(path) for path in reader.select(reader.find(LESSONS), lessons)]
         number = None if all else proof.whole(sample, "--sample")
         tried = proof.choose(MUTANTS, chosen, sample=number, seed=proof.whole(seed, "--seed"))
         verdicts = proof.show(
-            proof.prove(tried, chosen, MUTANTS, jobs=plan.slots(jobs, ())),
+            proof.prove(tried, chosen, MUTANTS, jobs=planner.slots(jobs, ())),
             len(tried),
             mutants.elsewhere(MUTANTS),
         )
@@ -250,8 +241,8 @@ def prove(
 def bench(_: Context, rows: str = "", rounds: str = "3", all: bool = False) -> None:
     """Measure the pipeline against its peers and floors; status 1 if one shows another value."""
     with _boundary():
-        from ci import bench as timing
-        from ci import scores
+        from ci.bench import bench as timing
+        from ci.bench import scores
 
         number, chosen, say = timing.rounds(rounds), timing.rows(rows), partial(print, flush=True)
         before = timing.load()
@@ -271,9 +262,9 @@ def bench(_: Context, rows: str = "", rounds: str = "3", all: bool = False) -> N
 def clean(_: Context) -> None:
     """Remove what runs have left in build/, but each lesson's last three; the handouts stay."""
     with _boundary():
-        from ci import reuse
+        from ci.plan import cache
 
-        reuse.clean(BUILD)
+        cache.clean(BUILD)
 
 
 @contextlib.contextmanager

@@ -12,11 +12,12 @@ from typing import NoReturn
 
 import pytest
 
-from ci import course, image, lab
-from ci.course import Lesson
 from ci.errors import MachineError
-from ci.image import Image
-from ci.press import Press
+from ci.handout.pool import Press
+from ci.lab import containers, image
+from ci.lab.image import Image
+from ci.lesson import reader
+from ci.lesson.reader import Lesson
 
 ROOT = Path(__file__).parents[1]
 DOCKER = ROOT / "docker"
@@ -47,7 +48,7 @@ GRADIENT = """\
 
 ORACLE = '''\
 import numpy as np
-from ci.check import expect
+from ci.lesson.expect import expect
 
 
 @expect(dtype="float64")
@@ -110,9 +111,9 @@ def eventually(condition: Callable[[], object], timeout_s: float = 10) -> bool:
     return False
 
 
-def containers(word: str) -> list[str]:
+def containers_named(word: str) -> list[str]:
     """Containers of ours whose name has `word` in it."""
-    with lab.connect() as client:
+    with containers.connect() as client:
         found = client.containers.list(all=True, filters={"name": word}, ignore_removed=True)
         return [container.name for container in found]
 
@@ -135,7 +136,7 @@ def poppler() -> None:
 def docker_engine() -> None:
     """A Docker engine that answers; CONTRIBUTING says how to start one for the tests."""
     try:
-        with lab.connect():
+        with containers.connect():
             return
     except MachineError as error:
         missing(f"a Docker engine: {error}")
@@ -145,7 +146,7 @@ def docker_engine() -> None:
 def base_image(docker_engine: None) -> str:
     """The name of a base image, made by docker/make_base where it is not there."""
     name = "pytorch-course-base:bookworm"
-    with lab.connect() as client:
+    with containers.connect() as client:
         if client.images.list(name=name):
             return name
     if os.getuid() != 0 or not shutil.which("mmdebstrap"):
@@ -169,7 +170,7 @@ def lab_image(base_image: str, cpu_wheel: Path) -> Image:
     """The lab's image of today's docker/, with the CPU build of torch."""
     build = ["build-lab", "--variant", "cpu", "--base-image", base_image]
     subprocess.run([sys.executable, "-m", "invoke", *build], cwd=ROOT, check=True)
-    with lab.connect() as client:
+    with containers.connect() as client:
         return image.find(client, ["cpu"], DOCKER)
 
 
@@ -210,6 +211,6 @@ def read(write: Write) -> Read:
     """Write a lesson as `write` does, and read it."""
 
     def read(cells: str = GRADIENT, **options: str) -> Lesson:
-        return course.read(write(cells, **options))
+        return reader.read(write(cells, **options))
 
     return read

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ci.check import expect
+from ci.lesson.expect import expect
 
 
 def _per_device(gpus, value):

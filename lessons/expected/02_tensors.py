@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ci.check import expect
+from ci.lesson.expect import expect
 
 
 @expect(rel=0, constant="the temperatures are written into the lesson")

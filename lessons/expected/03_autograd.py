@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ci.check import expect
+from ci.lesson.expect import expect
 
 H = 2.0**-10  # the step of the lesson's central differences
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ci.check import expect
+from ci.lesson.expect import expect
 
 
 def _draw(batch, features, hidden, seed):

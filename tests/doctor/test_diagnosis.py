@@ -1,0 +1,155 @@
+"""What is found, and what it means: the same facts give the same verdict and remedy."""
+
+from typing import Any
+
+import pytest
+
+from ci.doctor import diagnosis
+from ci.doctor.diagnosis import HERE, LAB, MACHINE, Row
+from ci.plan.gpus import Gpu
+
+H100 = Gpu("0", "GPU-a", "NVIDIA H100")
+TWO = (H100, Gpu("1", "GPU-b", "NVIDIA H100"))
+ARCHES = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
+SEALED = {"look": "surroundings", "uid": 1000, "interfaces": ["lo"], "read_only": True}
+SEALED |= {"shm": 2**30}
+
+
+def judge(place: str = LAB, granted: tuple[Gpu, ...] = (), **fact: Any) -> list[Row]:
+    """The rows of one fact."""
+    return list(diagnosis.inside(place, granted, [fact]))
+
+
+@pytest.mark.parametrize(
+    ("version", "cuda", "verdict"),
+    [
+        ("580.95.05", "13.0", "ok"),
+        ("595.1", "13.2", "ok"),
+        ("579.99", "13.0", "fail"),
+        ("570.86.15", "13.0", "fail"),
+        ("570.86.15", "12.8", "ok"),
+        ("520.1", "12.8", "fail"),
+        ("", "13.0", "warn"),
+    ],
+)
+def test_a_driver_is_as_new_as_torchs_cuda_wants(version: str, cuda: str, verdict: str) -> None:
+    """580 for CUDA 13, 525 for CUDA 12; a version that nobody says is to be looked up."""
+    assert diagnosis.driver(HERE, version, cuda).verdict == verdict
+
+
+def test_an_old_driver_has_its_remedy() -> None:
+    """The oldest one that would do."""
+    assert diagnosis.driver(HERE, "570.1", "13.0").remedy == "install 580 or newer"
+
+
+@pytest.mark.parametrize(
+    ("version", "verdict"),
+    [("1.17.8", "ok"), ("1.18.0-rc.1", "ok"), ("1.17.8-rc.1", "fail"), ("1.9.0", "fail")],
+)
+def test_a_toolkit_is_newer_than_its_hole(version: str, verdict: str) -> None:
+    """1.9 is older than 1.17, and a candidate older than its release."""
+    row = diagnosis.toolkit(version)
+    assert row.verdict == verdict
+    assert "CVE-2025-23266" in row.found
+
+
+@pytest.mark.parametrize(
+    ("capability", "arches", "verdict"),
+    [
+        ("9.0", ARCHES, "ok"),
+        ("8.9", ARCHES, "ok"),  # runs what is built for 8.6
+        ("7.0", ARCHES, "fail"),
+        ("11.0", ARCHES, "fail"),
+        ("12.1", ARCHES, "ok"),
+        ("13.0", ARCHES, "ok"),  # translates the PTX of 12.0
+        ("9.0", ["sm_90a"], "ok"),
+        ("9.1", ["sm_90a"], "fail"),
+        ("9.0", [], "ok"),  # not known
+        ("", ARCHES, "ok"),
+    ],
+)
+def test_a_gpu_runs_what_torch_has_code_for(
+    capability: str, arches: list[str], verdict: str
+) -> None:
+    """Machine code of its own generation, or PTX of it or an earlier one."""
+    assert diagnosis.gpu(LAB, H100, "81559 MiB", capability, arches).verdict == verdict
+
+
+def test_a_gpu_without_code_is_told_what_there_is() -> None:
+    """Its row has its capability and torch's architectures."""
+    row = diagnosis.gpu(LAB, H100, "81559 MiB", "7.0", ["sm_75", "sm_80"])
+    assert "capability 7.0; torch has code for sm_75, sm_80" in row.found
+
+
+def test_a_cpu_build_fails_only_where_there_are_gpus() -> None:
+    """With GPUs it can't be what is meant."""
+    fact = {"look": "torch", "version": "2.13.0+cpu", "cuda": None}
+    assert [row.verdict for row in judge(**fact)] == ["ok"]
+    (row,) = judge(granted=TWO, **fact)
+    assert (row.verdict, row.remedy) == ("fail", "install torch's CUDA build, or say --gpus none")
+
+
+def test_gpus_that_torch_can_not_use_fail() -> None:
+    """The driver lists two and torch sees one."""
+    (row,) = judge(granted=TWO, look="GPUs", names=["NVIDIA H100"], arches=ARCHES, apart=[])
+    assert (row.verdict, row.found) == ("fail", "torch can use 1 of 2")
+
+
+@pytest.mark.parametrize(("apart", "verdict"), [([], "ok"), ([[0, 1], [1, 0]], "warn")])
+def test_gpus_without_peer_access_are_slower(apart: list[list[int]], verdict: str) -> None:
+    """Which does not keep the course from running."""
+    (row,) = judge(granted=TWO, look="GPUs", names=["a", "b"], arches=ARCHES, apart=apart)
+    assert (row.what, row.verdict) == ("peer access", verdict)
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"), [(4e-7, "ok"), (3e-4, "fail"), (float("nan"), "fail")]
+)
+def test_a_product_is_as_exact_as_float32(error: float, verdict: str) -> None:
+    """What TF32 makes is not, and neither is a NaN."""
+    (row,) = judge(granted=TWO, look="matmul", device=1, error=error)
+    assert (row.what, row.verdict) == ("matmul, cuda:1", verdict)
+
+
+def test_a_sealed_lab_is_ok() -> None:
+    """A user, no network, a read-only root, and 1 GiB of shared memory."""
+    assert [row.verdict for row in judge(**SEALED)] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    "leak", [{"uid": 0}, {"interfaces": ["lo", "eth0"]}, {"read_only": False}], ids=str
+)
+def test_a_lab_that_leaks_fails(leak: dict[str, Any]) -> None:
+    """Outside the lab the same is what it is."""
+    fact = SEALED | leak
+    assert judge(**fact)[-1].verdict == "fail"
+    assert judge(HERE, **fact)[-1].verdict == "not here"
+
+
+def test_little_shared_memory_warns() -> None:
+    """Docker's default of 64 MB is little."""
+    assert judge(**SEALED | {"shm": 64 * 2**20})[0].verdict == "warn"
+
+
+def test_a_fault_is_a_failing_row_with_a_remedy() -> None:
+    """An all-reduce that was not done, and a probe that has no remedy of its own."""
+    for look in ("all-reduce", "probe"):
+        (row,) = judge(look=look, fault="nccl, 2 ranks: not done in 90 s")
+        assert (row.what, row.verdict) == (look, "fail")
+        assert row.remedy
+
+
+@pytest.mark.parametrize(
+    ("rows", "place"),
+    [
+        ({MACHINE: "ok", LAB: "ok"}, LAB),
+        ({MACHINE: "warn", LAB: "warn"}, LAB),
+        ({MACHINE: "ok", LAB: "fail", HERE: "not here"}, HERE),
+        ({MACHINE: "ok", LAB: "fail", HERE: "fail"}, ""),
+        ({MACHINE: "fail", LAB: "ok"}, ""),
+    ],
+)
+def test_the_course_runs_where_nothing_fails(rows: dict[str, str], place: str) -> None:
+    """A fault of the machine is one at each place."""
+    found = [Row(where, "something", verdict, "") for where, verdict in rows.items()]
+    assert diagnosis.able(found) == place

@@ -1,0 +1,255 @@
+"""`invoke doctor`, with the real engine and image; the driver's tools are stood in for."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ci.doctor import diagnosis, examine
+from ci.doctor.diagnosis import HERE, LAB, MACHINE, Row
+from ci.lab import containers
+from ci.lab.image import Image
+from ci.plan import gpus
+from tests.conftest import DOCKER, ROOT
+
+pytestmark = pytest.mark.slow
+
+NOWHERE = "unix:///nowhere/docker.sock"
+
+
+def look(on: str, request: str = "none", *, docker: Path = DOCKER) -> list[Row]:
+    """The rows of `invoke doctor --on … --gpus …`."""
+    return list(examine.examine(on, gpus.parse(request), docker, ROOT / "build"))
+
+
+def find(rows: list[Row], what: str, place: str | None = None) -> Row:
+    """The one row of that name, at that place if it is named."""
+    (row,) = [row for row in rows if row.what == what and place in (None, row.place)]
+    return row
+
+
+def command(*words: str) -> tuple[int, str]:
+    """Exit status and output of `invoke doctor`, piped."""
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", "doctor", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    output = done.stdout + done.stderr
+    assert "Traceback" not in output
+    return done.returncode, output
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of executables that take the place of NVIDIA's own: two H100, all up to date."""
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    smi(tmp_path, driver="580.95.05", capability="9.0")
+    tool(tmp_path, "nvidia-ctk", "echo 'NVIDIA Container Toolkit CLI version 1.17.8'")
+    return tmp_path
+
+
+def tool(folder: Path, name: str, script: str) -> None:
+    """An executable of that name."""
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def smi(folder: Path, *, driver: str, capability: str) -> None:
+    """An nvidia-smi that answers the queries of `ci.plan.gpus` for two GPUs."""
+    answers = {
+        "index,uuid,name": "{0}, GPU-{0}, NVIDIA H100",
+        "uuid,driver_version": f"GPU-{{0}}, {driver}",
+        "uuid,memory.total,compute_cap": f"GPU-{{0}}, 81559 MiB, {capability}",
+    }
+    cases = [
+        f"--query-gpu={query}) echo '{line.format(0)}'; echo '{line.format(1)}' ;;"
+        for query, line in answers.items()
+    ]
+    tool(folder, "nvidia-smi", "\n".join(['case "$1" in', *cases, "*) exit 2 ;;", "esac"]))
+
+
+@pytest.fixture(scope="module")
+def in_lab(lab_image: Image) -> list[Row]:
+    """The rows of the lab, without GPUs."""
+    return look("lab")
+
+
+def test_the_lab_is_looked_at_from_inside(in_lab: list[Row]) -> None:
+    """Engine, builder, image; and in a container: sealed, 1 GiB of shared memory, ranks add up."""
+    assert diagnosis.able(in_lab) == LAB
+    assert find(in_lab, "cpu image").found.startswith("up to date, 1.")
+    assert find(in_lab, "isolation").found.endswith(", no network, read-only root")
+    assert find(in_lab, "shared memory").found == "1.0 GiB in /dev/shm"
+    assert find(in_lab, "torch").found == "2.13.0+cpu, built for the CPU"
+    assert find(in_lab, "all-reduce").found.startswith("2 ranks, gloo: ")
+    assert not [row for row in in_lab if row.place == HERE]
+
+
+def test_no_container_is_left(in_lab: list[Row]) -> None:
+    """The doctor's own is removed."""
+    with containers.connect() as client:
+        ours = client.containers.list(all=True, filters={"name": "doctor"}, ignore_removed=True)
+    owners = [container.labels[containers.OWNER].split()[1] for container in ours]
+    assert str(os.getpid()) not in owners
+
+
+def test_a_stale_image_fails_with_its_remedy(lab_image: Image, tmp_path: Path) -> None:
+    """Another Dockerfile than the image was built from; nothing is tried in it."""
+    docker = tmp_path / "docker"
+    shutil.copytree(DOCKER, docker, ignore=shutil.ignore_patterns("wheels"))
+    with (docker / "Dockerfile").open("a") as file:
+        file.write("RUN true\n")
+    rows = look("lab", docker=docker)
+    row = find(rows, "cpu image")
+    assert (row.verdict, row.remedy) == ("fail", "invoke build-lab --variant cpu")
+    assert row.found.startswith("stale, docker/ has changed")
+    assert not [row for row in rows if row.what == "torch"]
+    assert diagnosis.able(rows) == ""
+
+
+def test_where_no_engine_answers_auto_looks_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lab's row fails and says what to do; the course can run, with status 0."""
+    monkeypatch.setenv("DOCKER_HOST", NOWHERE)
+    status, output = command("--gpus", "none")
+    assert status == 0
+    text = " ".join(output.split())
+    assert f"fail no Docker engine answers at {NOWHERE}: start it" in text
+    assert output.endswith("the course can run outside the lab\n")
+
+
+def test_where_no_engine_answers_the_lab_can_not_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Status 3 for the lab; here is not looked at."""
+    monkeypatch.setenv("DOCKER_HOST", NOWHERE)
+    status, output = command("--on", "lab")
+    assert status == 3
+    assert "outside the lab" not in output
+    assert output.endswith("the course can run at none of these places\n")
+
+
+def test_here_nothing_is_said_of_docker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the lab is not asked for, its engine is of no importance; a pipe gets plain text."""
+    monkeypatch.setenv("DOCKER_HOST", NOWHERE)
+    status, output = command("--on", "here", "--gpus", "none")
+    assert (status, "Docker" in output, "\x1b" in output) == (0, False, False)
+    assert re.search(r"torch +ok +2\.", output)
+    assert max(map(len, output.splitlines())) <= 80
+
+
+def test_gpus_that_are_asked_for_and_not_there_fail() -> None:
+    """A strict --gpus is a row, and the other rows are there too; status 3."""
+    status, output = command("--on", "here", "--gpus", "64")
+    assert status == 3
+    assert re.search(r"GPUs +fail +--gpus 64: this machine has", output)
+    assert re.search(r"all-reduce +ok", output)
+
+
+@pytest.mark.parametrize("words", [("--on", "slurm"), ("--gpus", "some")])
+def test_a_bad_command_line_gets_one_line_and_status_2(words: tuple[str, str]) -> None:
+    """Nothing is looked at."""
+    status, output = command(*words)
+    assert (status, len(output.splitlines())) == (2, 1)
+    assert " ".join(words) in output
+
+
+def test_healthy_tools_are_ok(docker_engine: None, tools: Path) -> None:
+    """Driver, toolkit and GPUs."""
+    rows = look("lab", "auto")
+    for what in ("NVIDIA driver", "NVIDIA toolkit", "GPU 0", "GPU 1"):
+        assert find(rows, what, LAB).verdict == "ok"
+    assert find(rows, "GPU 1").found == "NVIDIA H100, 81559 MiB, capability 9.0"
+
+
+def test_an_old_driver_fails(docker_engine: None, tools: Path) -> None:
+    """Against the CUDA of torch's wheels, with its remedy."""
+    smi(tools, driver="570.86.15", capability="9.0")
+    row = find(look("lab", "auto"), "NVIDIA driver")
+    assert (row.verdict, row.remedy) == ("fail", "install 580 or newer")
+
+
+def test_a_driver_too_old_for_a_query_is_still_told(docker_engine: None, tools: Path) -> None:
+    """An nvidia-smi that knows no compute_cap fails that query alone."""
+    smi(tools, driver="460.1", capability="9.0")
+    script = (tools / "nvidia-smi").read_text()
+    (tools / "nvidia-smi").write_text(script.replace(",compute_cap)", ",unknown)"))
+    rows = look("lab", "auto")
+    assert find(rows, "NVIDIA driver").verdict == "fail"
+    assert "capability unknown" in find(rows, "GPU 0").found
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("nvidia-ctk", "NVIDIA Container Toolkit CLI version 1.17.7"),
+        ("nvidia-container-cli", "cli-version: 1.17.7"),
+    ],
+)
+def test_an_old_toolkit_fails_and_names_the_hole(
+    docker_engine: None, tools: Path, name: str, answer: str
+) -> None:
+    """By either of its tools."""
+    (tools / "nvidia-ctk").unlink()
+    tool(tools, name, f"echo '{answer}'")
+    row = find(look("lab", "auto"), "NVIDIA toolkit")
+    assert (row.verdict, row.found) == ("fail", "1.17.7; 1.17.8 mends CVE-2025-23266")
+
+
+def test_a_missing_toolkit_fails(docker_engine: None, tools: Path) -> None:
+    """By neither of its tools is it there."""
+    (tools / "nvidia-ctk").unlink()
+    row = find(look("lab", "auto"), "NVIDIA toolkit")
+    assert row.verdict == "fail"
+    assert row.remedy.startswith("install the NVIDIA Container Toolkit")
+
+
+def test_with_gpus_the_cuda_image_is_the_one_to_build(
+    tools: Path, lab_image: Image, tmp_path: Path
+) -> None:
+    """The image with the CPU build is no stand-in."""
+    docker = tmp_path / "docker"  # of which no cuda image is built, whatever this machine has
+    shutil.copytree(DOCKER, docker, ignore=shutil.ignore_patterns("wheels"))
+    with (docker / "cuda.txt").open("a") as file:
+        file.write("# changed\n")
+    rows = look("lab", "auto", docker=docker)
+    row = find(rows, "cuda image")
+    assert (row.verdict, row.remedy) == ("fail", "invoke build-lab --variant cuda")
+    assert find(rows, "cpu image").verdict == "ok"
+
+
+def test_a_torch_that_does_not_load_fails_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its error is in the row."""
+    (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.13: cannot open')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    rows = look("here")
+    row = find(rows, "torch")
+    assert (row.verdict, row.found) == ("fail", "libcudart.so.13: cannot open")
+    assert diagnosis.able(rows) == ""
+
+
+def test_a_probe_that_dies_fails_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With how it ended and what it had found by then."""
+    (tmp_path / "torch.py").write_text("import os; os.abort()")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    row = find(look("here"), "probe")
+    assert row.verdict == "fail"
+    assert row.found.startswith("after surroundings it was killed by SIGABRT")
+
+
+def test_little_disk_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More is wanted than there is: the row says how much, and what frees some."""
+    monkeypatch.setattr(examine, "RESULTS", 2**60)
+    rows = look("here")
+    row = find(rows, "disk for results", MACHINE)
+    assert (row.verdict, row.remedy) == ("warn", "invoke clean")
+    assert diagnosis.able(rows) == HERE

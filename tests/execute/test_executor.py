@@ -1,0 +1,522 @@
+"""The places where workers run: what the lab keeps a lesson from, and what it gives it."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from socket import AF_INET
+from textwrap import indent
+from typing import Any
+
+import nbformat
+import psutil
+import pytest
+
+from ci.errors import MachineError, UsageError
+from ci.execute import engine, executor
+from ci.execute.engine import Event
+from ci.execute.executor import Lab
+from ci.execute.local import Here
+from ci.lab import containers
+from ci.lab.containers import GIB
+from ci.lab.image import Image
+from ci.lesson import reader
+from ci.lesson.reader import Lesson
+from ci.plan import attempts, planner
+from ci.plan.gpus import Gpu
+from tests.conftest import DOCKER, GRADIENT, HEADER, Read, containers_named
+
+pytestmark = pytest.mark.slow
+
+SYSTEM_CALL = (
+    "import ctypes, os\n"
+    "if ctypes.CDLL(None, use_errno=True).{call} == -1:\n"
+    "    raise OSError(ctypes.get_errno(), 'refused')"
+)
+WRITES = {"EROFS", "EACCES"}  # read-only, or somebody else's
+# What a lesson may try, and the errors that it may get. {port}, {address}, {pid} and {folder} are
+# this process's: a listening socket, an address of the machine, its id, the course's folder.
+ESCAPES = {
+    "reach this machine": (
+        {"ECONNREFUSED"},
+        "import socket; socket.create_connection(('127.0.0.1', {port}), 5)",
+    ),
+    "reach the network": (
+        {"ENETUNREACH"},
+        "import socket; socket.create_connection(('{address}', {port}), 5)",
+    ),
+    "read the expected values": ({"ENOENT"}, "open('expected/01_small.py')"),
+    "read another lesson": ({"ENOENT"}, "open('02_other.py')"),
+    "read the host": ({"ENOENT"}, "import os; os.listdir('{folder}')"),
+    "write the lesson": (WRITES, "open('01_small.py', 'a')"),
+    "write what it imports": (WRITES, "open('data/table.csv', 'w')"),
+    "write the pipeline": (WRITES, "open('/course/ci/check.py', 'a')"),
+    "write the system": (WRITES, "open('/etc/motd', 'w')"),
+    "write another lesson's attempt": ({"ENOENT"}, "open('{folder}/runs/02_other/x', 'w')"),
+    "fill the memory with files": (
+        {"ENOSPC"},
+        "import os; file = os.open('/tmp/big', os.O_CREAT | os.O_RDWR)\n"
+        "os.posix_fallocate(file, 0, 2**31)",
+    ),
+    "mount": ({"EPERM"}, SYSTEM_CALL.format(call="mount(b'x', b'/tmp', b'tmpfs', 0, 0)")),
+    "leave by a namespace": ({"EPERM"}, SYSTEM_CALL.format(call="unshare(0x10000000)")),
+    "trace its worker": ({"EPERM"}, SYSTEM_CALL.format(call="ptrace(16, os.getppid(), 0, 0)")),
+    "speak for its worker": ({"EACCES"}, "import os; open(f'/proc/{{os.getppid()}}/fd/1', 'w')"),
+    "speak for the first process": ({"EACCES"}, "open('/proc/1/fd/1', 'w')"),
+    "see the host's processes": ({"ESRCH"}, "import os; os.kill({pid}, 0)"),
+    "ask the engine": ({"ENOENT"}, "open('/var/run/docker.sock')"),
+}
+OF_A_STUDENT = {
+    "write beside its attempt": ({"EACCES"}, "open('/attempts/x', 'w')"),
+    "become root": ({"EPERM"}, "import os; os.setuid(0)"),
+}
+LAST = {
+    "fork without end": (
+        {"EAGAIN"},
+        "import os, time\n"
+        "for _ in range(10_000):\n"
+        "    if os.fork() == 0:\n"
+        "        time.sleep(60)\n"
+        "        os._exit(0)",
+    ),
+}
+TRY = """\
+# %%
+try:
+{code}
+except OSError as error:
+    import errno
+    print({name!r}, errno.errorcode.get(error.errno), sep=": ")
+else:
+    print({name!r}, "done", sep=": ")
+"""
+
+
+def ends(lesson: Lesson, folder: Path, where: Lab, *settings: str) -> list[Event]:
+    """The ends of the runs of `lesson` in the lab."""
+    runs = planner.runs([lesson], settings, [], timeout_s=90)
+    return [event for event in engine.start(runs, folder, where) if event.kind == "ended"]
+
+
+@pytest.fixture(scope="module")
+def the_lab(lab_image: Image) -> Lab:
+    """The lab of this project, with 2 GiB for a container."""
+    return Lab(lab_image, memory=2 * GIB)
+
+
+def tried(image: Image, folder: Path, *, as_root: bool) -> dict[str, str]:
+    """What became of each attempt to get out, by a lesson that makes them all."""
+    for name in ("expected", "data"):
+        (folder / "lessons" / name).mkdir(parents=True)
+    (folder / "runs/02_other").mkdir(parents=True)
+    for name in ("expected/01_small.py", "02_other.py", "data/table.csv"):
+        (folder / "lessons" / name).write_text("# %%\n")
+    every = [a for of_one in psutil.net_if_addrs().values() for a in of_one]
+    addresses = [a.address for a in every if a.family == AF_INET]
+    address = next((a for a in addresses if not a.startswith("127.")), "127.0.0.2")
+    escapes = {**ESCAPES, **({} if as_root else OF_A_STUDENT), **LAST}
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        codes = {
+            name: code.format(port=port, address=address, pid=os.getpid(), folder=folder)
+            for name, (_, code) in escapes.items()
+        }
+        cells = [TRY.format(name=name, code=indent(code, "    ")) for name, code in codes.items()]
+        path = folder / "lessons/01_small.py"
+        path.write_text("# %% [markdown]\n# # An escape\n" + "".join(cells))
+        where = Lab(image, memory=8 * GIB, as_root=as_root)
+        end = ends(reader.read(path), folder / "runs", where)[0]
+    assert end.status == "completed", end.reason
+    return dict(line.split(": ") for line in printed(end))
+
+
+def printed(end: Event) -> list[str]:
+    """The lines that a lesson printed."""
+    assert end.executed
+    cells = nbformat.read(end.executed, as_version=4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    return "".join(output.text for output in outputs if "text" in output).splitlines()
+
+
+@pytest.fixture(scope="module")
+def student(lab_image: Image, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What a lesson got when it tried."""
+    return tried(lab_image, tmp_path_factory.mktemp("course"), as_root=False)
+
+
+@pytest.fixture(scope="module")
+def root(lab_image: Image, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What it got with --as-root."""
+    return tried(lab_image, tmp_path_factory.mktemp("course"), as_root=True)
+
+
+@pytest.mark.parametrize("name", [*ESCAPES, *OF_A_STUDENT, *LAST])
+def test_a_lesson_does_not_get_out_of_the_lab(student: dict[str, str], name: str) -> None:
+    """It gets the error that the system has for what is not allowed, or not there."""
+    assert student[name] in {**ESCAPES, **OF_A_STUDENT, **LAST}[name][0]
+
+
+@pytest.mark.parametrize("name", [*ESCAPES, *LAST])
+def test_not_even_as_root(root: dict[str, str], name: str) -> None:
+    """Root in the lab has no more than its name."""
+    assert root[name] in {**ESCAPES, **LAST}[name][0]
+
+
+def test_what_a_lesson_tried_leaves_no_container(student: dict[str, str]) -> None:
+    """The container of the lesson that forked without end is gone as well."""
+    assert containers_named("01_small") == []
+
+
+def test_a_lesson_has_no_capability_and_can_gain_none(
+    the_lab: Lab, read: Read, tmp_path: Path
+) -> None:
+    """As its process says: bounding set empty, no new privileges, system calls filtered."""
+    cells = "# %%\nfor line in open('/proc/self/status'): print(line, end='')\n"
+    end = ends(read(cells), tmp_path / "runs", the_lab)[0]
+    status = dict(line.split(":\t") for line in printed(end) if ":\t" in line)
+    assert (int(status["CapBnd"], 16), status["NoNewPrivs"], status["Seccomp"]) == (0, "1", "2")
+
+
+def test_a_lesson_gets_few_of_the_callers_variables(
+    the_lab: Lab, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that tune communication, and no secret."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("NCCL_DEBUG", "INFO")
+    cells = "# %%\nimport os; print(sorted(os.environ))\n"
+    end = ends(read(cells), tmp_path / "runs", the_lab)[0]
+    assert "'NCCL_DEBUG'" in printed(end)[0]
+    assert "SECRET" not in printed(end)[0]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="the caller is root in this test")
+@pytest.mark.parametrize(("as_root", "uid"), [(False, 1000), (True, 0)])
+def test_a_lesson_is_no_root_unless_told(
+    lab_image: Image, read: Read, tmp_path: Path, as_root: bool, uid: int
+) -> None:
+    """Where the caller is root, the lesson is user 1000; all that is left is root's."""
+    where = Lab(lab_image, memory=2 * 2**30, as_root=as_root)
+    cells = "# %%\nimport os; print(os.getuid())\n"
+    (end,) = ends(read(cells), tmp_path / "runs", where)
+    assert printed(end) == [str(uid)]
+    assert {path.stat().st_uid for path in (tmp_path / "runs").rglob("*")} == {0}
+
+
+def test_a_sweep_shares_a_container(the_lab: Lab, read: Read, tmp_path: Path) -> None:
+    """Each run sees the same first process, and has an attempt of its own."""
+    cells = "# %%\nprint('started', open('/proc/1/stat').read().split()[21])\n" + GRADIENT
+    first, second = ends(read(cells), tmp_path / "runs", the_lab, "size=2,3")
+    assert printed(first) == printed(second) != []
+    assert first.folder != second.folder
+
+
+HOG = "# %%\nhog = []\nwhile True:\n    hog.append(bytearray(2**26))\n"
+
+
+def test_a_lesson_that_takes_too_much_memory_is_named(
+    lab_image: Image, read: Read, tmp_path: Path
+) -> None:
+    """It fails as out of memory at its cell, and the next run goes on."""
+    where = Lab(lab_image, memory=GIB)
+    cells = HOG.replace("while True", "while size == 2")
+    first, second = ends(read(cells), tmp_path / "runs", where, "size=2,3")
+    assert first.status == "failed"
+    assert first.reason.startswith("out of memory, of which it may take 1.0 GiB")
+    assert first.at == "cell-4"
+    assert second.status == "completed"
+
+
+def test_a_lesson_can_neither_stop_nor_kill_its_worker(
+    the_lab: Lab, read: Read, tmp_path: Path
+) -> None:
+    """The worker is the first process of its container, which is deaf to those inside."""
+    cells = "# %%\nimport os\nfor number in (9, 19): os.kill(os.getppid(), number)\n"
+    assert [end.status for end in ends(read(cells), tmp_path / "runs", the_lab)] == ["completed"]
+
+
+PEEK = """\
+# %%
+import os
+for name in ("mem", "environ", "fd/0"):
+    try:
+        open(f"/proc/{os.getppid()}/{name}").close()
+    except PermissionError:
+        print(name)
+"""
+
+
+def test_a_lesson_cannot_look_into_the_parent_of_its_kernel(
+    the_lab: Lab, read: Read, tmp_path: Path
+) -> None:
+    """Neither the worker's process nor the one that warm kernels are forked from."""
+    found = ends(read(PEEK), tmp_path / "runs", the_lab)
+    found += ends(read(PEEK), tmp_path / "runs", the_lab, "size=2,3")
+    assert [printed(end) for end in found] == [["mem", "environ", "fd/0"]] * 3
+
+
+PLANTED = """\
+# %%
+import glob, os
+(attempt,) = glob.glob("/attempts/*/.*")
+os.symlink("{victim}", attempt + "/.checks.json." + attempt.rpartition("-")[2])
+os.symlink("{victim}", attempt + "/executed.ipynb")
+os.symlink("{victim}", attempt + "/executed.partial")
+os.mkdir(attempt + "/checks.json")
+os.mkfifo(attempt + "/junit.xml")
+"""
+
+
+def test_what_a_lesson_plants_in_its_attempt_is_removed(
+    the_lab: Lab, read: Read, tmp_path: Path
+) -> None:
+    """No link of its is written through or read; what the worker left is the caller's again."""
+    victim = tmp_path / "victim"
+    victim.write_text("the host's")
+    (end,) = ends(read(PLANTED.format(victim=victim)), tmp_path / "runs", the_lab)
+    assert end.status == "completed"
+    assert sorted(path.name for path in end.folder.iterdir()) == ["executed.ipynb", "log.txt"]
+    owners = {(path.stat().st_uid, path.is_symlink()) for path in end.folder.iterdir()}
+    assert owners == {(os.getuid(), False)}
+    assert victim.read_text() == "the host's"
+
+
+def test_a_run_does_not_reach_an_earlier_one(the_lab: Lab, read: Read, tmp_path: Path) -> None:
+    """What is finished stays as it was judged."""
+    cells = (
+        "# %%\nimport glob\n"
+        "if size == 3:\n"
+        "    open(glob.glob('/attempts/*/[!.]*/executed.ipynb')[0], 'w').write('forged')\n"
+    )
+    lesson, folder = read(cells), tmp_path / "runs"
+    for size, status in (("2", "completed"), ("3", "failed")):
+        (end,) = ends(lesson, folder, the_lab, f"size={size}")
+        attempts.complete(end.folder)
+        assert end.status == status
+
+
+def test_a_sweep_goes_on_in_as_many_containers_as_slots(
+    the_lab: Lab, read: Read, tmp_path: Path
+) -> None:
+    """Each with a student of its own, where the caller is root; runs in one share it."""
+    who = "os.readlink('/proc/self/ns/mnt'), os.getuid()"
+    lesson = read(f"# %%\nimport os, time; time.sleep(1); print({who})\n")
+    runs = planner.runs([lesson], ["size=2,3,4,5"], [], timeout_s=90)
+    said = set()
+    for event in engine.start(runs, tmp_path / "runs", the_lab, slots=2):
+        if event.kind == "ended":
+            assert event.executed, event.reason
+            *_, cell = nbformat.read(event.executed, as_version=4).cells
+            said.add(cell.outputs[0].text)
+    assert len({text.split()[0] for text in said}) == 2
+    assert len({text.split()[1] for text in said}) == (1 if os.getuid() else 2)
+
+
+def test_a_worker_that_is_killed_fails_its_run_and_no_other(
+    the_lab: Lab, read: Read, tmp_path: Path
+) -> None:
+    """The next run gets a container of its own."""
+    lesson = read("# %%\nimport time; time.sleep(600 if size == 2 else 0)\n")
+    runs = planner.runs([lesson], ["size=2,3"], [], timeout_s=90)
+    seen: list[Event] = []
+    for event in engine.start(runs, tmp_path / "runs", the_lab):
+        if event.kind == "cell" and event.cell == event.cells - 1 and event.run is runs[0]:
+            with containers.connect() as client:
+                (container,) = client.containers.list(filters={"name": "01_small"})
+                container.kill()
+        seen += [event] if event.kind == "ended" else []
+    assert [event.status for event in seen] == ["failed", "completed"]
+    assert seen[0].reason.startswith("its worker was gone, exit status 137")
+
+
+def test_a_hanging_worker_ends_with_its_container(
+    the_lab: Lab, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A paused one does not answer; the run ends all the same, and nothing is left."""
+    monkeypatch.setattr(engine, "GRACE_S", 1.0)
+    lesson = read("# %%\nimport time; time.sleep(600)\n")
+    for end in engine.start(
+        planner.runs([lesson], [], [], timeout_s=5), tmp_path / "runs", the_lab
+    ):
+        if end.kind == "cell" and end.cell == end.cells - 1:
+            with containers.connect() as client:
+                client.containers.list(filters={"name": "01_small"})[0].pause()
+    assert (end.status, end.reason) == ("failed", "its worker hangs")
+    assert containers_named("01_small") == []
+
+
+def gpus(*ids: int) -> tuple[Gpu, ...]:
+    """GPUs of the machine that tests/engine/nvidia-container-runtime-hook pretends to be on."""
+    return tuple(Gpu(str(i), f"GPU-{i}", "A GPU") for i in ids)
+
+
+def leased(read: Read, tmp_path: Path, where: Lab, *granted: Gpu, most: int = 8) -> None:
+    """Run a lesson of up to `most` GPUs in the lab, on those that are granted."""
+    lesson = read(header=HEADER.replace("max: 1", f"max: {most}"))
+    runs = planner.runs([lesson], [], granted)
+    list(engine.start(runs, tmp_path / "runs", where, gpus=granted))
+
+
+def granted_by(hook_log: Path) -> dict[str, Any]:
+    """The last record of the hook: a start that the engine refuses for its locked memory, which a
+    small machine can't give, comes before it.
+    """
+    record: dict[str, Any] = json.loads(hook_log.read_text().splitlines()[-1])
+    return record
+
+
+@pytest.mark.parametrize(
+    ("granted", "most", "given"),
+    [
+        (gpus(0, 1, 2, 3), 8, "GPU-0,GPU-1,GPU-2,GPU-3"),
+        (gpus(0, 1), 8, "GPU-0,GPU-1"),
+        (gpus(0, 2), 8, "GPU-0,GPU-2"),
+        (gpus(0, 1, 2, 3), 1, "GPU-0"),
+    ],
+    ids=["all", "2", "device=0,2", "a lesson of one"],
+)
+def test_a_container_gets_the_gpus_of_its_lease(
+    the_lab: Lab,
+    read: Read,
+    tmp_path: Path,
+    hook_log: Path,
+    granted: tuple[Gpu, ...],
+    most: int,
+    given: str,
+) -> None:
+    """No more than the lesson leased; and a CPU build of torch is said to be one."""
+    with pytest.raises(MachineError, match=r"A GPU is there, but torch 2.13.0\+cpu is a CPU build"):
+        leased(read, tmp_path, the_lab, *granted, most=most)
+    assert granted_by(hook_log)["devices"] == given
+
+
+def test_a_lesson_without_a_lease_sees_no_gpu(
+    the_lab: Lab, read: Read, tmp_path: Path, hook_log: Path
+) -> None:
+    """NVIDIA's hook is not even called."""
+    ends(read(), tmp_path / "runs", the_lab)
+    assert hook_log.read_text() == ""
+
+
+def test_a_container_with_gpus_is_as_closed_as_one_without(
+    the_lab: Lab, read: Read, tmp_path: Path, hook_log: Path
+) -> None:
+    """What the engine was asked for, as the container's own configuration has it."""
+    with contextlib.suppress(MachineError):
+        leased(read, tmp_path, the_lab, *gpus(0, 1))
+    config = granted_by(hook_log)["config"]
+    process = config["process"]
+    assert config["root"]["readonly"]
+    assert process["noNewPrivileges"]
+    assert not any(process["capabilities"].values() if process.get("capabilities") else [])
+    assert process["user"]["uid"] in ([os.getuid()] if os.getuid() else range(1000, 2000))
+    assert config["linux"]["resources"]["pids"]["limit"] == 512 + 128
+    assert config["linux"]["resources"]["memory"]["limit"] == 2 * GIB
+    writable = [m["destination"] for m in config["mounts"] if m["type"] == "bind"]
+    assert "/course/ci" in writable
+    assert [
+        m["destination"]
+        for m in config["mounts"]
+        if m["destination"].startswith(("/course", "/attempts")) and "ro" not in m["options"]
+    ] == ["/attempts"]
+
+
+def test_a_gpu_that_the_engine_does_not_know_is_the_machines_fault(
+    the_lab: Lab, read: Read, tmp_path: Path, hook_log: Path
+) -> None:
+    """The hook's own words, in one line, and no container is left."""
+    with pytest.raises(MachineError, match=r"^NVIDIA's hook: .*GPU-9: unknown device"):
+        leased(read, tmp_path, the_lab, *gpus(9))
+    assert containers_named("01_small") == []
+
+
+def test_auto_takes_the_lab_where_its_image_is_up_to_date(lab_image: Image) -> None:
+    """And the handouts will name the image."""
+    where, said = executor.choose("auto", [], DOCKER)
+    assert isinstance(where, Lab)
+    assert where.facts["image"].startswith("pytorch-course:cpu (sha256:")
+    assert said == []
+
+
+def test_auto_stays_here_where_the_image_is_stale(lab_image: Image, tmp_path: Path) -> None:
+    """It says why in a line; --on lab is strict."""
+    folder = tmp_path / "docker"
+    shutil.copytree(DOCKER, folder, ignore=shutil.ignore_patterns("wheels"))
+    (folder / "cpu.txt").write_text((folder / "cpu.txt").read_text() + "# changed\n")
+    where, said = executor.choose("auto", [], folder)
+    assert isinstance(where, Here)
+    assert "the image pytorch-course:cpu is stale" in said[0]
+    with pytest.raises(MachineError, match="invoke build-lab --variant cpu"):
+        executor.choose("lab", [], folder)
+
+
+def test_gpus_want_the_image_with_cuda(lab_image: Image) -> None:
+    """An image with the CPU build does not stand in for it."""
+    with pytest.raises(MachineError, match="no image pytorch-course:cuda: invoke build-lab"):
+        executor.choose("lab", gpus(0), DOCKER)
+
+
+def test_a_place_that_there_is_not_is_the_command_lines_fault() -> None:
+    """With the words that there are."""
+    with pytest.raises(UsageError, match="--on moon: there are auto, here, lab"):
+        executor.choose("moon", [], DOCKER)
+
+
+@pytest.fixture
+def no_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose engine is down."""
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    yield
+
+
+def test_auto_stays_here_where_no_engine_answers(no_engine: None) -> None:
+    """It says why in a line."""
+    where, said = executor.choose("auto", [], DOCKER)
+    assert isinstance(where, Here)
+    assert "no Docker engine answers at unix:///nowhere/docker.sock" in said[0]
+
+
+def test_lab_without_an_engine_is_the_machines_fault(no_engine: None) -> None:
+    """Strict: no fallback."""
+    with pytest.raises(MachineError, match="no Docker engine answers"):
+        executor.choose("lab", [], DOCKER)
+
+
+def test_what_leads_to_the_expected_values_is_left_out(
+    the_lab: Lab, read: Read, tmp_path: Path
+) -> None:
+    """And links that lead nowhere, or in a circle, are no fault."""
+    lesson = read("# %%\nimport os; print(os.listdir('.'))\n")
+    (tmp_path / "lessons/answers").symlink_to("expected")
+    (tmp_path / "lessons/nowhere").symlink_to("no such file")
+    (tmp_path / "lessons/circle").symlink_to("circle")
+    (tmp_path / "lessons/data").mkdir()
+    (end,) = ends(lesson, tmp_path / "runs", the_lab)
+    assert sorted(eval(printed(end)[0])) == ["01_small.py", "data"]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can read what a student can't")
+def test_a_lesson_that_only_root_may_read_is_said_to_be(
+    the_lab: Lab, read: Read, tmp_path: Path
+) -> None:
+    """With its remedy, in place of an import that fails."""
+    lesson = read()
+    lesson.path.chmod(0o600)
+    with pytest.raises(MachineError, match=r"01_small.py is root's alone.*chmod -R o\+rX"):
+        ends(lesson, tmp_path / "runs", the_lab)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives attempts away")
+def test_a_strict_umask_does_not_keep_a_lesson_out(
+    the_lab: Lab, read: Read, tmp_path: Path
+) -> None:
+    """Its attempt is the student's, and the folders above are open to pass through."""
+    lesson = read()
+    before = os.umask(0o077)
+    try:
+        (end,) = ends(lesson, tmp_path / "runs", the_lab)
+    finally:
+        os.umask(before)
+    assert end.status == "completed"

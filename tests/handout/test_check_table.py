@@ -1,0 +1,119 @@
+"""What a handout says of its checks."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from ci.handout import check_table
+from ci.handout.translations import words
+from ci.judge.verdicts import Result
+from ci.lesson.reader import Check, Lesson
+from tests.conftest import GRADIENT, HEADER, ORACLE, Read
+
+EN = words("en")
+CHECK = Check("gradient", "value", "cell-3", 12)
+RESULT = Result(
+    CHECK, "verified", "", "[0. 4.]", "[0. 4.]", "4x", "2e-6 rel", 0.125, devices=("cpu",)
+)
+
+
+@pytest.fixture
+def lesson(read: Read) -> Lesson:
+    """A lesson of one check."""
+    return read(GRADIENT, expected=ORACLE)
+
+
+def test_a_row_says_what_was_shown_expected_and_why() -> None:
+    """In words of the language, with the share of the tolerance as text and as a number."""
+    row = check_table.row(RESULT, words("zh"), {})
+
+    assert (row["shown"], row["expected"], row["derivation"]) == ("[0. 4.]", "[0. 4.]", "4x")
+    assert (row["tolerance"], row["margin"], row["share"]) == ("2e-6 相对", "12 %", 0.125)
+
+
+@pytest.mark.parametrize(
+    ("share", "said"), [(0.0, "0 %"), (1e-9, "< 1 %"), (1.0, "100 %"), (5e5, "> 1000 %")]
+)
+def test_a_margin_is_said_shortly(share: float, said: str) -> None:
+    """However small or large it is."""
+    assert check_table.row(replace(RESULT, margin=share), EN, {})["margin"] == said
+
+
+def test_what_is_exact_has_no_margin() -> None:
+    """There is no tolerance of which a share could be used."""
+    row = check_table.row(replace(RESULT, tolerance="exact", margin=0.0), EN, {})
+
+    assert (row["margin"], row["share"]) == ("–", None)
+
+
+def test_a_hidden_row_says_that_alone() -> None:
+    """Neither what was shown, nor what was expected, nor why."""
+    row = check_table.row(RESULT, EN, {"cell-3": "cell-2"})
+
+    assert (row["cell"], row["hidden"], row["derivation"]) == ("cell-2", True, EN["hidden"])
+    assert not {"[0. 4.]", "4x", "12 %"} & {*map(str, row.values())}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"device": "cpu"}, ["no GPU"]),
+        ({"device": "cpu", "world_size": 2}, ["no GPU"]),
+        ({"device": "cpu", "world_size": 1}, ["no GPU", "one rank"]),
+        ({"device": "cuda:0", "world_size": 1}, ["one GPU"]),
+        ({"device": "cuda:0", "world_size": 2}, []),
+        ({"device": "cuda:0"}, []),
+        ({}, ["no GPU"]),
+    ],
+)
+def test_what_was_not_verified_is_said(
+    lesson: Lesson, parameters: dict[str, int | str], said: list[str]
+) -> None:
+    """A reader could take it for verified."""
+    assert check_table.unverified(lesson, parameters, [RESULT]) == said
+
+
+def test_a_lesson_without_gpus_owes_none(read: Read) -> None:
+    """What it says holds wherever it runs."""
+    lesson = read(GRADIENT, expected=ORACLE, header=HEADER.replace("max: 1}", "max: 0}"))
+
+    assert check_table.unverified(lesson, {"device": "cpu"}, [RESULT]) == []
+
+
+def test_a_given_was_not_verified(lesson: Lesson) -> None:
+    """It was compared in dtype, shape and finiteness alone."""
+    given = replace(RESULT, status="given")
+
+    assert "givens" in check_table.unverified(lesson, {"device": "cuda"}, [RESULT, given])
+
+
+def test_each_thing_that_was_not_verified_has_its_words() -> None:
+    """In both languages."""
+    for key in ("no GPU", "one rank", "one GPU", "givens"):
+        assert words("en")[key] != words("zh")[key]
+
+
+def test_margins_are_those_of_checks_with_a_tolerance() -> None:
+    """Neither what is exact, nor what is at fault, nor what was only given."""
+    exact = replace(RESULT, tolerance="exact", margin=0.0)
+    wrong = replace(RESULT, status="differs", margin=7.0)
+    given = replace(RESULT, status="given", tolerance="", margin=None)
+
+    assert check_table.margins([RESULT, exact, wrong, given, replace(RESULT, margin=0.0)]) == [
+        0.0,
+        0.125,
+    ]
+
+
+def test_the_record_is_json_that_stays_in_its_element() -> None:
+    """Whatever a lesson shows: a program reads the same text again."""
+    hostile = "</script><script>alert(1)</script><!--"
+    rows = [check_table.row(replace(RESULT, shown=hostile), EN, {})]
+    about = {"name": "03", "language": "en", "green": True, "summary": "1 check", "facts": {}}
+
+    text = check_table.record({**about, "rows": rows, "unverified": ["GPUs"]})
+
+    assert "<" not in text
+    assert json.loads(text)["checks"][0]["shown"] == hostile
+    assert json.loads(text)["unverified"] == ["GPUs"]

@@ -1,0 +1,45 @@
+"""The course page and the summary of a sweep: what they say, and where they lead."""
+
+from ci.handout import index
+from tests.handout.test_handout import FACTS
+
+ENTRY = {
+    "name": "03_gradients",
+    "titles": {"en": "Gradients <b>", "zh": "梯度"},
+    "status": "verified",
+    "checks": 3,
+    "facts": FACTS,
+}
+
+
+def test_the_course_page_leads_to_each_handout() -> None:
+    """Both titles, status, number of checks, six files and the archive."""
+    html = index.course([ENTRY])
+    for name in ("en/03_gradients.html", "zh/03_gradients.pdf", "zh/03_gradients.ipynb"):
+        assert f'href="{name}"' in html
+    for said in ("梯度", "✓ verified", "3 checks", "cpu (a small one)", "handouts.zip"):
+        assert said in html
+
+
+def test_the_course_page_escapes_what_it_is_given() -> None:
+    """A title is text, and the page loads and runs nothing."""
+    html = index.course([ENTRY], [{"en": "<script>", "zh": "注意"}])
+    assert "Gradients &lt;b&gt;" in html
+    assert "<script" not in html
+    assert "default-src 'none'" in html
+
+
+def test_a_sweep_names_its_runs() -> None:
+    """Its page shows each run's parameters, and that one differs, and why."""
+    run = {**ENTRY, "label": "size=2", "folder": "03/a1", "status": "differs", "reason": "by 1"}
+    html = index.sweep([run])
+    assert "size=2" in html
+    assert "✗ differs" in html
+    assert "by 1" in html
+    assert "handouts.zip" not in html
+
+
+def test_a_sweep_with_handouts_leads_to_them() -> None:
+    """They stand in the folder of their run."""
+    run = {**ENTRY, "label": "size=2", "folder": "03/a1", "reason": ""}
+    assert 'href="03/a1/en/03_gradients.html"' in index.sweep([run], handouts=True)

@@ -1,0 +1,346 @@
+"""The course page: complete, carried over, and swapped in as a whole or not at all."""
+
+import copy
+import json
+import re
+import subprocess
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+
+import pytest
+from nbformat.v4 import new_output
+
+from ci.errors import CourseError, UsageError
+from ci.handout import html, publish
+from ci.handout.pool import Press
+from ci.judge import verdicts
+from ci.judge.verdicts import Outcome, Result
+from ci.lesson import oracle
+from ci.plan import planner
+from ci.plan.gpus import Request
+from tests.conftest import EXERCISE, GRADIENT, HALVES, ORACLE, Read
+from tests.judge.test_agreement import apart
+
+LESSON = '# %% [markdown] lang="en"\n# Words.\n# %% [markdown] lang="zh"\n# 文字。\n'
+
+
+def outcome(
+    read: Read, name: str, status: str = "verified", date: str = "2026-01-01 12:00 UTC"
+) -> Outcome:
+    """A lesson that ran."""
+    lesson = read(LESSON, name=name)
+    run = planner.Run(lesson, lesson.defaults)
+    return Outcome(run, status, date=date, notebook=lesson.notebook)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All files below a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+SECRETS = ["onehalf", "hiddenway", "271.828", "314.159", "somehow derived", "off by much"]
+
+
+@pytest.fixture
+def solved(read: Read) -> Outcome:
+    """A lesson that ran, with an exercise; what only its solution has is in SECRETS."""
+    lesson = read(GRADIENT + EXERCISE, expected=ORACLE + HALVES)
+    oracles, run = oracle.load(lesson), planner.Run(lesson, lesson.defaults)
+    executed = copy.deepcopy(lesson.notebook)
+    for cell in executed.cells:
+        if "solution" in cell.metadata.get("tags", []):
+            cell.execution_count = 5
+            shown = {"text/plain": "271.828"}
+            cell.outputs = [new_output("execute_result", shown, execution_count=5)]
+    gradient, halves = lesson.checks
+    return Outcome(
+        run,
+        "verified",
+        results=(
+            Result(gradient, "verified", shown="[0. 4.]", expected="[0. 4.]", margin=0.0),
+            Result(
+                halves,
+                "verified",
+                shown="271.828",
+                expected="314.159",
+                derivation="somehow derived",
+            ),
+        ),
+        date="2026-01-01 12:00 UTC",
+        notebook=executed,
+        answers=verdicts.answers(lesson, oracles, lesson.defaults),
+    )
+
+
+def said(path: Path) -> str:
+    """All that a published file says."""
+    if path.suffix == ".pdf":
+        command = ["pdftotext", "-layout", str(path), "-"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    text = path.read_bytes().decode()
+    return text + unescape(re.sub("<[^>]*>", "", text)) if path.suffix == ".html" else text
+
+
+def unpacked(archive: Path, folder: Path) -> list[Path]:
+    """The files of an archive."""
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(folder)
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.slow
+def test_students_get_no_solution_in_any_file(
+    solved: Outcome, tmp_path: Path, poppler: None, press: Press
+) -> None:
+    """Not its code, what it shows, what it must show, nor why; the blank stands in its place."""
+    publish.publish([solved], ["01_small"], tmp_path, press)
+    packed = unpacked(tmp_path / "handouts/handouts.zip", tmp_path / "unpacked")
+    loose = [p for p in (tmp_path / "handouts").rglob("*") if p.suffix != ".zip" and p.is_file()]
+    assert len(packed) == 9
+    assert len(loose) == 10
+    for path in [*packed, *loose]:
+        text = said(path)
+        assert [secret for secret in SECRETS if secret in text] == [], path
+        assert path.stem.startswith("index") or "halves = ..." in text, path
+
+
+@pytest.mark.slow
+def test_instructors_get_the_solution_in_each_file(
+    solved: Outcome, tmp_path: Path, poppler: None, press: Press
+) -> None:
+    """With its value, and marked on each page as theirs."""
+    publish.publish([solved], ["01_small"], tmp_path, press)
+    packed = unpacked(tmp_path / "instructors/instructors.zip", tmp_path / "unpacked")
+    handouts = [path for path in packed if path.name != "index.html"]
+    assert len(handouts) == 8
+    assert all("onehalf" in said(path) for path in handouts)
+    assert all(path.relative_to(tmp_path / "unpacked").parts[0] == "instructors" for path in packed)
+    for path in packed:
+        marks = {"en": "instructors’ edition", "zh": "教师版"}
+        wanted = [marks[path.parent.name]] if path.parent.name in marks else [*marks.values()]
+        assert all(mark in said(path).lower() for mark in wanted), path
+
+
+@pytest.mark.slow
+def test_each_page_of_the_instructors_pdf_is_marked(
+    solved: Outcome, tmp_path: Path, poppler: None, press: Press
+) -> None:
+    """Also where only a page of it is copied."""
+    publish.publish([solved], ["01_small"], tmp_path, press)
+    for language, mark in (("en", "instructors’ edition"), ("zh", "教师版")):
+        pages = said(tmp_path / f"instructors/{language}/01_small.pdf").split("\f")[:-1]
+        assert all(mark in page for page in pages)
+
+
+@pytest.mark.slow
+def test_a_draft_keeps_the_solution_to_itself_too(
+    solved: Outcome, tmp_path: Path, poppler: None, press: Press
+) -> None:
+    """Where the solution itself is at fault, what it showed and why it is wrong are not said."""
+    good, bad = solved.results
+    bad = replace(bad, status="differs", message="off by much")
+    outcome = replace(solved, status="differs", results=(good, bad), reason="1 of 2 checks: halves")
+    publish.publish([outcome], ["01_small"], tmp_path, press)
+    drafts = [path for path in (tmp_path / "drafts").rglob("*") if path.is_file()]
+    assert len(drafts) == 10
+    for path in drafts:
+        assert [secret for secret in SECRETS if secret in said(path)] == [], path
+    assert "✗ halves" in (tmp_path / "drafts/en/01_small.html").read_text()
+
+
+@pytest.mark.slow
+def test_exercises_are_carried_over_and_linked(
+    solved: Outcome, read: Read, tmp_path: Path, press: Press
+) -> None:
+    """In both editions, when another lesson is run."""
+    order = ["01_small", "02_other"]
+    publish.publish([solved], order, tmp_path, press)
+    publish.publish([outcome(read, "02_other")], order, tmp_path, press)
+    for edition, name in (("handouts", "exercises"), ("instructors", "solutions")):
+        page = (tmp_path / edition / "index.html").read_text()
+        for language in ("en", "zh"):
+            assert (tmp_path / edition / language / f"01_small_{name}.ipynb").exists()
+            assert f'href="{language}/01_small_{name}.ipynb"' in page
+            handout = (tmp_path / edition / language / "01_small.html").read_text()
+            assert f'href="01_small_{name}.ipynb"' in handout
+    assert "02_other_exercises" not in (tmp_path / "handouts/index.html").read_text()
+
+
+@pytest.mark.slow
+def test_no_edition_changes_where_one_of_them_fails(
+    solved: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, press: Press
+) -> None:
+    """Both pages are of the same runs."""
+    publish.publish([solved], ["01_small"], tmp_path, press)
+    before = [files(tmp_path / folder) for folder in ("handouts", "instructors")]
+    archive: Callable[..., None] = publish._archive
+
+    def full(folder: Path, edition: publish.Edition) -> None:
+        if edition.solutions:
+            raise OSError("no space left on device")
+        archive(folder, edition)
+
+    monkeypatch.setattr(publish, "_archive", full)
+    with pytest.raises(OSError, match="no space left"):
+        publish.publish(
+            [replace(solved, date="2026-02-02 12:00 UTC")], ["01_small"], tmp_path, press
+        )
+    assert [files(tmp_path / folder) for folder in ("handouts", "instructors")] == before
+
+
+@pytest.mark.slow
+def test_a_green_plan_publishes_six_files_a_lesson(
+    read: Read, tmp_path: Path, press: Press
+) -> None:
+    """HTML, PDF and notebook in each language, an index, an archive."""
+    publish.publish([outcome(read, "01_small")], ["01_small"], tmp_path, press)
+    assert set(files(tmp_path / "handouts")) == {
+        *(f"{lang}/01_small.{kind}" for lang in ("en", "zh") for kind in ("html", "ipynb", "pdf")),
+        *("index.html", "index.json", "handouts.zip"),
+    }
+
+
+@pytest.mark.slow
+def test_the_course_page_says_what_lessons_promise_and_how_close_they_came(
+    read: Read, tmp_path: Path, press: Press
+) -> None:
+    """The last paragraph of the first passage, in each language; a dot for each margin."""
+    text = LESSON.replace("# Words.", "# # Title\n#\n# A need.\n#\n# You can **add**.")
+    lesson = read(text + GRADIENT, expected=ORACLE, header="")
+    near = Result(lesson.checks[0], "verified", tolerance="1e-12 rel", margin=0.25)
+    run = planner.Run(lesson, lesson.defaults)
+    made = Outcome(run, "verified", (near,), notebook=lesson.notebook)
+    publish.publish([made], [lesson.name], tmp_path, press)
+
+    page = (tmp_path / "handouts" / "index.html").read_text("utf-8")
+
+    assert "You can <strong>add</strong>." in page
+    assert "A need." not in page
+    assert page.count("<circle") == 1
+    assert "The other 0 of 1 checks have no tolerance" in page
+
+
+def test_other_lessons_are_carried_over_with_their_date(
+    read: Read, tmp_path: Path, press: Press
+) -> None:
+    """A run of some lessons leaves the handouts of the others as they were, but that their pages
+    lead to those that are new."""
+    order = ["01_small", "02_other"]
+    publish.publish(
+        [outcome(read, "01_small", date="2026-01-01 12:00 UTC")], order, tmp_path, press
+    )
+    before = (tmp_path / "handouts/en/01_small.html").read_text("utf-8")
+    pdf = (tmp_path / "handouts/en/01_small.pdf").read_bytes()
+    publish.publish(
+        [outcome(read, "02_other", date="2026-02-02 12:00 UTC")], order, tmp_path, press
+    )
+    entries = json.loads((tmp_path / "handouts/index.json").read_text())
+    after = (tmp_path / "handouts/en/01_small.html").read_text("utf-8")
+    assert 'href="02_other.html" rel="next"' in after
+    assert 'rel="next"' not in before
+    assert html.connect(after, "") == before
+    assert (tmp_path / "handouts/en/01_small.pdf").read_bytes() == pdf
+    assert [entry["facts"]["date"] for entry in entries] == [
+        "2026-01-01 12:00 UTC",
+        "2026-02-02 12:00 UTC",
+    ]
+
+
+@pytest.mark.slow
+def test_a_lesson_that_is_gone_is_not_carried_over(
+    read: Read, tmp_path: Path, press: Press
+) -> None:
+    """The page holds the lessons of the course and no others."""
+    publish.publish([outcome(read, "01_small")], ["01_small"], tmp_path, press)
+    publish.publish([outcome(read, "02_other")], ["02_other"], tmp_path, press)
+    assert not (tmp_path / "handouts/en/01_small.html").exists()
+
+
+@pytest.mark.slow
+def test_a_plan_that_is_not_green_publishes_nothing(
+    read: Read, tmp_path: Path, press: Press
+) -> None:
+    """The page stays byte for byte; the drafts say that they are not verified."""
+    publish.publish([outcome(read, "01_small")], ["01_small"], tmp_path, press)
+    before = files(tmp_path / "handouts")
+    publish.publish([outcome(read, "01_small", "differs")], ["01_small"], tmp_path, press)
+    assert files(tmp_path / "handouts") == before
+    assert "Not verified" in (tmp_path / "drafts/en/01_small.html").read_text()
+    assert "未经验证" in (tmp_path / "drafts/zh/01_small.html").read_text()
+
+
+@pytest.mark.slow
+def test_the_archive_is_the_same_for_the_same_handouts(
+    read: Read, tmp_path: Path, press: Press
+) -> None:
+    """The same executions make the same bytes."""
+    first, second = tmp_path / "a", tmp_path / "b"
+    for build in (first, second):
+        publish.publish([outcome(read, "01_small")], ["01_small"], build, press)
+    archives = [(build / "handouts/handouts.zip").read_bytes() for build in (first, second)]
+    assert archives[0] == archives[1]
+    names = zipfile.ZipFile(first / "handouts/handouts.zip").namelist()
+    assert "handouts/en/01_small.pdf" in names
+
+
+@pytest.mark.slow
+def test_a_sweep_leaves_the_course_page_alone(read: Read, tmp_path: Path, press: Press) -> None:
+    """Other parameters make one summary page; with handouts=all, handouts below it."""
+    lesson = read(LESSON)
+    outcomes = [
+        Outcome(run, "verified", notebook=lesson.notebook)
+        for run in planner.runs([lesson], ["size=2,3"], [])
+    ]
+    publish.publish(outcomes, ["01_small"], tmp_path, press)
+    assert not (tmp_path / "handouts").exists()
+    assert set(files(tmp_path / "sweep")) == {"index.html", "index.json"}
+    assert "size=3" in (tmp_path / "sweep/index.html").read_text()
+    publish.publish(outcomes, ["01_small"], tmp_path, press, handouts="all")
+    assert len(list((tmp_path / "sweep").rglob("*.pdf"))) == 4
+
+
+def test_a_sweeps_page_says_how_its_runs_agree(read: Read, tmp_path: Path, press: Press) -> None:
+    """In both languages, with a head for each row and column; a single run has no such table."""
+    outcomes, agreed = apart(read, runs=3)
+    publish.publish(outcomes, ["01_small"], tmp_path, press, agreed=agreed)
+    html = (tmp_path / "sweep/index.html").read_text()
+    cells = re.findall(r"<(th|td)[^>]*>([^<]*)</", html)
+    heads, values = (
+        ["ranks", "1", "2", "ranks=2", "ranks=3"],
+        ["2.3e-14", "", "4.5e-14", "2.3e-14"],
+    )
+    assert [text for kind, text in cells if kind == "th"] == heads
+    assert [text for kind, text in cells if kind == "td"] == values
+    assert html.count('scope="col"') == 3
+    assert html.count('scope="row"') == 2
+    assert "The largest is 4.5e-14, in total: ranks=1 and ranks=3." in html
+    assert "最大差异为 4.5e-14，见 total：ranks=1 与 ranks=3。" in html
+    publish.publish(outcomes[:1], ["01_small"], tmp_path, press)
+    assert "<table" not in (tmp_path / "sweep/index.html").read_text()
+
+
+def test_a_damaged_page_is_named(read: Read, tmp_path: Path, press: Press) -> None:
+    """An index.json that is not what was written is an error, not a lost lesson."""
+    (tmp_path / "handouts").mkdir()
+    (tmp_path / "handouts/index.json").write_text("{")
+    with pytest.raises(CourseError, match=r"handouts/index\.json is damaged"):
+        publish.publish([outcome(read, "01_small")], ["01_small", "02_small"], tmp_path, press)
+
+
+def test_all_gpus_of_none_is_said_on_each_handout() -> None:
+    """--gpus all without a GPU runs on the CPU, loudly."""
+    assert publish.notes(Request("all"), [], "default") == [publish.ON_CPU]
+    assert publish.notes(Request("auto"), [], "default") == []
+
+
+def test_an_unknown_word_for_handouts_is_refused() -> None:
+    """There are default and all."""
+    with pytest.raises(UsageError, match="--handouts some"):
+        publish.notes(Request("auto"), [], "some")

@@ -1,0 +1,185 @@
+"""The check that exercises' notebooks bring along: what it says, and that it judges as we do."""
+
+import ast
+import inspect
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nbformat.v4 import new_code_cell, new_output
+
+from ci.handout import self_check, workbook
+from ci.handout.self_check import check_answer
+from ci.judge.compare import Comparison
+from ci.judge.verdicts import Answer
+from ci.lesson.expect import Rule
+from ci.lesson.value import MIME, expected_value, shown_value
+from ci.worker import kernel
+
+FOUR = np.array([0.0, 4.0, 8.0, 12.0])
+
+
+def said(answer: Any, expected: Any = FOUR, **options: Any) -> str:
+    """What is wrong with an answer."""
+    with pytest.raises(AssertionError) as caught:
+        check_answer("gradient", answer, expected, **options)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (..., "`...` is still there: put code of your own in its place"),
+        ([..., 1], "a list or tuple of 2 where a tensor or array of shape (4,) is expected"),
+        (None, "None where a tensor or array of shape (4,) is expected"),
+        (torch.zeros(3), "shape (3,) where (4,) is expected"),
+        (torch.zeros(1, 4), "shape (1, 4) where (4,) is expected"),
+        (torch.tensor(FOUR), "dtype float64 where float32 is expected"),
+        (torch.tensor([0.0, 4, 8, 18]), "largest difference 6 at [3], allowed is 2.4e-05"),
+        (torch.tensor([0.0, 4, 8, np.nan]), "largest difference nan at [3], allowed is 2.4e-05"),
+        (torch.nn, "a module, which can't be compared"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(answer: Any, message: str) -> None:
+    """By the name of the exercise."""
+    assert said(answer) == f"✗ gradient: {message}"
+
+
+def test_it_speaks_chinese_too() -> None:
+    """Each message has both languages."""
+    assert said(torch.zeros(3), language="zh") == "✗ gradient：形状为 (3,)，应为 (4,)"
+    assert said(..., language="zh") == "✗ gradient：`...` 还没有填写"
+
+
+def test_the_place_in_a_structure_is_said() -> None:
+    """Items by their names or numbers."""
+    assert said({"a": [1, 3]}, {"a": [1, 2]}) == "✗ gradient: [a][1]: 3 is not the expected value"
+    assert "its items are 0; expected are 0, 1" in said([1], [1, 2])
+
+
+def test_a_number_of_another_kind_is_named() -> None:
+    """A float of Python's is neither a tensor nor a whole number, as in the course's checks."""
+    assert said(np.float64(2), 2.0).endswith(
+        "a tensor or array of shape () where a Python float is expected"
+    )
+    assert said(2, 2.0).endswith("2 where a Python float is expected")
+
+
+def test_a_right_answer_is_ticked(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also one that autograd still follows, or that is a view."""
+    answer = torch.tensor(FOUR, dtype=torch.float32, requires_grad=True)
+    check_answer("gradient", answer, FOUR)
+    check_answer("gradient", (answer * 2)[None] / 2, FOUR[None])
+    assert capsys.readouterr().out == "✓ gradient\n" * 2
+
+
+def test_it_imports_numpy_alone() -> None:
+    """Its text is a cell of a notebook that runs where the course is not."""
+    tree = ast.parse(inspect.getsource(self_check))
+    tops = {
+        name.partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in [getattr(node, "module", None) or node.names[0].name]
+    }
+    assert tops == {"collections", "dataclasses", "typing", "numpy"}
+
+
+# It judges as ci.judge.compare does: on values drawn at random, right and wrong.
+
+RULES = [
+    Rule(),
+    Rule(dtype="float64"),
+    Rule(rel=1e-3, why="it is rough"),
+    Rule(abs=1e-6, why="it is near zero"),
+    Rule(rel=0),
+    Rule(elementwise=True),
+]
+
+
+def drawn(rng: random.Random, depth: int = 0) -> Any:
+    """A value as an oracle returns it."""
+    kind = rng.choice(["array", "array", "array", "float", "plain", "list", "dict"])
+    if kind == "list" and depth < 2:
+        return [drawn(rng, depth + 1) for _ in range(rng.randrange(4))]
+    if kind == "dict" and depth < 2:
+        return {key: drawn(rng, depth + 1) for key in rng.sample("abcd", rng.randrange(4))}
+    if kind == "float":
+        return rng.choice([0.1, 1 / 3, -2e300, 0.0, float("nan"), float("inf")])
+    if kind == "plain":
+        return rng.choice([3, -1, True, False, "text", "文"])
+    shape = rng.choice([(), (1,), (4,), (2, 3), (0,), (2, 0)])
+    dtype = rng.choice(["float64"] * 4 + ["float32", "int64", "bool", "complex128"])
+    numbers = np.array([rng.uniform(-9, 9) for _ in range(int(np.prod(shape)))]).reshape(shape)
+    if dtype == "float64" and numbers.size and rng.random() < 0.2:
+        numbers[(0,) * numbers.ndim] = rng.choice([np.nan, np.inf, -np.inf])
+    return numbers.astype(dtype) * (1 + 2j) if dtype == "complex128" else numbers.astype(dtype)
+
+
+def answered(rng: random.Random, value: Any, meant: str, wrong: float) -> Any:
+    """`value` as a student may show it, each part of it wrong with a probability."""
+    if rng.random() < wrong:
+        return rng.choice([..., None, 0, 1.0, "text", [], {}, np.str_("x"), torch.zeros(4), value])
+    if isinstance(value, dict):
+        items = {key: answered(rng, item, meant, wrong) for key, item in value.items()}
+        return dict(sorted(items.items(), reverse=True))
+    if isinstance(value, list):
+        items = [answered(rng, item, meant, wrong) for item in value]
+        return rng.choice([list, tuple])(items)
+    if isinstance(value, float):
+        return value * (1 + rng.choice([0, 1e-13, 5e-12, 1e-3]))
+    if not isinstance(value, np.ndarray):
+        return value
+    dtype = meant if value.dtype == "float64" else str(value.dtype)
+    if rng.random() < wrong:
+        dtype = rng.choice(["float32", "float64", "float16", "int64", "bfloat16"])
+    near = value
+    if value.dtype.kind in "fc":
+        near = value * (1 + rng.choice([0, 0, 1e-13, 5e-12, 1e-6, 5e-6, 9e-4, 1.1e-3]))
+    with np.errstate(invalid="ignore"):
+        tensor = torch.from_numpy(np.asarray(near)).to(getattr(torch, dtype))
+    if rng.random() < 0.2 and dtype != "bfloat16":
+        return tensor.numpy()
+    if rng.random() < 0.3 and dtype.startswith("float"):
+        return tensor.clone().requires_grad_() * 1
+    return tensor
+
+
+def ours(answer: Any, expected: Any, rule: Rule) -> tuple[bool, bool]:
+    """Whether ci.judge.compare finds no fault, and whether it can judge at all."""
+    cell = new_code_cell(execution_count=1)
+    cell.outputs = [new_output("execute_result", {MIME: kernel.encode(answer)})]
+    comparison = Comparison(rule, {"dtype": "float32", "device": "cpu"})
+    try:
+        comparison.compare(shown_value(cell), expected_value(expected))
+    except ValueError:
+        return False, True
+    return not comparison.faults, not comparison.invalid
+
+
+def theirs(answer: Any, expected: Any, rule: Rule) -> bool:
+    """Whether the notebook's cell passes, as it stands there."""
+    call = workbook.call_of("x", Answer(expected_value(expected), rule), {"dtype": "float32"}, "en")
+    try:
+        exec(call, {"check_answer": check_answer, "np": np, "x": answer})
+    except AssertionError:
+        return False
+    return True
+
+
+@pytest.mark.filterwarnings("ignore:Casting complex values")
+@pytest.mark.parametrize("seed", range(8))
+def test_it_judges_as_the_course_does(seed: int) -> None:
+    """The same verdict for each of hundreds of answers, of which many are right and many wrong."""
+    rng = random.Random(seed)
+    verdicts = []
+    for _ in range(400):
+        rule, expected = rng.choice(RULES), drawn(rng)
+        answer = answered(rng, expected, rule.dtype or "float32", rng.choice([0, 0, 0.2]))
+        right, judged = ours(answer, expected, rule)
+        if judged:
+            verdicts.append(right)
+            assert theirs(answer, expected, rule) == right, (answer, expected, rule)
+    assert min(verdicts.count(True), verdicts.count(False)) > 50

@@ -1,0 +1,302 @@
+"""The notebook of a lesson's exercises: what it holds, and that it runs where the course is not."""
+
+import importlib.metadata
+import os
+import subprocess
+import venv
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import pytest
+from nbformat import NotebookNode
+from packaging.requirements import Requirement
+
+from ci.handout import handout, workbook
+from ci.handout.editions import EDITIONS, INSTRUCTORS, Edition
+from ci.handout.handout import Handout
+from ci.judge import verdicts
+from ci.judge.verdicts import Answer
+from ci.lesson import oracle, reader
+from ci.lesson.expect import Rule
+from ci.lesson.reader import Lesson
+from ci.lesson.value import expected_value
+from tests.conftest import EXERCISE, GRADIENT, HALVES, HEADER, ORACLE, ROOT, Read
+
+LESSONS = ROOT / "lessons"
+NAMES = [path.stem for path in reader.find(LESSONS)]
+WITH_EXERCISES = [name for name in NAMES if reader.read(LESSONS / f"{name}.py").exercises]
+ALONE = ["torch", "numpy", "matplotlib", "ipykernel", "nbclient"]
+
+
+def handed_out(lesson: Lesson, **changes: Any) -> Handout:
+    """The lesson with what its exercises ask for, as a run with its defaults finds it."""
+    values = changes.get("parameters", lesson.defaults)
+    answers = verdicts.answers(lesson, oracle.load(lesson), values)
+    made = Handout(lesson, lesson.notebook, (), lesson.defaults, {}, answers=answers)
+    return replace(made, **changes)
+
+
+@pytest.fixture
+def lesson(read: Read) -> Lesson:
+    """A lesson with an exercise in it."""
+    return read(GRADIENT + EXERCISE, expected=ORACLE + HALVES)
+
+
+def sources(made: Handout, language: str = "en") -> dict[str, str]:
+    """The cells of its workbook, by id."""
+    return {cell.id: cell.source for cell in workbook.workbook(made, language).cells}
+
+
+def test_it_has_what_blanks_need_and_nothing_else_of_the_lesson(lesson: Lesson) -> None:
+    """Title, the check's own code, parameters, setup, then task, blank and check."""
+    cells = workbook.workbook(handed_out(lesson), "en").cells
+    assert [cell.source.splitlines()[0] for cell in cells if cell.id != "check-answer"] == [
+        "# A lesson · Exercises",
+        "size: int = 4  # length of the vector",
+        "import numpy as np",
+        "### 1. Halves",
+        "halves = ...",
+        "check_answer(",
+    ]
+
+
+def test_a_check_asks_for_the_values_of_the_run(lesson: Lesson) -> None:
+    """Of its parameters, which stand in the notebook, with all digits."""
+    texts = [*sources(handed_out(lesson, parameters={"size": 2})).values()]
+    assert "size: int = 2  # length of the vector" in texts
+    assert texts[-1] == (
+        'check_answer("halves", halves, np.array([0.0, 0.5], dtype="float64"), dtype="float64")'
+    )
+
+
+def test_each_language_has_its_own_words(lesson: Lesson) -> None:
+    """Title, task, and what the check says."""
+    chinese = "\n".join(sources(handed_out(lesson), "zh").values())
+    assert "# 一课 · 练习" in chinese
+    assert "把 0 到 size - 1 减半。" in chinese
+    assert 'language="zh"' in chinese
+    assert "Halve 0" not in chinese
+
+
+def test_instructors_get_the_solution(lesson: Lesson) -> None:
+    """In the place of the blank, in a file of another name."""
+    made = handed_out(lesson, edition=INSTRUCTORS)
+    assert made.workbook == "01_small_solutions.ipynb"
+    assert "onehalf = 0.5  # hiddenway\nhalves = onehalf * np.arange(size)\nhalves" in (
+        sources(made).values()
+    )
+    assert "halves = ...\nhalves" not in sources(made).values()
+
+
+def test_a_draft_says_so_in_its_exercises_too(lesson: Lesson) -> None:
+    """Below the title."""
+    made = handed_out(lesson, notes=[{"en": "Not verified.", "zh": "未经验证。"}])
+    assert "> **未经验证。**" in sources(made, "zh")["title"]
+
+
+def test_it_runs_on_the_device_that_everybody_has(read: Read) -> None:
+    """Whatever the course ran on."""
+    header = HEADER.replace("size: int", 'device: str = "cpu"\nsize: int')
+    lesson = read(GRADIENT + EXERCISE, header=header, expected=ORACLE + HALVES)
+    made = handed_out(lesson, parameters={"device": "cuda:0", "size": 2})
+    assert 'device: str = "cpu"\nsize: int = 2  # length of the vector' in sources(made).values()
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
+def test_its_files_are_valid_and_the_same_each_time(
+    lesson: Lesson, tmp_path: Path, edition: Edition
+) -> None:
+    """Ids do not change from one publication to the next."""
+    made = handed_out(lesson, edition=edition)
+    paths = workbook.write(made, tmp_path)
+    before = [path.read_bytes() for path in paths]
+    assert [path.relative_to(tmp_path).as_posix() for path in paths] == [
+        f"{language}/01_small_{edition.workbook}.ipynb" for language in ("en", "zh")
+    ]
+    for path in paths:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+        assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    assert [path.read_bytes() for path in workbook.write(made, tmp_path)] == before
+
+
+def test_a_lesson_without_exercises_has_none(read: Read, tmp_path: Path) -> None:
+    """Nor has one whose expected values are not known."""
+    assert workbook.write(handed_out(read(GRADIENT, expected=ORACLE)), tmp_path) == []
+    lesson = read(GRADIENT + EXERCISE, expected=ORACLE + HALVES)
+    assert workbook.write(handed_out(lesson, answers={}), tmp_path) == []
+    assert list(tmp_path.glob("*/*.ipynb")) == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.array([1 / 3, np.nan, -np.inf, 5e-324]),
+        np.array([[1 + 2j, complex(0, np.inf)]]),
+        np.zeros((2, 0), dtype="float32"),
+        np.float32(0.1),
+        np.array(True),
+        {"a": [1, 2.5, float("-inf")], "b": ("text", True), "c": {}},
+    ],
+)
+def test_an_expected_value_keeps_all_of_its_digits(value: Any) -> None:
+    """The source means the same value, bit by bit."""
+    expected = expected_value(value)
+    again = expected_value(eval(workbook.literal(expected), {"np": np}))
+    for one, other in zip(expected.leaves(), again.leaves(), strict=True):
+        assert (one.kind, one.dtype) == (other.kind, other.dtype)
+        np.testing.assert_array_equal(one.value, other.value)
+        assert np.shape(one.value) == np.shape(other.value)
+
+
+def test_a_rule_of_its_own_goes_along() -> None:
+    """The tolerance is the oracle's, as is the dtype; what is usual is not said."""
+    answer = Answer(expected_value(1.5), Rule(rel=1e-3, abs=1e-6, why="rough", elementwise=True))
+    assert workbook.call_of("x", answer, {}, "en") == (
+        'check_answer("x", x, 1.5, rel=0.001, absolute=1e-06, elementwise=True)'
+    )
+    for value, said in ((np.ones(1), ', dtype="float64"'), (1.5, ""), (np.ones(1, "float32"), "")):
+        expected = expected_value(value)
+        call = workbook.call_of("x", Answer(expected, Rule()), {"dtype": "float64"}, "en")
+        assert call == f'check_answer("x", x, {workbook.literal(expected)}{said})'
+
+
+# Where the course is not installed
+
+Execute = Callable[[Path], NotebookNode]
+
+
+def closure(names: list[str]) -> set[str]:
+    """Distributions, and those that they need."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            needs = map(Requirement, importlib.metadata.requires(name) or [])
+            waiting += [n.name for n in needs if not n.marker or n.marker.evaluate({"extra": ""})]
+    return found
+
+
+@pytest.fixture(scope="session")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment with torch, NumPy, matplotlib and Jupyter alone.
+
+    Its packages are links to ours: the same files, and no others.
+    """
+    folder = tmp_path_factory.mktemp("elsewhere")
+    venv.create(folder / "venv", with_pip=False)
+    [packages] = (folder / "venv").glob("lib/python*/site-packages")
+    for name in closure(ALONE):
+        distribution = importlib.metadata.distribution(name)
+        for top in {file.parts[0] for file in distribution.files or [] if file.parts[0] != ".."}:
+            link = packages / top
+            if top != "__pycache__" and not link.exists():
+                link.symlink_to(Path(str(distribution.locate_file(top))))
+    return folder / "venv/bin/python"
+
+
+EXECUTE = """
+import sys, nbformat
+from nbclient import NotebookClient
+for module in ("ci", "invoke", "jupytext", "papermill"):
+    try:
+        __import__(module)
+    except ImportError:
+        continue
+    sys.exit(f"{module} is here")
+notebook = nbformat.read(sys.argv[1], as_version=4)
+NotebookClient(notebook, timeout=300, allow_errors=True).execute()
+nbformat.write(notebook, sys.argv[1])
+"""
+
+
+@pytest.fixture
+def execute(elsewhere: Path, tmp_path: Path) -> Iterator[Execute]:
+    """Execute a notebook there, beside its file."""
+    settings = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
+        "PYTHONNOUSERSITE": "1",
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "JUPYTER_PATH": "",
+        "JUPYTER_DATA_DIR": str(tmp_path / "jupyter"),
+        "OMP_NUM_THREADS": "1",
+    }
+
+    def run(path: Path) -> NotebookNode:
+        command = [str(elsewhere), "-P", "-c", EXECUTE, path.name]
+        done = subprocess.run(
+            command, cwd=path.parent, env=settings, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return nbformat.read(path, as_version=4)
+
+    return run
+
+
+def errors(notebook: NotebookNode) -> dict[str, str]:
+    """What each cell raised, by id."""
+    return {
+        cell.id: f"{output.ename}: {output.evalue}"
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if output.output_type == "error"
+    }
+
+
+def checks(notebook: NotebookNode) -> list[str]:
+    """The ids of the cells that check an exercise."""
+    return [c.id for c in notebook.cells if c.id.startswith("check-") and c.id != "check-answer"]
+
+
+def prove(lesson: Lesson, execute: Execute, folder: Path) -> None:
+    """Each check of a lesson's workbook fails with the blank and passes with the solution."""
+    made = handed_out(lesson)
+    assert made.workbook, "its expected values are not known"
+    blank = execute(workbook.write(made, folder / "blank")[0])
+    assert len(checks(blank)) == len(lesson.exercises)
+    raised = errors(blank)
+    assert list(raised) == checks(blank), raised
+    assert all(text.startswith("AssertionError: ✗ ") for text in raised.values()), raised
+
+    solved = execute(workbook.write(replace(made, edition=INSTRUCTORS), folder / "solved")[1])
+    assert errors(solved) == {}
+    ticks = [c.outputs[0].text for c in solved.cells if c.id in checks(solved)]
+    assert ticks == [f"✓ {exercise.name}\n" for exercise in lesson.exercises]
+
+
+@pytest.mark.slow
+def test_a_blank_fails_and_its_solution_passes(
+    lesson: Lesson, execute: Execute, tmp_path: Path
+) -> None:
+    """With torch, NumPy, matplotlib and Jupyter alone."""
+    prove(lesson, execute, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WITH_EXERCISES)
+def test_the_course_s_blanks_fail_and_their_solutions_pass(
+    name: str, execute: Execute, tmp_path: Path
+) -> None:
+    """Each exercise of each lesson, in both languages' notebooks."""
+    prove(reader.read(LESSONS / f"{name}.py"), execute, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lesson_s_own_notebook_runs_elsewhere(
+    name: str, execute: Execute, tmp_path: Path
+) -> None:
+    """With blanks and with ranks, in a folder that had nothing else; it raises what it declares."""
+    lesson = reader.read(LESSONS / f"{name}.py")
+    path = tmp_path / "alone" / f"{name}.ipynb"
+    path.parent.mkdir()
+    path.write_text(handout.notebook(handout.prepare(handed_out(lesson), "zh")), "utf-8")
+    executed = execute(path)
+    declared = {cell.id for cell in executed.cells if "raises" in cell.metadata}
+    assert errors(executed).keys() == declared

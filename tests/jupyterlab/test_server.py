@@ -1,0 +1,420 @@
+"""`invoke lab` as a student has it: JupyterLab in a container, spoken to as a browser does.
+
+On the engine of the tests, which has no bridge and so shares its network with the lab, and on one
+with a bridge, which has a network namespace of its own.
+"""
+
+import asyncio
+import ctypes
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import parse_qs, urlsplit
+from urllib.request import Request, urlopen
+
+import psutil
+import pytest
+from tornado.httpclient import HTTPRequest
+from tornado.websocket import websocket_connect
+
+from ci.errors import CourseError
+from ci.jupyterlab import copies, server
+from ci.lab import containers
+from ci.lab.image import Image
+from tests.conftest import DOCKER, EXERCISE, ROOT, Write, missing
+
+START = ROOT / "tests/engine/start"
+LESSON = "03_autograd.py"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A Docker engine, and a thread in whose network the ports that it publishes are."""
+
+    host: str
+    thread: ThreadPoolExecutor
+
+    def docker(self, *words: str) -> str:
+        """The output of a `docker` command."""
+        command = ["docker", *(["--host", self.host] if self.host else []), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    def containers(self, process: subprocess.Popen[str]) -> list[str]:
+        """The names of those, running or not, that a process has made."""
+        shown = "{{.Names}} {{.Labels}}"
+        rows = self.docker(
+            "ps", "--all", "--filter", f"label={containers.OWNER}", "--format", shown
+        )
+        mine = re.compile(rf"(\S+) .*{re.escape(containers.OWNER)}=[^,]* {process.pid} ")
+        return [found[1] for row in rows.splitlines() if (found := mine.match(row))]
+
+
+@dataclass
+class Served:
+    """A lab that somebody has opened."""
+
+    engine: Engine
+    process: subprocess.Popen[str]
+    said: str
+    url: str
+    token: str
+
+    def ask(self, path: str, *, token: str | None = None, **request: Any) -> tuple[int, Any]:
+        """Status and answer of a request for `path`, with the token unless told otherwise."""
+        word = self.token if token is None else token
+        headers = {"Authorization": f"token {word}"} if word else {}
+        return self.engine.thread.submit(_ask, self.url + path, headers, **request).result()
+
+    def execute(self, code: str) -> str:
+        """What `code` prints in a new kernel."""
+        kernel = self.ask("/api/kernels", method="POST", data={"name": "python3"})[1]["id"]
+        url = f"{self.url.replace('http', 'ws')}/api/kernels/{kernel}/channels?token={self.token}"
+        return self.engine.thread.submit(lambda: asyncio.run(_execute(url, code))).result()
+
+    def end(self, number: int) -> tuple[int, str]:
+        """Exit status after a signal, and all that was said."""
+        self.process.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> tuple[int, str]:
+        """Exit status and all that was said, once it has ended."""
+        rest, _ = self.process.communicate(timeout=60)
+        return self.process.returncode, self.said + rest
+
+    def containers(self) -> list[str]:
+        """The names of its containers, running or not."""
+        return self.engine.containers(self.process)
+
+
+def _ask(
+    url: str, headers: dict[str, str], method: str = "GET", data: Any = None
+) -> tuple[int, Any]:
+    body = None if data is None else json.dumps(data).encode()
+    try:
+        with urlopen(Request(url, body, headers, method=method), timeout=30) as answer:
+            text = answer.read()
+            return answer.status, json.loads(text) if text else None
+    except HTTPError as error:
+        with error:
+            return error.code, None
+
+
+async def _execute(url: str, code: str) -> str:
+    """By the kernel's own protocol: the request, and its streams until it is idle again."""
+    message = uuid.uuid4().hex
+    header = {"msg_id": message, "msg_type": "execute_request", "session": message, "version": "5"}
+    content = {"code": code, "silent": False, "store_history": False, "allow_stdin": False}
+    request = {"header": header, "parent_header": {}, "metadata": {}, "content": content}
+    channels = await websocket_connect(HTTPRequest(url, connect_timeout=30))
+    await channels.write_message(json.dumps({**request, "channel": "shell"}))
+    printed, state = "", ""
+    while state != "idle":
+        text = await asyncio.wait_for(channels.read_message(), 120)
+        assert text, "the server closed the connection"
+        answer = json.loads(text)
+        if answer["parent_header"].get("msg_id") == message:
+            printed += answer["content"].get("text", "") + answer["content"].get("evalue", "")
+            state = answer["content"].get("execution_state", "")
+    channels.close()
+    while await channels.read_message():  # what was under way; None is the end
+        pass
+    return printed
+
+
+@pytest.fixture(scope="session")
+def host_engine(lab_image: Image) -> Iterator[Engine]:
+    """The engine of the tests, without a bridge."""
+    with containers.connect() as client:
+        if any(network.name == "bridge" for network in client.networks.list()):
+            missing("an engine without a bridge, as tests/engine/start --bridge=none starts it")
+    with ThreadPoolExecutor(1) as thread:
+        yield Engine(os.environ.get("DOCKER_HOST", ""), thread)
+
+
+@pytest.fixture(scope="session")
+def bridge_engine(lab_image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """An engine with a bridge, in a network namespace of its own, where it may filter packets."""
+    if os.getuid() != 0 or not shutil.which("iptables"):
+        missing("root and iptables")
+    folder = tmp_path_factory.mktemp("bridge")
+    inside = ["unshare", "--net", "bash", "-c", 'ip link set lo up && exec "$@"', "bash"]
+    subprocess.run([*inside, str(START), str(folder), "--no-hook"], check=True)
+    daemon = psutil.Process(int((folder / "pid").read_text()))
+
+    def enter() -> None:
+        with Path(f"/proc/{daemon.pid}/ns/net").open() as network:
+            assert ctypes.CDLL(None).setns(network.fileno(), 0) == 0
+
+    try:
+        with ThreadPoolExecutor(1, initializer=enter) as thread:
+            engine = Engine(f"unix://{folder}/docker.sock", thread)
+            save = ["docker", "save", lab_image.name]
+            with subprocess.Popen(save, stdout=subprocess.PIPE) as saved:
+                load = ["docker", "--host", engine.host, "load", "--quiet"]
+                subprocess.run(load, stdin=saved.stdout, check=True)
+            yield engine
+    finally:
+        daemon.terminate()
+        daemon.wait(60)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module", params=["host_engine", "bridge_engine"])
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A lab on each engine; its tests leave it as they found it."""
+    engine = request.getfixturevalue(request.param)
+    opened = opened_lab(engine, a_course(tmp_path_factory.mktemp("course")))
+    yield opened
+    assert opened.end(signal.SIGINT)[0] == 0
+
+
+@pytest.fixture
+def course(tmp_path: Path) -> Path:
+    """The project's lessons, tasks and docker/, in a folder of their own."""
+    return a_course(tmp_path)
+
+
+def a_course(folder: Path) -> Path:
+    """The project in `folder`, without what it has built."""
+    shutil.copy(ROOT / "tasks.py", folder)
+    shutil.copytree(ROOT / "lessons", folder / "lessons")
+    shutil.copytree(DOCKER, folder / "docker", ignore=shutil.ignore_patterns("wheels"))
+    return folder
+
+
+OPENED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_stays_open() -> Iterator[None]:
+    """A test that fails between opening a lab and ending it leaves it to this."""
+    yield
+    for process in OPENED:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def opened_lab(engine: Engine, course: Path, port: int = 0) -> Served:
+    """`invoke lab`, once it has said where."""
+    process = engine.thread.submit(invoke, engine, course, port).result()
+    OPENED.append(process)
+    assert process.stdout
+    said = ""
+    for line in process.stdout:
+        said += line
+        if line.startswith("http"):
+            parts = urlsplit(line.strip())
+            url, token = f"http://{parts.netloc}", parse_qs(parts.query)["token"][0]
+            return Served(engine, process, said, url, token)
+    raise AssertionError(said)
+
+
+def invoke(engine: Engine, course: Path, port: int = 0) -> subprocess.Popen[str]:
+    """`invoke lab` by this interpreter, at a port that is free unless told otherwise."""
+    if not port:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+    return subprocess.Popen(
+        [sys.executable, "-m", "invoke", "lab", "--gpus", "none", "--port", str(port)],
+        cwd=course,
+        env={**os.environ, **({"DOCKER_HOST": engine.host} if engine.host else {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_a_lab_is_given_no_solution(write: Write, tmp_path: Path) -> None:
+    """Nor what might have one, in any of its bytes; packages and data are there."""
+    lessons = write(EXERCISE, expected="").parent
+    for name in ("01_small.py~", "01_small.ipynb", ".01_small.py.swp", "data.csv", "own/a.py"):
+        (lessons / name).parent.mkdir(exist_ok=True)
+        (lessons / name).write_text("" if name[0] in "do" else EXERCISE)
+    given = server.hand_out(lessons, tmp_path / ".lessons")
+    assert sorted(path.name for path in given) == ["01_small.py", "data.csv", "own"]
+    assert b"onehalf" not in (tmp_path / ".lessons/01_small.py").read_bytes()
+
+
+def test_a_students_copy_has_the_blank(write: Write, tmp_path: Path) -> None:
+    """The copy is made of what the lab is given, and follows it when it changes."""
+    lessons = write(EXERCISE, expected="").parent
+    for task in ("Halve 0", "Cut 0"):
+        write(EXERCISE.replace("Halve 0", task), expected="")
+        server.hand_out(lessons, tmp_path / ".lessons")
+        assert copies.update(tmp_path / ".lessons", tmp_path / "mine") == []
+        copied = b"".join(p.read_bytes() for p in (tmp_path / "mine").rglob("*") if p.is_file())
+        assert b"onehalf" not in copied
+        assert b"halves = ..." in copied
+        assert task.encode() in copied
+
+
+def test_a_lesson_that_may_hide_a_solution_opens_no_lab(write: Write, tmp_path: Path) -> None:
+    """A misspelt tag is named before anything is handed out."""
+    lessons = write(EXERCISE.replace('"solution"', '"solutions"'), expected="").parent
+    with pytest.raises(CourseError, match="did you mean 'solution'"):
+        server.hand_out(lessons, tmp_path / ".lessons")
+    assert not list((tmp_path / ".lessons").glob("*.py"))
+
+
+@pytest.mark.slow
+def test_the_lessons_are_there_and_open_as_notebooks(served: Served) -> None:
+    """A double click on a Python file is jupytext's notebook."""
+    status, folder = served.ask("/api/contents/")
+    names = {entry["name"] for entry in folder["content"]}
+    assert (status, names >= {LESSON, "parallel"}) == (200, True)
+    assert "expected" not in names
+    _, notebook = served.ask(f"/api/contents/{LESSON}?type=notebook")
+    assert "# Automatic differentiation" in notebook["content"]["cells"][0]["source"]
+    _, settings = served.ask("/lab/api/settings/@jupyterlab/docmanager-extension:plugin")
+    viewers = settings["schema"]["properties"]["defaultViewers"]["default"]
+    assert viewers["python"] == "Jupytext Notebook"
+
+
+@pytest.mark.slow
+def test_without_the_token_nothing_is_told(served: Served) -> None:
+    """Neither files nor kernels, nor for a token that is another's."""
+    for path in ("/api/contents/", "/api/kernels", "/api/status"):
+        for token in ("", "0" * 48):
+            assert served.ask(path, token=token)[0] == 403
+
+
+@pytest.mark.slow
+def test_it_listens_on_this_machine_alone(served: Served) -> None:
+    """At 127.0.0.1, and no other address."""
+    port = f"{urlsplit(served.url).port:04X}"
+
+    def sockets() -> str:
+        tables = [Path(f"/proc/thread-self/net/{name}") for name in ("tcp", "tcp6")]
+        return "".join(table.read_text() for table in tables)
+
+    rows = [row.split() for row in served.engine.thread.submit(sockets).result().splitlines()]
+    listening = [row[1] for row in rows if row[3] == "0A" and row[1].endswith(f":{port}")]
+    assert listening == [f"0100007F:{port}"]
+
+
+@pytest.mark.slow
+def test_a_kernel_computes_with_torch_and_the_courses_package(served: Served) -> None:
+    """Its sockets are files: on a network of many, ports would be open to them all."""
+    printed = served.execute(
+        "import json, torch, ipykernel.connect as connect\n"
+        "from parallel import launch\n"
+        "print(torch.arange(4.0).square().sum().item())\n"
+        "print(json.loads(connect.get_connection_info())['transport'])\n"
+    )
+    assert printed.split() == ["14.0", "ipc"]
+
+
+@pytest.mark.slow
+def test_a_kernel_reaches_no_expected_values_and_writes_to_nothing_but_the_students_folder(
+    served: Served,
+) -> None:
+    """Not to the image, the course, or this project's package; it has no capability."""
+    printed = served.execute(
+        "import pathlib, os\n"
+        "print([str(p) for p in pathlib.Path('/course').rglob('expected')])\n"
+        "for folder in ('/', '/course', '/course/lessons/parallel', '/course/ci', '/lab'):\n"
+        "    try: pathlib.Path(folder, 'new').touch(); print('written')\n"
+        "    except OSError as error: print(error.errno)\n"
+        "os.remove('/lab/new')\n"
+        "print(os.getuid(), pathlib.Path('/proc/self/status').read_text().split('CapBnd:')[1][:17])"
+    )
+    user = str(os.getuid() or containers.STUDENT)
+    read_only = ["30"] * 4
+    assert printed.split() == ["[]", *read_only, "written", user, "0" * 16]
+
+
+@pytest.mark.slow
+def test_the_way_to_the_lab_is_said(served: Served) -> None:
+    """Where the network is shared, that too, before anything else."""
+    shared = "the lab shares this machine's network" in served.said.splitlines()[0]
+    assert shared == (served.engine.docker("network", "ls").count("bridge") == 0)
+    assert served.said.splitlines()[-1].startswith(f"{served.url}/lab?token={served.token}")
+
+
+@pytest.mark.slow
+def test_what_a_student_changes_stays(host_engine: Engine, course: Path) -> None:
+    """Over a second start, which says where the course has moved on, and renews the rest."""
+    first = opened_lab(host_engine, course)
+    model = {"type": "file", "format": "text", "content": "print('mine')\n"}
+    assert first.ask(f"/api/contents/{LESSON}", method="PUT", data=model)[0] == 200
+    assert first.end(signal.SIGINT)[0] == 0
+    for path in (course / "lessons" / LESSON, course / "lessons/parallel/launch.py"):
+        path.write_text(path.read_text() + "# new in the course\n")
+
+    second = opened_lab(host_engine, course)
+    assert f"{LESSON} has changed in the course; yours stays" in second.said
+    assert second.ask(f"/api/contents/{LESSON}?type=file")[1]["content"] == "print('mine')\n"
+    assert second.end(signal.SIGINT)[0] == 0
+    mine = course / "build/lab"
+    assert (mine / LESSON).read_text() == "print('mine')\n"
+    assert (mine / "parallel/launch.py").read_text().endswith("# new in the course\n")
+    assert {path.stat().st_uid for path in mine.rglob("*")} == {os.getuid() or containers.STUDENT}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_lab(host_engine: Engine, course: Path, number: int) -> None:
+    """With a kernel at work: status 0, as that is how one ends it, and no container."""
+    opened = opened_lab(host_engine, course)
+    opened.ask("/api/kernels", method="POST", data={"name": "python3"})
+    status, said = opened.end(number)
+    assert (status, opened.containers()) == (0, [])
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_shutting_down_in_the_menu_ends_the_command(host_engine: Engine, course: Path) -> None:
+    """By the request that the menu sends."""
+    opened = opened_lab(host_engine, course)
+    assert opened.ask("/api/shutdown", method="POST")[0] == 200
+    assert (opened.ended()[0], opened.containers()) == (0, [])
+
+
+@pytest.mark.slow
+def test_what_a_killed_command_leaves_is_removed_by_the_next(
+    host_engine: Engine, course: Path
+) -> None:
+    """Before it asks for the port, which the leftover may still have; and it says so."""
+    killed = opened_lab(host_engine, course)
+    (left,) = killed.containers()
+    killed.end(signal.SIGKILL)
+    assert killed.containers() == [left]
+    opened = opened_lab(host_engine, course, urlsplit(killed.url).port or 0)
+    assert f"removed {left}, left by a command that was killed" in opened.said
+    assert killed.containers() == []
+    assert opened.end(signal.SIGINT)[0] == 0
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_the_machines_fault(host_engine: Engine, course: Path) -> None:
+    """One line that says how to take another."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = invoke(host_engine, course, port)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert said.splitlines() == [f"port {port}: Address already in use: say another by --port"]
+
+
+@pytest.mark.slow
+def test_a_lab_that_does_not_start_says_its_last_words(host_engine: Engine, course: Path) -> None:
+    """One line of its log, status 3, and no container."""
+    (course / "build/lab/.lessons.json").mkdir(parents=True)
+    process = invoke(host_engine, course)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 3
+    last = said.splitlines()[-1]
+    assert re.fullmatch(r"JupyterLab was gone, exit status 1 \(IsADirectoryError: .*\)", last)
+    assert host_engine.containers(process) == []

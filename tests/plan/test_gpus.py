@@ -1,0 +1,110 @@
+"""From --gpus to leases."""
+
+from pathlib import Path
+
+import pytest
+
+from ci.errors import MachineError, UsageError
+from ci.plan import gpus
+from ci.plan.gpus import Gpu
+from tests.conftest import HEADER, Read
+
+FOUR = [Gpu(str(i), f"GPU-{i}", "H100") for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("text", "indices"),
+    [("auto", "0123"), ("all", "0123"), ("none", ""), ("2", "01"), ("device=3,1", "31")],
+)
+def test_a_request_allows_gpus(text: str, indices: str) -> None:
+    """Each form of --gpus names the GPUs that may be leased."""
+    request = gpus.parse(text)
+    granted = () if text == "none" else gpus.allowed(request, FOUR)
+    assert "".join(gpu.index for gpu in granted) == indices
+
+
+def test_an_id_may_be_a_uuid() -> None:
+    """device=GPU-2 is the GPU of that UUID."""
+    assert gpus.allowed(gpus.parse("device=GPU-2"), FOUR) == (FOUR[2],)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "some", "device=", "device=0,,1", "device=1,1"])
+def test_a_malformed_request_is_refused(text: str) -> None:
+    """It is the command line's fault."""
+    with pytest.raises(UsageError, match="--gpus"):
+        gpus.parse(text)
+
+
+@pytest.mark.parametrize("text", ["5", "device=7"])
+def test_more_than_there_is_is_the_machines_fault(text: str) -> None:
+    """A count or an id that the machine lacks is strict."""
+    with pytest.raises(MachineError, match="this machine has 4"):
+        gpus.allowed(gpus.parse(text), FOUR)
+
+
+@pytest.mark.parametrize("text", ["auto", "all"])
+def test_a_machine_without_gpus_is_used_as_it_is(text: str) -> None:
+    """auto and all run on the CPU where there is no GPU."""
+    assert gpus.allowed(gpus.parse(text), []) == ()
+
+
+def test_a_lesson_leases_no_more_than_it_can_use(read: Read) -> None:
+    """gpus: {max: 2} takes two of four."""
+    lesson = read(header=HEADER.replace("max: 1}", "max: 2}", 1))
+    assert gpus.lease(lesson, FOUR) == (FOUR[0], FOUR[1])
+
+
+def _nvidia_smi(folder: Path, script: str) -> None:
+    tool = folder / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+
+
+def test_gpus_are_those_that_the_driver_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Index, UUID and name come from nvidia-smi."""
+    _nvidia_smi(tmp_path, 'echo "0, GPU-a, NVIDIA H100"; echo "1, GPU-b, NVIDIA H100"')
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [gpu.uuid for gpu in gpus.present()] == ["GPU-a", "GPU-b"]
+
+
+def test_a_scheduler_limits_what_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA_VISIBLE_DEVICES of the environment is kept to."""
+    _nvidia_smi(tmp_path, 'echo "0, GPU-a, NVIDIA H100"; echo "1, GPU-b, NVIDIA H100"')
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert [gpu.uuid for gpu in gpus.present()] == ["GPU-b"]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "seen"),
+    [(" 1, 0", "ba"), ("GPU-b", "b"), ("01", "b"), ("", ""), ("-1", ""), ("0,-1,1", "a")],
+)
+def test_the_limit_is_read_as_cuda_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str, seen: str
+) -> None:
+    """Numbers, beginnings of UUIDs, and nothing after a -1."""
+    _nvidia_smi(tmp_path, 'echo "0, GPU-aa, NVIDIA H100"; echo "1, GPU-bb, NVIDIA H100"')
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
+    assert "".join(gpu.uuid[-1] for gpu in gpus.present()) == seen
+
+
+@pytest.mark.parametrize("allowed", ["7", "MIG-1", "0,0", "GPU-"])
+def test_a_limit_that_means_no_gpu_is_the_machines_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str
+) -> None:
+    """Never a quiet fall to the CPU."""
+    _nvidia_smi(tmp_path, 'echo "0, GPU-aa, NVIDIA H100"; echo "1, GPU-bb, NVIDIA H100"')
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
+    with pytest.raises(MachineError, match="^CUDA_VISIBLE_DEVICES="):
+        gpus.present()
+
+
+def test_one_gpu_by_two_names_is_one() -> None:
+    """A lease of two must be two."""
+    with pytest.raises(UsageError, match="twice"):
+        gpus.allowed(gpus.parse("device=0,GPU-0"), FOUR)

@@ -1,0 +1,116 @@
+"""Lessons times parameters times devices."""
+
+import pytest
+
+from ci.errors import UsageError
+from ci.plan import planner
+from ci.plan.gpus import Gpu
+from tests.conftest import HEADER, Read
+
+GPUS = [Gpu(str(i), f"GPU-{i}", "H100") for i in range(2)]
+PARALLEL = HEADER.replace("max: 1}", "max: 8}", 1).replace(
+    "size: int = 4",
+    'device: str = "cpu"  # where\nworld_size: int = 2  # ranks\nsize: int = 4',
+)
+
+
+def test_a_comma_list_is_a_sweep(read: Read) -> None:
+    """Each value is a run, in the order given."""
+    sizes = [run.parameters["size"] for run in planner.runs([read()], ["size=2,4,16"], [])]
+    assert sizes == [2, 4, 16]
+
+
+def test_two_lists_multiply(read: Read) -> None:
+    """Every combination is a run."""
+    runs = planner.runs([read(header=PARALLEL)], ["size=2,3", "world_size=1,2,3"], [])
+    assert len(runs) == 6
+
+
+def test_a_value_given_twice_runs_once(read: Read) -> None:
+    """`size=2,2` is one run."""
+    assert len(planner.runs([read()], ["size=2,2"], [])) == 1
+
+
+def test_a_parameter_applies_to_the_lessons_that_have_it(read: Read) -> None:
+    """Another lesson of the plan runs with its defaults."""
+    other = read("", header="", name="02_other")
+    first, second = planner.runs([read(), other], ["size=3"], [])
+    assert (first.label, second.label) == ("size=3", "")
+
+
+def test_the_same_run_has_the_same_key(read: Read) -> None:
+    """The key depends on what is run, not on when it is planned."""
+    lesson = read()
+    one, same = (planner.runs([lesson], ["size=3"], [])[0].key for _ in range(2))
+    assert one == same
+
+
+def test_another_value_has_another_key(read: Read) -> None:
+    """Runs of a sweep do not share their attempts."""
+    one, other = planner.runs([read()], ["size=3,4"], [])
+    assert one.key != other.key
+
+
+def test_the_lease_fills_device_and_ranks(read: Read) -> None:
+    """On two GPUs a parallel lesson gets two ranks on cuda."""
+    run = planner.runs([read(header=PARALLEL)], [], GPUS)[0]
+    assert (run.parameters["device"], run.parameters["world_size"]) == ("cuda", 2)
+
+
+def test_what_the_plan_fills_counts_as_default(read: Read) -> None:
+    """A course run on GPUs is published like one on the CPU."""
+    assert planner.runs([read(header=PARALLEL)], [], GPUS)[0].is_default
+
+
+def test_more_ranks_than_gpus_are_not_run(read: Read) -> None:
+    """Four ranks need four GPUs where GPUs are leased."""
+    run = planner.runs([read(header=PARALLEL)], ["world_size=4"], GPUS)[0]
+    assert run.lacks_gpus
+    assert run.gpus_needed == 4
+
+
+def test_the_cpu_has_as_many_ranks_as_asked(read: Read) -> None:
+    """Without GPUs, ranks are processes on the CPU."""
+    assert not planner.runs([read(header=PARALLEL)], ["world_size=4"], [])[0].lacks_gpus
+
+
+def test_a_lesson_with_a_minimum_is_not_run_without(read: Read) -> None:
+    """`gpus: {min: 1}` on a machine without GPU is `needs 1 GPU`."""
+    header = HEADER.replace("{min: 0, max: 1}", "{min: 1, max: 1}")
+    assert planner.runs([read(header=header)], [], [])[0].lacks_gpus
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("sise=3", "did you mean 'size'"),
+        ("size", "write it as name=value"),
+        ("size=", "write it as name=value"),
+        ("x=1;print(9)#=2", "no chosen lesson has this parameter"),
+        ("size=3,x", "must be a whole number"),
+    ],
+)
+def test_a_bad_setting_is_refused(read: Read, setting: str, message: str) -> None:
+    """What no lesson knows, or can take, never reaches a kernel."""
+    with pytest.raises(UsageError, match=message):
+        planner.runs([read()], [setting], [])
+
+
+def test_a_parameter_given_twice_is_refused(read: Read) -> None:
+    """Two -p of one name could mean a sweep or a mistake."""
+    with pytest.raises(UsageError, match="given twice"):
+        planner.runs([read()], ["size=2", "size=3"], [])
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "two", "1.5"])
+def test_bad_jobs_are_refused(jobs: str) -> None:
+    """--jobs wants a whole number above 0."""
+    with pytest.raises(UsageError, match="--jobs"):
+        planner.slots(jobs, [])
+
+
+@pytest.mark.parametrize("timeout", ["0", "nan", "inf", "soon"])
+def test_a_bad_timeout_is_refused(timeout: str) -> None:
+    """--timeout wants a number of seconds above 0."""
+    with pytest.raises(UsageError, match="--timeout"):
+        planner.seconds(timeout)

@@ -1,0 +1,160 @@
+"""Mutants: what the operators make of a text, and what a TOML file names."""
+
+from pathlib import Path
+
+import pytest
+
+from ci.errors import CourseError
+from ci.prove import mutants, operators
+from tests.conftest import GRADIENT, ORACLE, Read
+
+NAMED = """\
+[[mutant]]
+lesson = "01"
+text = "4.0 *"
+replacement = "4.0 +"
+check = "gradient"
+"""
+EQUIVALENT = """\
+[[equivalent]]
+lesson = "01"
+place = "gradient"
+text = "4.0 * np.arange(size)"
+replacement = "4.0 / np.arange(size)"
+reason = "for the test"
+"""
+
+
+def toml(folder: Path, text: str) -> Path:
+    """A file of mutants."""
+    path = folder / "mutants.toml"
+    path.write_text(text)
+    return path
+
+
+def mutated(text: str, kind: str) -> list[str]:
+    """The text with each change of one kind."""
+    found = [change for change in operators.changes(text) if change.kind == kind]
+    return [text[: c.start] + c.replacement + text[c.end :] for c in found]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "expected"),
+    [
+        ("f(3)", "constant", ["f(4)"]),
+        ("f(0)", "constant", ["f(1)"]),
+        ("f(1)", "constant", ["f(0)", "f(2)"]),
+        ("f(0.5)", "constant", ["f(1.5)"]),
+        ("f(x=True)", "constant", ["f(x=False)"]),
+        ("(a) + (b)", "+ and -", ["(a) - (b)"]),
+        ("a - b", "+ and -", ["a + b"]),
+        ("a -= b", "+ and -", ["a += b"]),
+        ("é * b", "* and /", ["é / b"]),
+        ("(a  # 2 * 3\n / b)", "* and /", ["(a  # 2 * 3\n * b)"]),
+        ("t.sum(dim=0)", "axis", ["t.sum(dim=1)"]),
+        ("W.T @ x", "axis", ["W @ x"]),
+        ("a < b", "comparison", ["a <= b", "a >= b"]),
+        ("a is not b", "comparison", ["a is b"]),
+        ("a < b == c", "comparison", ["a <= b == c", "a >= b == c", "a < b != c"]),
+        ("if a:\n    b()\n", "dropped statement", ["pass\n", "if a:\n    pass\n"]),
+    ],
+)
+def test_an_operator_changes_one_place(text: str, kind: str, expected: list[str]) -> None:
+    """Each mutant differs from the text in that place only."""
+    assert mutated(text, kind) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import a.b",
+        "print(1 + 1)",
+        '"""About 1 + 1."""',
+        "'1'",
+        "def f(x: Literal[1]) -> Literal[2]: ...",
+        "a // b ** c @ d",
+    ],
+)
+def test_what_no_check_reads_is_left_alone(text: str) -> None:
+    """Imports, prints, docstrings, annotations; and operators that have no counterpart."""
+    kinds = {change.kind for change in operators.changes(text)} - {"dropped statement"}
+    assert kinds == set()
+
+
+def test_cells_that_feed_a_check_are_mutated(tmp_path: Path, read: Read) -> None:
+    """Not figures, parameters, or a cell whose names nobody uses."""
+    cells = "# %%\na = 2\n# %%\nb = 3\n# %% tags=['figure']\nc = 4\n" + '# %% check="d"\na + size\n'
+    lesson = read(cells.replace("'", '"'))
+    made = mutants.made(toml(tmp_path, ""), [lesson])
+    assert [mutant.now for mutant in made] == ["pass", "a = 3", "pass", "a - size"]
+    assert [mutant.place for mutant in made] == ["", "", "d", "d"]
+
+
+def test_rank_programs_and_oracles_are_mutated(tmp_path: Path, read: Read) -> None:
+    """What the lesson imports from beside it, and its expected values, by function."""
+    lesson = read("# %%\nfrom ranks import add\n" + GRADIENT, expected=ORACLE)
+    ranks = lesson.path.with_name("ranks.py")
+    ranks.write_text("def add(a, b):\n    return a + b\n")
+    made = mutants.made(toml(tmp_path, ""), [lesson])
+    assert [m.now for m in made if m.file == "ranks.py" and m.place == "add"] == [
+        "pass",
+        "return a - b",
+    ]
+    assert "return 5 * np.arange(size, dtype=float)" in [m.now for m in made if m.kind == "oracle"]
+    elsewhere = '[[elsewhere]]\nfile = "ranks.py"\nreason = "tested"\n'
+    assert not [
+        m for m in mutants.made(toml(tmp_path, elsewhere), [lesson]) if m.file == "ranks.py"
+    ]
+
+
+def test_a_named_mutant_is_placed(tmp_path: Path, read: Read) -> None:
+    """Its line, and the line as it was and is."""
+    (mutant,) = mutants.named(toml(tmp_path, NAMED), [read()])
+    assert str(mutant) == (
+        "lessons/01_small.py:18 [gradient]: 4.0 * np.arange(size)  ->  4.0 + np.arange(size)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("4.0 *", "5.0 *", "mutant 1 (check 'gradient'): '5.0 *' is not in lessons/01_small.py"),
+        ("4.0 *", "np", "is 2 times in lessons/01_small.py"),
+        ('"gradient"', '"gradients"', "has no check 'gradients'; did you mean 'gradient'?"),
+        ("check =", "chek =", "mutant 1: 'check' missing or unknown"),
+        ("[[mutant]]", "[[mutant]", "mutants.toml: "),
+        ("[[mutant]]", "[[mutants]]", "'mutants'; did you mean 'mutant'?"),
+        ('check = "gradient"', 'check = "gradient"\nnth = 2', "is 1 times"),
+    ],
+)
+def test_a_named_mutant_that_fits_nothing_is_an_error(
+    tmp_path: Path, read: Read, old: str, new: str, message: str
+) -> None:
+    """The entry is named: a text that is gone would else prove nothing, in silence."""
+    with pytest.raises(CourseError) as caught:
+        mutants.named(toml(tmp_path, NAMED.replace(old, new, 1)), [read()])
+    assert message in str(caught.value)
+
+
+def test_nth_says_which(tmp_path: Path, read: Read) -> None:
+    """A text that is there twice wants to be counted."""
+    entry = NAMED.replace('"4.0 *"', '"np"') + "nth = 2\n"
+    (mutant,) = mutants.named(toml(tmp_path, entry), [read()])
+    assert mutant.line == 18
+
+
+def test_an_equivalent_is_declared_by_place_and_text(tmp_path: Path, read: Read) -> None:
+    """Only the change that was meant; all changes of its lines where none is named."""
+    lesson = read()
+    made = mutants.made(toml(tmp_path, EQUIVALENT), [lesson])
+    declared = [mutant.now for mutant in made if mutant.equivalent]
+    assert declared == ["4.0 / np.arange(size)"]
+    anything = EQUIVALENT.replace('replacement = "4.0 / np.arange(size)"\n', "")
+    assert all(mutant.equivalent for mutant in mutants.made(toml(tmp_path, anything), [lesson]))
+
+
+def test_a_stale_declaration_is_an_error(tmp_path: Path, read: Read) -> None:
+    """A declaration goes when its lines do."""
+    stale = EQUIVALENT.replace('text = "4.0', 'text = "5.0')
+    with pytest.raises(CourseError, match="equivalent 1: no mutant of lessons/01_small.py"):
+        mutants.made(toml(tmp_path, stale), [read()])

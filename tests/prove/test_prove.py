@@ -1,0 +1,203 @@
+"""The proof that the gate bites, in a small course of its own, with real processes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ci.errors import CourseError, UsageError
+from ci.execute import engine
+from ci.execute.local import Here
+from ci.judge import verdicts
+from ci.lesson import oracle, reader
+from ci.lesson.reader import Lesson
+from ci.plan import planner
+from ci.prove import prove
+from ci.prove.prove import Verdict
+from tests.conftest import GRADIENT, ORACLE, ROOT, Read, Write
+from tests.prove.test_mutants import EQUIVALENT, NAMED, toml
+
+TASKS = ROOT / "tasks.py"
+HARMLESS = "# %%\nunused = 1\nused = 2\n"
+USED = '# %% check="gradient"\nused / 2 * 4.0 * np.arange(size)\n'
+
+
+def named(replacement: str, text: str = "4.0 * np.arange(size)") -> str:
+    """An entry for a mistake in the cell of the check."""
+    entry = NAMED.replace('"4.0 *"', f'"{text}"')
+    return entry.replace('"4.0 +"', f"'''{replacement}'''")
+
+
+def tried(lesson: Lesson, path: Path, sample: int | None = 0) -> list[Verdict]:
+    """What becomes of the mutants."""
+    chosen = prove.choose(path, [lesson], sample=sample, seed=0)
+    return list(prove.prove(chosen, [lesson], path, jobs=2))
+
+
+def by_the_pipeline(lesson: Lesson, folder: Path) -> str:
+    """The status that `invoke run` would give the lesson."""
+    (run,) = planner.runs([lesson], [], [])
+    *_, end = engine.start([run], folder, Here())
+    return verdicts.outcome(end, oracle.load(lesson)).status
+
+
+def test_the_same_seed_draws_the_same_sample(read: Read, tmp_path: Path) -> None:
+    """Another seed draws others; all of them come in the order of the text."""
+    lesson, path = read(HARMLESS + USED, expected=ORACLE), toml(tmp_path, NAMED)
+    drawn = [prove.choose(path, [lesson], sample=6, seed=seed) for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert [len(sample) for sample in drawn] == [7, 7, 7]
+    everything = prove.choose(path, [lesson], sample=None, seed=0)
+    assert drawn[0] == [mutant for mutant in everything if mutant in drawn[0]]
+
+
+def test_a_number_is_whole() -> None:
+    """A bad option is the command line's fault."""
+    with pytest.raises(UsageError, match="--seed -1: wants a whole number"):
+        prove.whole("-1", "--seed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("replacement", "status", "pipeline"),
+    [
+        ("6.0 * np.arange(size)", "differs", "differs"),
+        ("4.0 * np.arange(size) / 0", "differs", "differs"),
+        ("4.0 * np.arange(size, dtype='float32')", "differs", "differs"),
+        ("4.0 * np.arange(siz)", "error", "failed"),
+        ("4.0 * np.arange(size);", "error", ""),
+        ("import sys; sys.exit(0)\nsize", "error", "failed"),
+        ("import os; os._exit(0)\nsize", "error", "failed"),
+        ("np.arange(size) * 4.0", "survived", "verified"),
+    ],
+)
+def test_a_mutant_is_judged_as_the_pipeline_does(
+    read: Read, tmp_path: Path, replacement: str, status: str, pipeline: str
+) -> None:
+    """The quick way and a real kernel agree on what is green; one is refused when it is read."""
+    lesson = read(expected=ORACLE)
+    (verdict,) = tried(lesson, toml(tmp_path, named(replacement)))
+    assert verdict.status == status
+    assert prove.status([verdict]) == (status == "survived")
+    if pipeline:
+        mutated = read(GRADIENT.replace("4.0 * np.arange(size)", replacement), expected=ORACLE)
+        assert by_the_pipeline(mutated, tmp_path / "runs") == pipeline
+
+
+@pytest.mark.slow
+def test_a_named_mutant_must_be_noticed_by_its_check(read: Read, tmp_path: Path) -> None:
+    """That another check differs is not enough."""
+    second = '# %% check="double"\n8.0 * np.arange(size)\n'
+    oracles = ORACLE + ORACLE.partition("\n\n\n")[2].replace("gradient", "double").replace(
+        "return 4", "return 8"
+    )
+    lesson = read(GRADIENT + second, expected=oracles)
+    path = toml(tmp_path, NAMED.replace("gradient", "double"))
+    (verdict,) = tried(lesson, path)
+    assert verdict.status == "survived"
+    assert "it must make 'double' differ" in str(verdict)
+
+
+@pytest.mark.slow
+def test_survivors_are_found_unless_declared(read: Read, tmp_path: Path) -> None:
+    """All others are noticed, in the lesson and in its oracle."""
+    lesson = read(HARMLESS + USED, expected=ORACLE)
+    verdicts = tried(lesson, toml(tmp_path, ""), sample=None)
+    survivors = [v.mutant for v in verdicts if v.status == "survived"]
+    assert {mutant.was for mutant in survivors} == {"unused = 1"}
+    assert prove.status(verdicts) == 1
+    noticed = {v.mutant.kind for v in verdicts if v.status in ("differs", "error")}
+    assert noticed == {"constant", "* and /", "dropped statement", "oracle"}
+    declared = EQUIVALENT.replace('"gradient"', '""').replace("4.0 * np.arange(size)", "unused = 1")
+    declared = declared.replace('replacement = "4.0 / np.arange(size)"\n', "")
+    verdicts = tried(lesson, toml(tmp_path, declared), sample=None)
+    assert prove.status(verdicts) == 0
+    assert {v.by for v in verdicts if v.status == "equivalent"} == {"for the test"}
+
+
+@pytest.mark.slow
+def test_a_mutant_that_hangs_is_ended(read: Read, tmp_path: Path) -> None:
+    """After its deadline it counts as noticed."""
+    (verdict,) = tried(read(expected=ORACLE), toml(tmp_path, named("while True: pass\nsize")))
+    assert verdict.status == "timed out"
+    assert prove.status([verdict]) == 0
+
+
+@pytest.mark.slow
+def test_other_parameters_notice_what_the_defaults_do_not(read: Read, tmp_path: Path) -> None:
+    """A mistake that needs more than four elements."""
+    cells = '# %% check="gradient"\n4.0 * np.minimum(np.arange(size), 30)\n'
+    oracles = ORACLE.replace("np.arange(size, dtype=float)", "np.minimum(np.arange(size), 30.0)")
+    lesson = read(cells, expected=oracles)
+    again = '[[again]]\nlesson = "01"\nparameters = { size = 64 }\n'
+    of_30 = [v for v in tried(lesson, toml(tmp_path, ""), sample=None) if "31" in v.mutant.now]
+    assert [v.status for v in of_30] == ["survived", "survived"]
+    of_30 = [v for v in tried(lesson, toml(tmp_path, again), sample=None) if "31" in v.mutant.now]
+    assert [v.status for v in of_30] == ["differs", "differs"]
+
+
+@pytest.mark.slow
+def test_a_mistake_in_a_module_is_noticed(read: Read, tmp_path: Path) -> None:
+    """What a lesson imports is imported anew, with the mistake; the lessons are not written to."""
+    lesson = read("# %%\nfrom ranks import add\n" + USED.replace("used / 2", "add(2, -1)"))
+    lesson = read(lesson.path.read_text().partition("import numpy as np\n")[2], expected=ORACLE)
+    ranks = lesson.path.with_name("ranks.py")
+    ranks.write_text("def add(a, b):\n    return a + b\n")
+    before = ranks.stat()
+    verdicts = tried(lesson, toml(tmp_path, ""), sample=None)
+    assert {v.status for v in verdicts if v.mutant.file == "ranks.py"} == {"differs", "error"}
+    assert ranks.stat() == before
+    assert sorted(p.name for p in lesson.path.parent.iterdir()) == [
+        "01_small.py",
+        "expected",
+        "ranks.py",
+    ]
+
+
+@pytest.mark.slow
+def test_a_lesson_that_is_wrong_proves_nothing(read: Read, tmp_path: Path) -> None:
+    """Each of its mutants would differ, whatever is checked."""
+    lesson = read(GRADIENT.replace("4.0", "6.0"), expected=ORACLE)
+    with pytest.raises(CourseError, match="01_small is not verified as it is: gradient"):
+        tried(lesson, toml(tmp_path, named("1", text="np.arange(size)")))
+
+
+@pytest.mark.slow
+def test_the_command_says_what_survived(write: Write, tmp_path: Path) -> None:
+    """The table, each survivor by place and change, status 1; build/ has the verdicts alone."""
+    write(HARMLESS + USED, expected=ORACLE)
+    shutil.copy(TASKS, tmp_path)
+    (tmp_path / "tests").mkdir()
+    toml(tmp_path / "tests", NAMED)
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", "prove", "--all"],
+        cwd=tmp_path,
+        env=os.environ | {"COLUMNS": "60"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "survived: lessons/01_small.py:18: unused = 1  ->  pass" in done.stdout
+    assert "01_small" in done.stdout and "dropped statement" in done.stdout
+    assert [path.name for path in (tmp_path / "build").iterdir()] == ["prove.json"]
+    verdicts = json.loads((tmp_path / "build/prove.json").read_text())
+    assert {verdict["status"] for verdict in verdicts} >= {"differs", "survived"}
+
+
+def test_the_mistakes_of_the_course_are_in_its_lessons() -> None:
+    """At least forty are named, and each entry is of a lesson that there is."""
+    root = TASKS.parent
+    path = root / "tests" / "mutants.toml"
+    lessons = [reader.read(script) for script in reader.find(root / "lessons")]
+    named = prove.choose(path, lessons, sample=0, seed=0)
+    entries = [e for table in tomllib.loads(path.read_text()).values() for e in table]
+    numbers = {lesson.name.partition("_")[0] for lesson in lessons}
+    assert len(named) >= 40
+    assert {entry["lesson"] for entry in entries if "lesson" in entry} <= numbers

@@ -1,0 +1,200 @@
+"""What the outcomes look like to people and to machines."""
+
+import dataclasses
+import io
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ci.execute import engine
+from ci.judge.verdicts import Outcome, Result
+from ci.lesson.reader import Lesson
+from ci.plan import planner
+from ci.report import json_report, junit, terminal, utilization
+from tests.conftest import GRADIENT, Read
+from tests.judge.test_agreement import apart
+
+RAISES = '# %% check="boom" raises="RuntimeError"\nraise RuntimeError\n'
+
+
+def outcome(lesson: Lesson, status: str = "differs", **facts: Any) -> Outcome:
+    """An outcome whose first check differs and whose others are verified."""
+    first, *others = lesson.checks
+    bad = Result(
+        first,
+        "differs",
+        "largest difference 6 at [3]: shown 18.0, expected 12.0, allowed 2.4e-05",
+        shown="[0. 6. 12. 18.]",
+        expected="[0. 4. 8. 12.]",
+        derivation="y = 2 sum(x_i^2), so dy/dx_i = 4 x_i.",
+        tolerance="2e-6 rel",
+    )
+    results = (bad, *(Result(other, "verified", margin=0.25) for other in others))
+    return Outcome(planner.Run(lesson, lesson.defaults), status, results, **facts)
+
+
+def printed(*outcomes: Outcome) -> str:
+    """The final report, as a log shows it."""
+    text = io.StringIO()
+    runs = [outcome.run for outcome in outcomes]
+    terminal.Screen(runs, Console(file=text, width=100)).finish(outcomes)
+    return text.getvalue()
+
+
+def test_a_mismatch_reads_like_a_good_test_failure(read: Read) -> None:
+    """Lesson, line, check, derivation, shown, expected, difference and where, tolerance."""
+    lesson = read(GRADIENT)
+    text = printed(outcome(lesson))
+    place = lesson.where(lesson.checks[0].cell)
+    assert f"01_small differs: {place}: check 'gradient' largest difference 6 at [3]" in text
+    for fact in ("dy/dx_i = 4 x_i.", "[0. 6. 12. 18.]", "[0. 4. 8. 12.]", "2e-6 rel"):
+        assert fact in text
+
+
+def test_brackets_in_a_value_are_not_markup(read: Read) -> None:
+    """rich would read [red] as a colour."""
+    bad = outcome(read(GRADIENT))
+    shown = Result(bad.results[0].check, "differs", shown="[red]1[/red]")
+    assert "[red]1[/red]" in printed(Outcome(bad.run, "differs", (shown,)))
+
+
+def test_a_failed_lesson_names_its_silent_checks(read: Read) -> None:
+    """What ended it, where, and which checks never reported."""
+    lesson = read(GRADIENT)
+    missing = Result(lesson.checks[0], "missing", "its cell never ran")
+    run = planner.Run(lesson, lesson.defaults)
+    text = printed(Outcome(run, "failed", (missing,), "the lesson left by sys.exit(0)", "cell-3"))
+    assert f"01_small failed: {lesson.where('cell-3')}: the lesson left by sys.exit(0)" in text
+    assert "01_small: never reported: gradient" in text
+
+
+def test_the_table_counts_checks_and_shows_the_margin(read: Read) -> None:
+    """One of two is green, and a quarter of a tolerance was used."""
+    text = printed(outcome(read(GRADIENT + RAISES)))
+    assert "1/2" in text
+    assert "25%" in text
+
+
+def test_an_unchanged_run_says_since_when(read: Read) -> None:
+    """In the line of a log to the minute, in the table the day, in the record the date."""
+    lesson = read(GRADIENT)
+    result = Result(lesson.checks[0], "verified", margin=0.25)
+    run = planner.Run(lesson, lesson.defaults)
+    same = Outcome(run, "unchanged", (result,), seconds=2.0, date="2026-01-01 12:00 UTC")
+    assert terminal.line(same) == "01_small: unchanged since 2026-01-01 12:00 UTC, checks 1/1"
+    assert re.search("01_small .* 1/1 +25% +2026-01-01 +unchanged", printed(same))
+    assert json_report.of(same)["date"] == "2026-01-01 12:00 UTC"
+    assert list(terminal.faults(same)) == []
+
+
+def agreeing(read: Read, runs: int, width: int) -> str:
+    """The final report of a sweep whose runs differ a little."""
+    outcomes, agreed = apart(read, runs)
+    text = io.StringIO()
+    terminal.Screen([], Console(file=text, width=width)).finish(outcomes, agreed)
+    return text.getvalue()
+
+
+def test_a_sweep_ends_with_how_its_runs_agree(read: Read) -> None:
+    """A row and a column a run, and the largest difference with its check and its runs."""
+    text = agreeing(read, runs=3, width=100)
+    table = text[text.index("  ranks  ") :]
+    assert [line.split() for line in table.splitlines() if line.startswith("  ranks")] == [
+        ["ranks", "1", "2"],
+        ["ranks=2", "2.3e-14"],
+        ["ranks=3", "4.5e-14", "2.3e-14"],
+    ]
+    assert (
+        "01_small, float64: the runs differ by 4.5e-14 at most, in total: ranks=1 and ranks=3\n"
+        "  1 of 2 checks compared; = is equal to the bit, – nothing to compare, epsilon 2.2e-16"
+    ) in text
+
+
+def test_runs_that_are_equal_are_so_only_where_they_are_compared(read: Read) -> None:
+    """The sentence claims nothing of the other checks."""
+    _, [matrix] = apart(read)
+    equal = {pair: dataclasses.replace(found, size=0.0) for pair, found in matrix.pairs.items()}
+    text = terminal.agreement_of(dataclasses.replace(matrix, pairs=equal))
+    assert text.startswith(
+        "01_small, float64: the runs are equal where they are compared\n  1 of 2"
+    )
+
+
+def test_a_matrix_too_wide_for_the_terminal_is_told_in_a_line(read: Read) -> None:
+    """Columns that are cut would read as other numbers."""
+    text = agreeing(read, runs=12, width=80)
+    assert "the runs differ by 2.5e-13 at most" in text
+    assert "\n  ranks=2" not in text
+
+
+def test_without_a_terminal_there_are_plain_lines(read: Read) -> None:
+    """A log gets one line a run, and no control characters."""
+    text = io.StringIO()
+    bad = outcome(read(GRADIENT), reason="1 of 1 checks: gradient", seconds=1.25)
+    with terminal.Screen([bad.run], Console(file=text)) as screen:
+        screen.on_outcome(bad)
+    assert text.getvalue() == ("01_small: differs (1 of 1 checks: gradient), checks 0/1, 1.2 s\n")
+
+
+def test_a_terminal_gets_a_live_table(read: Read) -> None:
+    """It shows how far each run is."""
+    text = io.StringIO()
+    run = planner.Run(read(GRADIENT), {})
+    console = Console(file=text, force_terminal=True, width=100)
+    with terminal.Screen([run], console) as screen:
+        screen.on_event(engine.Event("cell", run, Path(), cell=2, cells=7))
+        screen._live.refresh()
+    assert "3/7" in text.getvalue()
+
+
+def test_an_old_report_is_forgotten(read: Read, tmp_path: Path) -> None:
+    """A run that does not get to its report leaves none, rather than a green one."""
+    for reported in (json_report, junit):
+        reported.write([outcome(read(GRADIENT))], tmp_path)
+    json_report.forget(tmp_path)
+    assert not list(tmp_path.glob("*.*ml")) + list(tmp_path.glob("*.json"))
+
+
+def test_the_json_report_has_all_that_the_table_has(read: Read, tmp_path: Path) -> None:
+    """Status, parameters and every check, for programs."""
+    json_report.write([outcome(read(GRADIENT))], tmp_path)
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["statuses"] == {"differs": 1}
+    assert found["runs"][0]["parameters"] == {"size": 4}
+    assert found["runs"][0]["checks"][0]["status"] == "differs"
+
+
+def test_the_json_report_says_how_the_runs_agree(read: Read, tmp_path: Path) -> None:
+    """Which runs, by their place in the list, how far apart, in which check, of how many."""
+    outcomes, agreed = apart(read)
+    json_report.write(outcomes, tmp_path, agreed)
+    found = json.loads((tmp_path / "report.json").read_text())
+    pair = {"runs": [0, 1], "size": 2.0**-40 / 40, "check": "total", "checks": 1}
+    runs = [{"ranks": 1}, {"ranks": 2}]
+    assert found["agreement"] == [
+        {"lesson": "01_small", "dtype": "float64", "runs": runs, "pairs": [pair]}
+    ]
+
+
+def test_the_json_report_is_json_for_any_difference(read: Read, tmp_path: Path) -> None:
+    """JSON has no infinity."""
+    outcomes, [matrix] = apart(read)
+    pairs = {
+        pair: dataclasses.replace(found, size=math.inf) for pair, found in matrix.pairs.items()
+    }
+    json_report.write(outcomes, tmp_path, [dataclasses.replace(matrix, pairs=pairs)])
+    assert "Infinity" not in (tmp_path / "report.json").read_text()
+
+
+def test_the_slots_say_how_busy_they_were(read: Read, tmp_path: Path) -> None:
+    """In the terminal in a line; in the JSON report each by itself."""
+    uses = [utilization.Use(0, 3, 9.0, 10.0, ()), utilization.Use(1, 2, 7.5, 10.0, ("1",))]
+    assert terminal.utilisation(uses) == "2 at once, busy 82% of 10.0 s, the least used 75%"
+    json_report.write([outcome(read(GRADIENT))], tmp_path, uses=uses)
+    found = json.loads((tmp_path / "report.json").read_text())["slots"]
+    assert [slot["share"] for slot in found] == [0.9, 0.75]
+    assert found[1]["gpus"] == ["1"]

@@ -1,0 +1,230 @@
+"""What docker/ holds: the locks, the scripts, and what becomes of them in the lab's image."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from ci.lab import containers, image
+from ci.lab.image import VARIANTS, Image
+from tests.conftest import DOCKER, ROOT, missing
+
+
+def pins(variant: str, folder: Path = DOCKER) -> dict[str, str]:
+    """The packages of a lock and their versions."""
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", (folder / f"{variant}.txt").read_text(), re.M))
+
+
+def required(lines: list[str]) -> dict[str, str]:
+    """Packages and their bounds."""
+    return {(wanted := Requirement(line)).name: str(wanted.specifier) for line in lines}
+
+
+def wanted_in_the_lab() -> dict[str, str]:
+    """The packages of requirements.in and their bounds."""
+    text = (DOCKER / "requirements.in").read_text()
+    return required([line for line in text.splitlines() if not line.startswith("#")])
+
+
+def test_the_lab_keeps_the_bounds_of_the_project() -> None:
+    """What runs here and in the lab is the same; JupyterLab is the lab's alone."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    here = required(project["optional-dependencies"]["here"])
+    bounds = {**required(project["dependencies"]), **here, "jupyterlab": ">=4.4"}
+    wanted = wanted_in_the_lab()
+    assert wanted == {name: bounds[name] for name in wanted}
+    assert here.keys() <= wanted.keys()
+
+
+@pytest.mark.parametrize("variant", image.VARIANTS)
+def test_a_lock_pins_what_the_lab_wants_by_hashes(variant: str) -> None:
+    """No package without a version in its bounds and a hash, and nothing of who made the lock."""
+    text = (DOCKER / f"{variant}.txt").read_text()
+    locked = pins(variant)
+    for name, bounds in wanted_in_the_lab().items():
+        assert Requirement(f"{name}{bounds}").specifier.contains(locked[name]), name
+    for entry in re.split(r"^(?=\w)", text, flags=re.M)[1:]:
+        assert "--hash=sha256:" in entry, entry
+    code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    assert not re.search(r"://|/|@", code)
+    assert not re.search(r"://|\s/", text)
+
+
+def test_the_variants_differ_in_torch_alone() -> None:
+    """What one lesson computes with on the CPU and on GPUs is the same version."""
+    cpu, cuda = pins("cpu"), pins("cuda")
+    both = cpu.keys() & cuda.keys()
+    assert {name for name in both if cpu[name] != cuda[name]} == {"torch"}
+    assert cpu["torch"] == cuda["torch"] + "+cpu"
+    assert cpu.keys() <= cuda.keys()
+
+
+def lock(folder: Path) -> "subprocess.CompletedProcess[str]":
+    """What docker/lock did in a copy of docker/, by the uv that is installed beside pytest."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.run(
+        [folder / "lock"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PATH": path},
+    )
+
+
+@pytest.mark.slow
+def test_a_lock_made_again_is_the_same(tmp_path: Path, cpu_wheel: Path) -> None:
+    """The versions that are there stay; and a second time, byte for byte."""
+    folder = tmp_path / "docker"
+    shutil.copytree(DOCKER, folder)
+    made = []
+    for _ in range(2):  # an index may have new files of an old version, and so new hashes
+        done = lock(folder)
+        assert (done.returncode, done.stderr) == (0, "")
+        made.append([(folder / f"{variant}.txt").read_bytes() for variant in VARIANTS])
+        assert [pins(variant, folder) for variant in VARIANTS] == [pins(v) for v in VARIANTS]
+    assert made[0] == made[1]
+
+
+def test_a_lock_without_the_cpu_build_says_where_it_belongs(tmp_path: Path) -> None:
+    """One line, status 3, and the locks as they were."""
+    folder = tmp_path / "docker"
+    folder.mkdir()
+    for name in ("lock", "requirements.in", "cpu.txt"):
+        shutil.copy(DOCKER / name, folder)
+    done = lock(folder)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert re.match(r"docker/wheels has no torch [\d.]+\+cpu: pip download .*\n$", done.stderr)
+    assert (folder / "cpu.txt").read_bytes() == (DOCKER / "cpu.txt").read_bytes()
+
+
+def inside(name: str, *command: str, user: str = "4321:4321") -> str:
+    """What a command says in a container that may do next to nothing; it warns of nothing."""
+    options = ["--network=none", "--read-only", "--tmpfs=/tmp", f"--user={user}"]
+    words = ["docker", "run", "--rm", *options, name, *command]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_lab_holds_the_lock_and_no_more(lab_image: Image) -> None:
+    """Each package in the locked version but one, each one's own wishes met, in 1.2 GB."""
+    code = """if True:
+        import json
+        from importlib.metadata import distributions, version
+        from packaging.requirements import Requirement
+        from packaging.utils import canonicalize_name
+        unmet, found = [], {}
+        for package in distributions():
+            found[canonicalize_name(package.name)] = package.version
+            for wanted in map(Requirement, package.requires or []):
+                if not wanted.marker or wanted.marker.evaluate({"extra": ""}):
+                    if not wanted.specifier.contains(version(wanted.name), prereleases=True):
+                        unmet.append(f"{package.name}: {wanted}")
+        print(json.dumps([unmet, found]))
+        """
+    unmet, found = json.loads(inside(lab_image.id, "python", "-c", code))
+    assert unmet == []
+    wanted = pins("cpu")
+    del wanted["rfc3987-syntax"]
+    assert found == wanted
+    with containers.connect() as client:
+        assert client.images.get(lab_image.id).attrs["Size"] < 1.2e9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("user", ["1000:1000", "4321:4321"])
+def test_whoever_is_in_the_lab_can_use_it(lab_image: Image, user: str) -> None:
+    """With nothing to write to but /tmp; what was trimmed off is not missed."""
+    modules = [
+        *("getpass", "jupytext", "jupyterlab", "matplotlib.pyplot", "numpy.testing", "papermill"),
+        *("torch._dynamo", "torch.distributed.fsdp", "torch.distributed.pipelining"),
+        *("torch.distributed.tensor.parallel", "torch.optim", "torch.testing"),
+        *("torch.utils.data", "torch.profiler"),
+    ]
+    code = f"import {', '.join(modules)}; print(getpass.getuser())"
+    assert inside(lab_image.id, "python", "-c", code, user=user) == "lab\n"
+    assert re.match(r"4\.", inside(lab_image.id, "jupyter", "lab", "--version", user=user))
+
+
+@pytest.mark.slow
+def test_the_lab_has_nothing_to_build_with(lab_image: Image) -> None:
+    """No compiler, no installer, no converter, no Docker, and not the pipeline's own tools."""
+    tools = ["gcc", "cc", "pip", "uv", "docker", "pandoc", "typst", "git", "curl", "invoke"]
+    code = f"import shutil; print([tool for tool in {tools} if shutil.which(tool)])"
+    assert inside(lab_image.id, "python", "-c", code) == "[]\n"
+
+
+def test_the_shell_scripts_are_clean() -> None:
+    """As shellcheck sees them."""
+    if not shutil.which("shellcheck"):
+        missing("shellcheck")
+    scripts = [DOCKER / "lock", DOCKER / "make_base"]
+    done = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def make_base(*words: str, user: int | None = None, **environment: str) -> tuple[int, str]:
+    """Exit status of docker/make_base, and what it says."""
+    with (DOCKER / "make_base").open() as script:
+        done = subprocess.run(
+            ["/bin/bash", "-s", "-", *words],  # which another user may read, too
+            stdin=script,
+            capture_output=True,
+            text=True,
+            check=False,
+            user=user,
+            env={**os.environ, **environment},
+        )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def root() -> None:
+    """Who may unpack a system."""
+    if os.getuid() != 0:
+        missing("root")
+
+
+def test_a_base_needs_a_name() -> None:
+    """Its usage, and status 2."""
+    assert make_base() == (2, "docker/make_base: usage: docker/make_base NAME [MIRROR…]\n")
+
+
+def test_a_base_needs_root(root: None) -> None:
+    """One line, status 3."""
+    needs = "docker/make_base: needs root, to unpack a system: sudo -E docker/make_base name\n"
+    assert make_base("name", user=65534) == (3, needs)
+
+
+def test_a_base_needs_mmdebstrap(root: None, tmp_path: Path) -> None:
+    """One line, status 3."""
+    needs = "docker/make_base: no mmdebstrap here: apt-get install mmdebstrap\n"
+    assert make_base("name", PATH=str(tmp_path)) == (3, needs)
+
+
+def test_a_base_needs_an_engine(root: None) -> None:
+    """It is asked before the minute that a system takes."""
+    if not shutil.which("mmdebstrap"):
+        missing("mmdebstrap")
+    status, said = make_base("name", DOCKER_HOST="unix:///nowhere.sock")
+    assert (status, said.count("\n")) == (3, 1)
+    assert "no Docker engine answers" in said
+
+
+@pytest.mark.slow
+def test_half_a_system_is_no_base(root: None, base_image: str, tmp_path: Path) -> None:
+    """From a mirror that is not there comes no image, and no file is left."""
+    status, said = make_base("test-of-half-a-system", f"file://{tmp_path}", TMPDIR=str(tmp_path))
+    assert status == 3
+    assert f"The repository 'file:{tmp_path} bookworm Release'" in said
+    assert list(tmp_path.iterdir()) == []
+    with containers.connect() as client:
+        assert client.images.list(name="test-of-half-a-system") == []

@@ -1,0 +1,288 @@
+"""What the lab's images are made of, and the making of them."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ci.errors import MachineError, UsageError
+from ci.lab import containers, image
+from ci.lab.image import Image
+from tests.conftest import DOCKER, ROOT, missing
+
+BASE = image.Base("base:1", "sha256:1")
+SMALL = "small-test"  # a variant of the tests' own, so that no image of the lab loses its name
+
+
+def test_an_unknown_variant_is_the_command_lines_fault() -> None:
+    """The message has the nearest one that there is."""
+    with pytest.raises(UsageError, match="--variant cup: no such variant; did you mean 'cpu'"):
+        image.parse("cup")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What docker/ holds, and a lock of one package that lies beside it, to change at will."""
+    made = tmp_path / "docker"
+    (made / "wheels").mkdir(parents=True)
+    for name in ("Dockerfile", ".dockerignore", "overrides.json"):
+        shutil.copy(DOCKER / name, made)
+    wheel = made / "wheels/small-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as parts:
+        parts.writestr("small/__init__.py", "")
+        parts.writestr("small/tests/__init__.py", "")
+        parts.writestr("small-1.0.dist-info/METADATA", "Name: small\nVersion: 1.0\n")
+        parts.writestr("small-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        parts.writestr("small-1.0.dist-info/RECORD", "")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    (made / f"{SMALL}.txt").write_text(f"small==1.0 --hash=sha256:{digest}\n")
+    return made
+
+
+@pytest.mark.parametrize("part", ["Dockerfile", ".dockerignore", "overrides.json", f"{SMALL}.txt"])
+def test_each_part_of_an_image_makes_it_another(folder: Path, part: str) -> None:
+    """An image is stale when what it is made of has changed."""
+    labels = image.labels(SMALL, BASE, folder)
+    assert image.stale(labels, SMALL, folder) == ""
+    with (folder / part).open("a") as file:
+        file.write("\n")
+    assert image.stale(labels, SMALL, folder) == "docker/ has changed since it was built"
+
+
+def test_another_lock_or_a_wheel_is_no_part_of_an_image(folder: Path) -> None:
+    """The hashes of the lock decide which wheels are taken."""
+    labels = image.labels(SMALL, BASE, folder)
+    (folder / "cuda.txt").write_text("")
+    (folder / "wheels/other-1.0-py3-none-any.whl").write_text("")
+    assert image.stale(labels, SMALL, folder) == ""
+
+
+def test_a_part_that_is_missing_is_named(folder: Path) -> None:
+    """One line with its path."""
+    (folder / "overrides.json").unlink()
+    with pytest.raises(MachineError, match="docker/overrides.json: no such file"):
+        image.inputs(SMALL, folder)
+
+
+def test_the_labels_say_what_an_image_is_made_of() -> None:
+    """The standard's names for commit and base, and the lock's digest."""
+    labels = image.labels("cpu", BASE, DOCKER)
+    assert labels["org.opencontainers.image.base.name"] == "base:1"
+    assert labels["org.opencontainers.image.base.digest"] == "sha256:1"
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", labels["org.opencontainers.image.revision"])
+    assert labels[image.LOCK] == hashlib.sha256((DOCKER / "cpu.txt").read_bytes()).hexdigest()
+
+
+def test_outside_a_repository_no_commit_is_claimed(folder: Path) -> None:
+    """The label is left out where git knows nothing."""
+    assert "org.opencontainers.image.revision" not in image.labels(SMALL, BASE, folder)
+
+
+CLIENT = """\
+#!/bin/sh
+case $1 in
+  buildx) [ {buildx} = True ] && echo "github.com/docker/buildx 0.13.1" ;;
+  --version) echo "Docker version {version}, build 1" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("version", "buildx", "builder"),
+    [
+        ("29.7.2", True, "buildx"),
+        ("20.10.24+dfsg1", True, "buildx"),
+        ("20.10.24+dfsg1", False, "BuildKit"),
+        ("28.2.2", False, "the classic builder"),
+        ("podman", False, "the classic builder"),
+    ],
+)
+def test_the_best_builder_of_a_docker_command_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, buildx: bool, builder: str
+) -> None:
+    """buildx where there is one, what an old client has else, and the one that each has."""
+    (tmp_path / "docker").write_text(CLIENT.format(version=version, buildx=buildx))
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.delenv("DOCKER_BUILDKIT", raising=False)
+    assert image.builder().name == builder
+    monkeypatch.setenv("DOCKER_BUILDKIT", "0")
+    assert image.builder().name == "the classic builder"
+
+
+def test_without_a_docker_command_nothing_can_be_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK alone builds no image."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MachineError, match="no `docker` command here.*: install Docker"):
+        image.builder()
+
+
+def test_a_build_gets_the_callers_package_index_by_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index may have a password in it, which no command line shows; the unset is left out."""
+    monkeypatch.setenv("PIP_INDEX_URL", "secret")
+    monkeypatch.delenv("PIP_NO_INDEX", raising=False)
+    by = image.Builder("any", ("docker", "build"), {})
+    words = image.command(by, SMALL, BASE, folder)
+    assert words[words.index("PIP_INDEX_URL") - 1] == "--build-arg"
+    assert "PIP_NO_INDEX" not in words
+    assert "secret" not in "".join(words)
+    assert set(image.command(by, SMALL, BASE, folder, no_cache=True)) - set(words) == {"--no-cache"}
+
+
+@pytest.fixture(params=["the classic builder", "BuildKit"])
+def base(
+    request: pytest.FixtureRequest, base_image: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[image.Base]:
+    """The base, with one of the builders at hand and no package index; then nothing is left."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("DOCKER_BUILDKIT", "0")
+    if request.param == "BuildKit":
+        monkeypatch.delenv("DOCKER_BUILDKIT")
+        path = os.environ["PATH"]
+        for place in path.split(":"):
+            monkeypatch.setenv("PATH", f"{place}:{path}")
+            if image.builder().name != "the classic builder":
+                break
+        else:
+            missing("buildx, or a docker command older than 23")
+    with containers.connect() as client:
+        yield containers.base(client, base_image, pytest.fail)
+        for left in client.images.list(name=image.name(SMALL)):
+            client.images.remove(left.id, force=True)
+        image.prune(client)
+
+
+@pytest.mark.slow
+def test_each_builder_builds_the_same(base: image.Base, folder: Path) -> None:
+    """From wheels alone: the packages, without their tests, without the wheels; and its labels."""
+    steps: list[str] = []
+    image.build(SMALL, base, folder, on_step=steps.append)
+    assert [step for step in steps if "pip install" in step]
+    with containers.connect() as client:
+        assert image.is_current(client, SMALL, base, folder)
+        assert not image.is_current(client, SMALL, image.Base(base.name, "sha256:2"), folder)
+        name, packages = image.name(SMALL), "/opt/venv/lib/python3.11/site-packages"
+        listed = client.containers.run(
+            name,
+            ["ls", "/", "/opt/venv/bin", f"{packages}/small"],
+            network_mode="none",
+            remove=True,
+        )
+        assert "__init__.py" in listed.decode()
+        assert not {"wheels", "requirements.txt", "pip", "tests"} & set(listed.decode().split())
+        assert client.images.get(name).attrs["Config"]["User"] == "1000:1000"
+
+
+@pytest.mark.slow
+def test_a_rebuild_leaves_no_image_without_a_name(base: image.Base, folder: Path) -> None:
+    """Neither what was the lab's before, nor the stage that the packages come from: gigabytes."""
+    with containers.connect() as client:
+        image.build(SMALL, base, folder, on_step=lambda step: None)
+        first = image.find(client, [SMALL], folder)
+        (folder / "overrides.json").write_text("{}")
+        with pytest.raises(MachineError, match="is stale"):
+            image.find(client, [SMALL], folder)
+        image.build(SMALL, base, folder, on_step=lambda step: None)
+        image.prune(client)
+        assert image.find(client, [SMALL], folder).id != first.id
+        assert first.id not in [found.id for found in client.images.list(all=True)]
+        assert client.images.list(filters={"label": f"{image.INPUTS}=packages"}) == []
+
+
+@pytest.mark.slow
+def test_a_step_that_fails_is_shown_with_its_last_lines(base: image.Base, folder: Path) -> None:
+    """A wheel with other hashes than the lock's is refused; neither image nor container is left."""
+    (folder / f"{SMALL}.txt").write_text(f"small==1.0 --hash=sha256:{'0' * 64}\n")
+    with pytest.raises(MachineError, match="failed at .*pip install") as error:
+        image.build(SMALL, base, folder, on_step=lambda step: None)
+    assert "THESE PACKAGES DO NOT MATCH THE HASHES" in str(error.value)
+    assert "\x1b" not in str(error.value)
+    assert len(str(error.value).splitlines()) <= image.LAST + 1
+    with containers.connect() as client:
+        assert client.images.list(name=image.name(SMALL)) == []
+        left = [found.attrs["Config"]["Cmd"] for found in client.containers.list(all=True)]
+    assert "--require-hashes" not in str(left)
+
+
+def asleep(seconds: str) -> bool:
+    """Whether a build's `sleep` goes on, which is a process of the engine's machine: this one."""
+    return any(["sleep", seconds] == p.info["cmdline"] for p in psutil.process_iter(["cmdline"]))
+
+
+def wait_until(happens: Callable[[], bool]) -> None:
+    """Wait, half a minute at most."""
+    deadline = time.monotonic() + 30
+    while not happens():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_an_interrupted_build_stops(base: image.Base, folder: Path) -> None:
+    """What the step had started ends, and no image is left."""
+    seconds = f"600.{os.getpid()}"
+    with (folder / "Dockerfile").open("a") as file:
+        file.write(f"RUN sleep {seconds}\n")
+
+    def interrupt(step: str) -> None:
+        if "RUN sleep" in step:
+            wait_until(lambda: asleep(seconds))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        image.build(SMALL, base, folder, on_step=interrupt)
+    wait_until(lambda: not asleep(seconds))
+    with containers.connect() as client:
+        assert client.images.list(name=image.name(SMALL)) == []
+
+
+def invoke(*words: str) -> tuple[int, list[str]]:
+    """Exit status and lines of `invoke build-lab`."""
+    command = [sys.executable, "-m", "invoke", "build-lab", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.returncode, (done.stdout + done.stderr).splitlines()
+
+
+@pytest.mark.slow
+def test_an_image_that_is_up_to_date_is_left_alone(lab_image: Image, base_image: str) -> None:
+    """No step, the same image."""
+    assert invoke("--variant", "cpu", "--base-image", base_image) == (0, [str(lab_image)])
+
+
+@pytest.mark.slow
+def test_a_base_that_is_not_to_be_had_is_the_machines_fault(docker_engine: None) -> None:
+    """It is looked for in the registry; then one line says how to make one."""
+    status, lines = invoke("--variant", "cpu", "--base-image", "localhost:1/no/such:image")
+    assert (status, len(lines)) == (3, 2)
+    assert lines[0] == "pulling localhost:1/no/such:image"
+    assert "no base image localhost:1/no/such:image here or in a registry" in lines[1]
+    assert "docker/make_base" in lines[1]
+
+
+@pytest.mark.slow
+def test_an_engine_that_is_down_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line with the place where it was looked for."""
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
+    status, lines = invoke("--variant", "cpu")
+    assert (status, len(lines)) == (3, 1)
+    assert "no Docker engine answers at unix:///nowhere.sock" in lines[0]
+
+
+@pytest.mark.slow
+def test_a_bad_variant_is_the_command_lines_fault() -> None:
+    """Status 2, before any engine is asked."""
+    says = "--variant cup: no such variant; did you mean 'cpu'?"
+    assert invoke("--variant", "cup") == (2, [says])

@@ -1,0 +1,182 @@
+"""Containers: what is left of them when whoever started them ends, and what an engine refuses."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ci.errors import MachineError
+from ci.lab import containers
+from ci.lab.containers import GIB, Container
+from ci.lab.image import Image
+from ci.plan.gpus import Gpu
+from tests.conftest import DOCKER, ROOT, Write, containers_named, eventually, missing
+
+pytestmark = pytest.mark.slow
+
+HANGS = "# %%\nimport time; time.sleep(600 if size == 2 else 0)\n"
+
+
+@pytest.fixture
+def hanging(lab_image: Image, write: Write, tmp_path: Path) -> Path:
+    """A course whose lesson hangs in the lab with size=2, and is unchecked with others."""
+    write(HANGS)
+    (tmp_path / "docker").symlink_to(DOCKER)
+    shutil.copy(ROOT / "tasks.py", tmp_path)
+    return tmp_path
+
+
+def command(*words: str) -> list[str]:
+    """`invoke run --on lab` by this interpreter."""
+    return [sys.executable, "-m", "invoke", "run", "--on", "lab", *words]
+
+
+def invoke(course: Path, *words: str) -> tuple[int, str]:
+    """Exit status and output of `invoke run --on lab`."""
+    done = subprocess.run(command(*words), cwd=course, capture_output=True, text=True, timeout=300)
+    return done.returncode, done.stdout + done.stderr
+
+
+def start(course: Path) -> subprocess.Popen[str]:
+    """`invoke run` of the lesson that hangs, when its container runs."""
+    process = subprocess.Popen(
+        command("-p", "size=2"),
+        cwd=course,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert eventually(lambda: running("01_small"), 60)
+    return process
+
+
+def running(word: str) -> bool:
+    """Whether a container with `word` in its name runs."""
+    with containers.connect() as client:
+        return bool(client.containers.list(filters={"name": word}))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_leaves_no_container(hanging: Path, number: signal.Signals) -> None:
+    """Exit status 1, and one line at the end."""
+    process = start(hanging)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert output.strip().splitlines()[-1] == "interrupted; nothing was published"
+    assert containers_named("01_small") == []
+
+
+def test_a_killed_run_leaves_a_container_that_ends_and_is_swept(hanging: Path) -> None:
+    """Nobody can clean up after SIGKILL; but the worker sees that its client is gone."""
+    process = start(hanging)
+    process.kill()
+    process.communicate()
+    assert eventually(lambda: not running("01_small"), 30)
+    (left,) = containers_named("01_small")
+    status, output = invoke(hanging, "-p", "size=3")
+    assert status == 1
+    assert f"removed {left}, left by a run that was killed" in output
+    assert containers_named("01_small") == []
+
+
+def test_the_container_of_a_living_process_is_not_swept(lab_image: Image) -> None:
+    """Two runs at once don't take each other's away."""
+    options = containers.hardened(GIB, user="1000:1000")
+    with_us = Container(lab_image.id, ["sleep", "60"], {**options, "name": "pytorch-course-ours"})
+    try:
+        with containers.connect() as client:
+            assert "pytorch-course-ours" not in containers.sweep(client)
+        assert containers_named("pytorch-course-ours") == ["pytorch-course-ours"]
+    finally:
+        with_us.close()
+        list(with_us.lines())
+    assert containers_named("pytorch-course-ours") == []
+
+
+def test_a_container_that_cannot_start_is_not_left(lab_image: Image) -> None:
+    """The engine makes it before it finds that there is no such user."""
+    options = {**containers.hardened(GIB, user="nobody-here"), "name": "pytorch-course-none"}
+    with pytest.raises(MachineError, match="nobody-here"):
+        Container(lab_image.id, ["true"], options)
+    assert containers_named("pytorch-course-none") == []
+
+
+def test_lines_arrive_whole_however_they_were_written(lab_image: Image) -> None:
+    """In pieces, in two bytes of a character, beside other output."""
+    script = r"printf 'a \344'; sleep 0.3; printf '\270\255 b\n'; echo no >&2; echo c; exit 7"
+    container = Container(
+        lab_image.id, ["bash", "-c", script], containers.hardened(GIB, user="1000:1000")
+    )
+    try:
+        assert list(container.lines()) == ["a 中 b\n", "c\n"]
+        assert container.ending() == "was gone, exit status 7 (no)"
+    finally:
+        container.close()
+
+
+@pytest.fixture
+def bare_engine(docker_engine: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An engine without NVIDIA's hook, with an empty image."""
+    if os.getuid() != 0 or not shutil.which("dockerd"):
+        missing("root and dockerd")
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is too long for its sockets
+        options = ["--no-hook", "--iptables=false", "--bridge=none"]
+        subprocess.run([ROOT / "tests/engine/start", folder, *options], check=True)
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{folder}/docker.sock")
+        try:
+            subprocess.run("tar -c -T /dev/null | docker import - empty", shell=True, check=True)
+            yield
+        finally:
+            os.kill(int(Path(folder, "pid").read_text()), signal.SIGTERM)
+            assert eventually(lambda: not Path(folder, "pid").exists(), 30)
+
+
+def test_an_engine_without_nvidias_hook_gets_its_remedy(bare_engine: None) -> None:
+    """In place of `could not select device driver`."""
+    gpu = Gpu("0", "GPU-0", "A GPU")
+    with pytest.raises(MachineError, match="install the NVIDIA Container Toolkit"):
+        Container("empty", ["x"], containers.hardened(GIB, user="1000:1000", gpus=[gpu]))
+    assert containers_named("") == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can try to be somebody else")
+def test_a_user_without_permission_gets_the_remedy(docker_engine: None) -> None:
+    """The socket is the group's; joining it is being root, and that is said."""
+    os.seteuid(65534)
+    try:
+        with pytest.raises(MachineError, match="join the group 'docker'"), containers.connect():
+            pass
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture(scope="module")
+def published(lab_image: Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole course, run in the lab by its command."""
+    folder = tmp_path_factory.mktemp("course")
+    for name in ("lessons", "tasks.py", "docker", "pyproject.toml"):
+        (folder / name).symlink_to(ROOT / name)
+    status, output = invoke(folder)
+    assert status == 0, output
+    assert len(re.findall(r" verified", output)) >= 4
+    return folder / "build/handouts"
+
+
+def test_the_whole_course_is_verified_in_the_lab(published: Path) -> None:
+    """Each lesson has three handouts and a notebook of exercises, in both languages."""
+    lessons = list((ROOT / "lessons").glob("0*.py"))
+    assert len(list(published.glob("??/0*.*"))) == 8 * len(lessons)
+
+
+def test_handouts_name_the_image_that_they_come_from(published: Path, lab_image: Image) -> None:
+    """By its name and id."""
+    for page in published.glob("??/*.html"):
+        assert str(lab_image) in page.read_text()

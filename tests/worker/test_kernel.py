@@ -1,0 +1,63 @@
+"""What the kernel's display hook attaches to a shown value."""
+
+import numpy as np
+import pytest
+import torch
+
+from ci.lesson.value import _decode
+from ci.worker.kernel import LARGEST, encode
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.tensor([0.1, 1e-40, float("nan")]),
+        torch.arange(6).reshape(2, 3).T,
+        torch.tensor(3.0, requires_grad=True),
+        torch.tensor([1 + 2j]).conj(),
+        torch.zeros(0, 3),
+        torch.tensor([1.5], dtype=torch.bfloat16),
+    ],
+)
+def test_a_tensor_survives_bit_by_bit(tensor: torch.Tensor) -> None:
+    """Strided, conjugated, empty, with a graph: the value read is the value shown."""
+    plain = tensor.detach().resolve_conj()
+    expected = plain.float() if plain.dtype == torch.bfloat16 else plain
+    np.testing.assert_array_equal(_decode(encode(tensor)).value, expected.numpy())
+
+
+class Liar(float):
+    """A number that shows another one."""
+
+    def __repr__(self) -> str:
+        return "9.0"
+
+
+UNREADABLE = [
+    *(object(), lambda: 1, {1}, [object()], Liar(1.0)),
+    torch.ones(2).to_sparse(),
+    np.ma.masked_array([1.0, 2.0], [True, False]),
+    np.array(["a"]),
+    {1: 999, "1": 2},
+]
+
+
+@pytest.mark.parametrize("value", UNREADABLE)
+def test_what_cannot_be_read_says_so(value: object) -> None:
+    """The hook never raises; the check that needs the value fails, with the reason."""
+    assert encode(value)["kind"] == "unreadable"
+    with pytest.raises(ValueError, match="can't be read"):
+        _decode(encode(value))
+
+
+def test_a_huge_value_is_not_attached() -> None:
+    """More than a student could look at is not written into the notebook."""
+    assert str(LARGEST) in encode(torch.zeros(LARGEST))["why"]
+
+
+def test_a_later_change_does_not_reach_a_shown_value() -> None:
+    """The bytes are those at the moment of showing."""
+    tensor = torch.ones(2)
+    shown = encode(tensor)
+    tensor.zero_()
+    assert _decode(shown).value.tolist() == [1.0, 1.0]
