@@ -11,12 +11,13 @@ import io
 import json
 import os
 import sys
-import sysconfig
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from ci.worker.import_path import add_after_standard_library
 
 PRELOAD = ("torch", "torch._dynamo", "torch.distributed", "matplotlib.pyplot")
 
@@ -71,7 +72,7 @@ def draw() -> None:
 def main(arguments: list[str]) -> None:
     """Execute the notebooks that the command line names."""
     # As in a kernel, a lesson's neighbours come after the standard library.
-    sys.path.insert(sys.path.index(sysconfig.get_path("purelib")), os.getcwd())  # noqa: PTH109
+    add_after_standard_library(os.getcwd())  # noqa: PTH109
     if "--preload" in arguments:
         arguments.remove("--preload")
         for name in PRELOAD:

@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +37,7 @@ from ci.lesson.value import MIME
 from ci.plan.planner import Run
 from ci.prove.forks import Pool, Verdict
 from ci.prove.mutants import Mutant
+from ci.worker.import_path import add_after_standard_library
 from ci.worker.kernel import encode
 
 LEAST_S, MOST = 10.0, 3  # a mutant hangs after 10 s and 3 times what the cold lesson takes
@@ -217,7 +217,7 @@ def _import_from(folder: Path, instead_of: Path | None = None) -> None:
     os.chdir(folder)
     if instead_of:
         sys.path.remove(str(instead_of))
-    sys.path.insert(sys.path.index(sysconfig.get_path("purelib")), str(folder))
+    add_after_standard_library(str(folder))
 
 
 def _forget_modules(folder: Path) -> None:

@@ -7,8 +7,6 @@ the value itself in full precision. `python -m ci.worker.kernel -f FILE` starts 
 import base64
 import json
 import os
-import sys
-import sysconfig
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +19,7 @@ from traitlets import Type
 from traitlets.config import Config
 
 from ci.lesson.value import MIME
+from ci.worker.import_path import add_after_standard_library
 
 LARGEST = 2**20  # bytes of an encoded value; a check wants a number that a student can look at
 
@@ -124,7 +123,7 @@ def start(on_ready: Callable[[], None] = lambda: None) -> None:
     """Be a kernel, as the command line says; call `on_ready` before there is a lesson."""
     # Python was started with -P, which keeps the lesson's neighbours away from our own imports. The
     # lesson may use them: as in Jupyter, they come after the standard library.
-    sys.path.insert(sys.path.index(sysconfig.get_path("purelib")), "")
+    add_after_standard_library("")
     parent = os.getppid()  # with which it ends
     app = IPKernelApp.instance(kernel_class=Kernel, config=SETTINGS, parent_handle=parent)
     app.initialize()
