@@ -78,16 +78,16 @@ def run(
             contextlib.closing(
                 engine.start(ordered, BUILD / "runs", where, slots=slots, gpus=granted)
             ) as executing,
-            pool.Press() as setting,
+            pool.HandoutPool() as handout_pool,
         ):
             pdf.check_formulas(work.lessons)  # while kernels come up
-            begin = partial(publish.begin, press=setting, handouts=handouts, notes=notes)
+            submit = partial(publish.submit, pool=handout_pool, handouts=handouts, notes=notes)
             with terminal.Screen(runs) as screen:
                 for note in (*said, *(note["en"] for note in notes)):
                     screen.say(note)
                 for outcome in outcomes:
                     screen.on_outcome(outcome)
-                    begin(outcome)
+                    submit(outcome)
                 for event in executing:
                     events.append(event)
                     screen.on_event(event)
@@ -95,7 +95,7 @@ def run(
                         judged = verdicts.outcome(event, oracles[event.run.lesson.name])
                         outcomes.append(ledger.keep(judged))
                         screen.on_outcome(outcomes[-1])
-                        begin(outcomes[-1])
+                        submit(outcomes[-1])
             outcomes.sort(key=lambda outcome: runs.index(outcome.run))
             agreed = agreement.matrices(outcomes, oracles)
             uses = utilization.of(events, slots)
@@ -107,7 +107,7 @@ def run(
                 screen.say(annotation)
             order = [path.stem for path in paths]
             for folder in publish.publish(
-                outcomes, order, BUILD, setting, handouts=handouts, notes=notes, agreed=agreed
+                outcomes, order, BUILD, handout_pool, handouts=handouts, notes=notes, agreed=agreed
             ):
                 screen.say(f"{folder.relative_to(ROOT)}/")
     sys.exit(verdicts.status(outcomes, request))
@@ -190,7 +190,7 @@ def serve(_: Context, edition: str = "students", port: str = "8000") -> None:
         from ci import port as ports
         from ci.handout import serve as server
 
-        number, folder = ports.parse(port), BUILD / server.edition(edition).folder
+        number, folder = ports.parse(port), BUILD / server.parse_edition(edition).folder
         for line in server.serve(folder, number):
             print(line, flush=True)
 

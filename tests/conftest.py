@@ -13,7 +13,7 @@ from typing import NoReturn
 import pytest
 
 from ci.errors import MachineError
-from ci.handout.pool import Press
+from ci.handout.pool import HandoutPool
 from ci.lab import containers, image
 from ci.lab.image import Image
 from ci.lesson import reader
@@ -119,10 +119,10 @@ def containers_named(word: str) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def press() -> Iterator[Press]:
+def pool() -> Iterator[HandoutPool]:
     """One for all tests: its processes are kept."""
-    with Press() as press:
-        yield press
+    with HandoutPool() as pool:
+        yield pool
 
 
 @pytest.fixture

@@ -46,7 +46,9 @@ def set_handout(executed: str, language: str) -> None:
     lesson = reader.read(reader.find(LESSONS)[0])
     (run,) = planner.runs([lesson], [], ())
     event = Event("ended", run, Path(), status="completed", executed=Path(executed))
-    handout.write(handout.of(verdicts.outcome(event, oracle.load(lesson))), Path("out"), [language])
+    handout.write(
+        handout.from_outcome(verdicts.outcome(event, oracle.load(lesson))), Path("out"), [language]
+    )
 
 
 def memory(answer: str) -> None:

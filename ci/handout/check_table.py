@@ -1,4 +1,4 @@
-"""The seal of a handout: what was checked and how close it came, and what was not verified."""
+"""The check table of a handout: what was checked, how close it came, and what was not verified."""
 
 import json
 import re
@@ -15,7 +15,7 @@ ROW = ("shown", "expected", "tolerance", "margin", "device")
 
 
 def summary(results: Sequence[Result], say: Mapping[str, str], *, green: bool) -> str:
-    """The seal in a line. `green` is false for a run that is not verified, whatever they say."""
+    """The check table in one line; `green` is false if the run itself is not verified."""
     checks = [result for result in results if result.check.kind != "given"]
     if bad := sum(not result.green for result in results):
         return say["some differ"].format(len(results), bad)
@@ -79,10 +79,11 @@ def margins(results: Sequence[Result]) -> list[float]:
     return sorted(r.margin for r in near if r.margin is not None)
 
 
-def record(about: Mapping[str, Any]) -> str:
-    """The seal as JSON, for programs that read the page; it can't close a script element."""
-    facts = {key: about[key] for key in ("name", "language", "green", "summary", "facts")}
+def as_json(about: Mapping[str, Any]) -> str:
+    """The check table as JSON, for programs that read the page; safe inside a script element."""
+    head = {key: about[key] for key in ("name", "language", "green", "summary")}
     keys = ("name", "status", "green", "message", "derivation", "hidden", *ROW, "share")
     rows = [{key: row[key] for key in keys} for row in about["rows"]]
-    text = json.dumps({**facts, "unverified": about["unverified"], "checks": rows})
+    tail = {"facts": about["provenance"], "unverified": about["unverified"], "checks": rows}
+    text = json.dumps({**head, **tail})
     return text.replace("<", "\\u003c")

@@ -23,7 +23,7 @@ from ci.errors import CourseError
 from ci.handout import check_table, html, markdown, math_font, pdf
 from ci.handout.html import TEMPLATES
 from ci.handout.markdown import plain
-from ci.handout.translations import words
+from ci.handout.translations import translations
 
 # What of an output is set, the first of these that it has. Widgets and scripts are not among them.
 PICTURES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
@@ -101,7 +101,7 @@ class _Handouts(TemplateExporter):
             },
             "captions": _captions(nb, self.kinds),
             "handout": handout,
-            "words": words(handout.get("language", "en")),
+            "labels": translations(handout.get("language", "en")),
             "content": functools.partial(_content, kinds=self.kinds),
         }
         return super().from_notebook_node(nb, resources, **options)
@@ -132,7 +132,7 @@ class HandoutHTMLExporter(_Handouts):
             "clean": html.clean,
             "data": _data,
         }
-        environment.globals |= {"page": html, "mathfont": math_font, "seal": check_table}
+        environment.globals |= {"html": html, "math_font": math_font, "check_table": check_table}
         return environment
 
 
@@ -160,7 +160,7 @@ class HandoutPDFExporter(_Handouts):
     def _create_environment(self) -> Environment:
         environment: Environment = super()._create_environment()
         environment.finalize = pdf.literal
-        environment.filters |= {"fold": pdf.fold, "beside": pdf.beside, "words": _words_of}
+        environment.filters |= {"fold": pdf.fold, "beside": pdf.beside, "strip_tags": _strip_tags}
         environment.filters["file"] = _file
         return environment
 
@@ -179,7 +179,7 @@ class HandoutPDFExporter(_Handouts):
         }
         about = resources["handout"]
         try:
-            made = pdf.handout(source, pictures, about.get("facts", {}).get("date", ""))
+            made = pdf.handout(source, pictures, about.get("provenance", {}).get("date", ""))
         except typst.TypstError as error:
             why, cell = pdf.fault(error, nb.cells)
             place = about.get("places", {}).get(cell) or about.get("name", "the notebook")
@@ -187,6 +187,6 @@ class HandoutPDFExporter(_Handouts):
         return made, resources
 
 
-def _words_of(content: str) -> str:
+def _strip_tags(content: str) -> str:
     """The words of a fragment of HTML."""
     return unescape(nh3.clean(content, tags=set()))

@@ -19,7 +19,7 @@ from ci.handout import check_table, editions, outputs, provenance, vendor
 from ci.handout.check_table import ROW
 from ci.handout.editions import STUDENTS, Edition
 from ci.handout.exporters import HandoutHTMLExporter, HandoutPDFExporter
-from ci.handout.translations import words
+from ci.handout.translations import translations
 from ci.judge.verdicts import Answer, Outcome, Result
 from ci.lesson.parameters import Value, with_values
 from ci.lesson.reader import CELL_WORDS, KERNELSPEC, LANGUAGES, Lesson
@@ -27,16 +27,19 @@ from ci.lesson.reader import CELL_WORDS, KERNELSPEC, LANGUAGES, Lesson
 
 @dataclass(frozen=True)
 class Handout:
-    """All that a lesson's handouts say. `facts` are those of the run, by keys such as `torch` and
-    `date` (2026-11-23 21:05 UTC); `notes` stand at the top, each in each language. `green` is
-    false for a run that is not verified, whatever its checks say; `home` leads to the index.
-    `answers` are what the exercises' solutions must show, by their names."""
+    """Everything that a lesson's handouts say.
+
+    `provenance` describes the run, by keys such as `torch` and `date` (2026-11-23 21:05 UTC).
+    `notes` are shown at the top, each in both languages. `green` is false for a run that is not
+    verified, whatever its checks say. `home` is the link to the index. `answers` are the expected
+    values of the exercises, by name.
+    """
 
     lesson: Lesson
     notebook: NotebookNode
     results: Sequence[Result]
     parameters: Mapping[str, Value]
-    facts: Mapping[str, str]
+    provenance: Mapping[str, str]
     notes: Sequence[Mapping[str, str]] = field(default=())
     green: bool = True
     home: str = "../index.html"
@@ -48,29 +51,29 @@ class Handout:
         """The file name of the notebook of its exercises; empty where there is none."""
         return editions.workbook(self.lesson, self.answers, self.edition)
 
-    def notes_of(self, language: str) -> list[str]:
-        """What stands at the top, in one language."""
-        marked = [words(language)["theirs"]] if self.edition.solutions else []
+    def notes_in(self, language: str) -> list[str]:
+        """The notes at the top of the handout, in one language."""
+        marked = [translations(language)["theirs"]] if self.edition.solutions else []
         return [*marked, *(note[language] for note in self.notes)]
 
 
-def of(
+def from_outcome(
     outcome: Outcome,
     notes: Sequence[Mapping[str, str]] = (),
     edition: Edition = STUDENTS,
-    about: Mapping[str, str] | None = None,
+    known: Mapping[str, str] | None = None,
 ) -> Handout:
-    """The handout of a run that was executed; `about` are its facts, where they are known."""
+    """The handout of an executed run; `known` is its provenance, if the caller has it already."""
     assert outcome.notebook is not None, "a run that did not run has no handout"
     return Handout(
         lesson=outcome.run.lesson,
         notebook=outcome.notebook,
         results=outcome.results,
         parameters=outcome.run.parameters,
-        facts=provenance.of(outcome) if about is None else about,
+        provenance=provenance.provenance(outcome) if known is None else known,
         notes=notes,
         green=outcome.green,
-        home="../" * (1 + len(provenance.folder(outcome).parts)) + "index.html",
+        home="../" * (1 + len(provenance.run_folder(outcome).parts)) + "index.html",
         edition=edition,
         answers=outcome.answers,
     )
@@ -85,7 +88,7 @@ def write(handout: Handout, folder: Path, languages: Sequence[str] = LANGUAGES) 
         contents = {
             "html": html.from_notebook_node(prepared)[0].encode(),
             "pdf": pdf.from_notebook_node(prepared)[0],
-            "ipynb": notebook(prepared).encode(),
+            "ipynb": notebook_text(prepared).encode(),
         }
         for ending, content in contents.items():
             path = folder / language / f"{handout.lesson.name}.{ending}"
@@ -109,7 +112,7 @@ def _exporters() -> tuple[HandoutHTMLExporter, HandoutPDFExporter]:
 
 def prepare(handout: Handout, language: str) -> NotebookNode:
     """The notebook of one language, with what its handout says in `metadata["handout"]`."""
-    say = words(language)
+    say = translations(language)
     hidden = editions.hidden(handout.lesson, handout.edition)
     executed = editions.cells(handout.lesson, handout.notebook.cells, handout.edition)
     unverified = check_table.unverified(handout.lesson, handout.parameters, handout.results)
@@ -125,9 +128,9 @@ def prepare(handout: Handout, language: str) -> NotebookNode:
         "summary": check_table.summary(handout.results, say, green=handout.green),
         "green": handout.green and all(result.green for result in handout.results),
         "rows": [check_table.row(result, say, hidden) for result in handout.results],
-        "facts": dict(handout.facts),
+        "provenance": dict(handout.provenance),
         "unverified": [say[key] for key in unverified],
-        "notes": handout.notes_of(language),
+        "notes": handout.notes_in(language),
         "places": {cell.id: handout.lesson.where(cell.id) for cell in executed},
         "files": vendor.files(executed, handout.lesson.path.parent),
     }
@@ -171,28 +174,28 @@ def _keep_text(cell: NotebookNode) -> None:
             output.data = NotebookNode({"text/plain": output.data.get("text/plain", "")})
 
 
-def notebook(prepared: NotebookNode) -> str:
+def notebook_text(prepared: NotebookNode) -> str:
     """The notebook that students open: a prepared one, its metadata as Markdown cells."""
     made = copy.deepcopy(prepared)
     about = made.metadata.pop("handout")
     language = {"lang": about.language}
-    made.cells = vendor.insert(made.cells, about.files, words(about.language)["files"])
+    made.cells = vendor.insert(made.cells, about.files, translations(about.language)["files"])
     if about.notes:
-        text = "\n\n".join(quoted(about.notes))
+        text = "\n\n".join(quote_notes(about.notes))
         made.cells.insert(0, new_markdown_cell(text, id="notes", metadata=language))
     table = "\n".join(_table(about))
     made.cells.append(new_markdown_cell(table, id="checks", metadata=language))
     return str(nbformat.writes(made, version=4)) + "\n"
 
 
-def quoted(notes: Sequence[str]) -> list[str]:
+def quote_notes(notes: Sequence[str]) -> list[str]:
     """Notes as Markdown: one quotation, or nothing."""
     return ["\n>\n".join(f"> **{_escaped(note)}**" for note in notes)] if notes else []
 
 
 def _table(about: NotebookNode) -> Iterator[str]:
-    """The table of checks and the facts, in Markdown."""
-    say = words(about.language)
+    """The check table and the provenance, in Markdown."""
+    say = translations(about.language)
     if about.rows:
         yield f"## {say['checks']}\n\n{say['checks say']}\n"
         columns = ["check", *ROW, "derivation"]
@@ -207,8 +210,8 @@ def _table(about: NotebookNode) -> Iterator[str]:
         yield f"\n**{say['unverified']}**\n"
         yield from (f"- {_escaped(said)}" for said in about.unverified)
     yield f"\n## {say['environment']}\n"
-    for key, fact in about.facts.items():
-        yield f"- {_escaped(say.get(key, key))}: {_escaped(fact)}"
+    for key, value in about.provenance.items():
+        yield f"- {_escaped(say.get(key, key))}: {_escaped(value)}"
 
 
 def _escaped(text: str) -> str:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from ci.handout import html, markdown
 from ci.handout.editions import STUDENTS, Edition
 from ci.handout.html import TEMPLATES
-from ci.handout.translations import words
+from ci.handout.translations import translations
 from ci.judge.agreement import Matrix
 from ci.lesson.reader import LANGUAGES, Lesson
 
@@ -34,7 +34,9 @@ def connect(entries: Sequence[Mapping[str, Any]], folder: Path) -> None:
     around = zip([None, *entries], entries, [*entries[1:], None], strict=False)
     for (before, entry, after), language in itertools.product(around, LANGUAGES):
         path = folder / language / f"{entry['name']}.html"
-        said = template.render(before=before, after=after, language=language, words=words(language))
+        said = template.render(
+            before=before, after=after, language=language, labels=translations(language)
+        )
         path.write_text(html.connect(path.read_text("utf-8"), said), "utf-8")
 
 
@@ -63,12 +65,12 @@ def sweep(
 def _page(
     entries: Sequence[Mapping[str, Any]], notes: Sequence[Mapping[str, str]], **kind: Any
 ) -> str:
-    say = {language: words(language) for language in LANGUAGES}
+    say = {language: translations(language) for language in LANGUAGES}
     template = _templates().get_template("index.html.j2")
     abstracts = [text for entry in entries for text in entry.get("abstracts", {}).values()]
     prose = {text: Markup(said) for text, said in markdown.render(abstracts, "html").items()}
     dots = {e["name"]: list(map(_across, e["margins"])) for e in entries if e.get("margins")}
-    return template.render(entries=entries, notes=notes, words=say, prose=prose, dots=dots, **kind)
+    return template.render(entries=entries, notes=notes, labels=say, prose=prose, dots=dots, **kind)
 
 
 def _across(margin: float) -> float:

@@ -25,7 +25,7 @@ ITALIC = {
 DRAWN = "√−‾¯|‖"
 
 
-def of(markup: Iterable[str]) -> str:
+def font_url(markup: Iterable[str]) -> str:
     """The address (`data:font/woff2;…`) of a font for the formulas in `markup`; "" for none."""
     formulas = [f for text in markup for f in re.findall(r"(?s)<math\b.*?</math>", text)]
     spoken = re.sub(r"(?s)<annotation\b.*?</annotation>|<[^>]*>", "", "".join(formulas))

@@ -24,7 +24,7 @@ from ci.lesson.reader import LANGUAGES
 NICENESS = 10  # what is executed goes first: lessons measure time
 
 
-class Press:
+class HandoutPool:
     """Sets the handouts of outcomes as they come; a context, after which they are gone."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Press:
         self._outcomes: list[Outcome] = []  # kept, so that each has an id of its own
         self._set: dict[tuple[int, str, Edition], tuple[Path, list[Future[None]]]] = {}
 
-    def __enter__(self) -> "Press":
+    def __enter__(self) -> "HandoutPool":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -45,20 +45,20 @@ class Press:
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(mp_context=context, initializer=_set_up_process)
 
-    def begin(
+    def submit(
         self, outcome: Outcome, notes: Sequence[Note], editions: Sequence[Edition] = EDITIONS
     ) -> None:
         """Begin to set the handouts of `outcome` in `editions`, unless that has begun."""
         with contextlib.suppress(BrokenProcessPool):  # which `lay` tells, after all is executed
-            self._begin(outcome, notes, editions)
+            self._submit(outcome, notes, editions)
 
-    def _begin(self, outcome: Outcome, notes: Sequence[Note], editions: Sequence[Edition]) -> None:
+    def _submit(self, outcome: Outcome, notes: Sequence[Note], editions: Sequence[Edition]) -> None:
         keys = [_key(outcome, notes, edition) for edition in editions]
         if keys[0] in self._set:
             return
         folder = Path(self._folder.name, str(len(self._outcomes)))
         self._outcomes.append(outcome)
-        about = provenance.of(outcome)
+        about = provenance.provenance(outcome)
         jobs = [  # editions of one language share most of their work
             self._pool.submit(_set, outcome, notes, about, editions, language, folder)
             for language in LANGUAGES
@@ -68,13 +68,15 @@ class Press:
             for key, edition in zip(keys, editions, strict=True)
         }
 
-    def lay(self, outcome: Outcome, notes: Sequence[Note], edition: Edition, target: Path) -> None:
+    def copy_to(
+        self, outcome: Outcome, notes: Sequence[Note], edition: Edition, target: Path
+    ) -> None:
         """Copy the handouts of `outcome` into `target`, as soon as they are set.
 
         Raises CourseError for what can't be set, MachineError if a process of ours was killed.
         """
         try:
-            self._begin(outcome, notes, [edition])
+            self._submit(outcome, notes, [edition])
             folder, jobs = self._set[_key(outcome, notes, edition)]
             for job in jobs:
                 job.result()
@@ -100,7 +102,7 @@ def _set(
     from ci.handout import handout, workbook
 
     for edition in editions:
-        made = handout.of(outcome, notes, edition, about)
+        made = handout.from_outcome(outcome, notes, edition, about)
         handout.write(made, folder / edition.folder, [language])
         workbook.write(made, folder / edition.folder, [language])
 

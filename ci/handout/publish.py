@@ -13,7 +13,7 @@ from ci.errors import CourseError, UsageError
 from ci.handout import check_table, manifest, provenance
 from ci.handout.editions import EDITIONS, STUDENTS, Edition, hidden, workbook
 from ci.handout.manifest import ENTRIES, Note
-from ci.handout.pool import Press
+from ci.handout.pool import HandoutPool
 from ci.judge.agreement import Matrix
 from ci.judge.verdicts import Outcome
 from ci.lesson.reader import LANGUAGES
@@ -38,20 +38,20 @@ def notes(request: Request, granted: Sequence[Gpu], handouts: str) -> list[Note]
     return [ON_CPU] if request.text == "all" and not granted else []
 
 
-def begin(outcome: Outcome, press: Press, *, handouts: str, notes: Sequence[Note]) -> None:
+def submit(outcome: Outcome, pool: HandoutPool, *, handouts: str, notes: Sequence[Note]) -> None:
     """Have the handouts of `outcome` set that `publish` will want, if all others are green too."""
     if outcome.green and outcome.notebook:
         if outcome.run.is_default:
-            press.begin(outcome, notes)
+            pool.submit(outcome, notes)
         elif handouts == "all":
-            press.begin(outcome, notes, [STUDENTS])
+            pool.submit(outcome, notes, [STUDENTS])
 
 
 def publish(
     outcomes: Sequence[Outcome],
     order: Sequence[str],
     build: Path,
-    press: Press,
+    pool: HandoutPool,
     *,
     handouts: str = "default",
     notes: Sequence[Note] = (),
@@ -70,14 +70,14 @@ def publish(
     written = []
     if not green:
         marked = [o for o in ran if o.notebook and (o.run.is_default or not o.green)]
-        drafts(marked, build / "drafts", press)
+        drafts(marked, build / "drafts", pool)
         written.append(build / "drafts")
     elif defaults:
-        written += course(defaults, order, build, press, notes)
+        written += course(defaults, order, build, pool, notes)
         shutil.rmtree(build / "drafts", ignore_errors=True)
     if others:
         every = green and handouts == "all"
-        runs(others, build / "sweep", press, handouts=every, notes=notes, agreed=agreed)
+        runs(others, build / "sweep", pool, handouts=every, notes=notes, agreed=agreed)
         written.append(build / "sweep")
     return written
 
@@ -86,7 +86,7 @@ def course(
     outcomes: Sequence[Outcome],
     order: Sequence[str],
     build: Path,
-    press: Press,
+    pool: HandoutPool,
     notes: Sequence[Note] = (),
 ) -> list[Path]:
     """Renew the course page below `build`, in each edition, with new handouts for `outcomes`.
@@ -104,7 +104,7 @@ def course(
         news = [both.enter_context(replacing(target)) for target in targets]
         before = [manifest.lessons(build, edition) for edition in EDITIONS]
         for edition, target, new in zip(EDITIONS, targets, news, strict=True):
-            _course(made, standing, order, target, new, edition, notes, press)
+            _course(made, standing, order, target, new, edition, notes, pool)
     known = {outcome.run.lesson.name: manifest.key(outcome.key, notes) for outcome in made}
     for edition, kept in zip(EDITIONS, before, strict=True):
         manifest.write(build, edition, {**kept, **known}, notes)
@@ -119,7 +119,7 @@ def _course(
     new: Path,
     edition: Edition,
     notes: Sequence[Note],
-    press: Press,
+    pool: HandoutPool,
 ) -> None:
     """Fill `new`, which is to take the place of `target`."""
     from ci.handout import index
@@ -129,7 +129,7 @@ def _course(
     if gone := [name for name in standing if name not in carried]:
         raise CourseError(f"{target}: {gone[0]} was removed while we looked: run again")
     for outcome in outcomes:
-        press.lay(outcome, notes, edition, new)
+        pool.copy_to(outcome, notes, edition, new)
     found = manifest.renewed({**carried, **fresh}, order, standing)
     index.connect(found, new)
     (new / ENTRIES).write_text(json.dumps(found, indent=1, ensure_ascii=False), "utf-8")
@@ -137,15 +137,15 @@ def _course(
     _archive(new, edition)
 
 
-def drafts(outcomes: Sequence[Outcome], target: Path, press: Press) -> None:
+def drafts(outcomes: Sequence[Outcome], target: Path, pool: HandoutPool) -> None:
     """Leave what was executed in `target`, marked as not verified, for the instructor."""
-    runs(outcomes, target, press, handouts=True, notes=[NOT_VERIFIED])
+    runs(outcomes, target, pool, handouts=True, notes=[NOT_VERIFIED])
 
 
 def runs(
     outcomes: Sequence[Outcome],
     target: Path,
-    press: Press,
+    pool: HandoutPool,
     *,
     handouts: bool,
     notes: Sequence[Note] = (),
@@ -156,9 +156,9 @@ def runs(
 
     with replacing(target) as new:
         for outcome in outcomes if handouts else ():
-            press.begin(outcome, notes, [STUDENTS])
+            pool.submit(outcome, notes, [STUDENTS])
         for outcome in outcomes if handouts else ():
-            press.lay(outcome, notes, STUDENTS, new / provenance.folder(outcome))
+            pool.copy_to(outcome, notes, STUDENTS, new / provenance.run_folder(outcome))
         entries = [_entry(outcome) for outcome in outcomes]
         (new / ENTRIES).write_text(json.dumps(entries, indent=1, ensure_ascii=False), "utf-8")
         page = index.sweep(entries, notes, handouts=handouts, agreed=agreed)
@@ -197,10 +197,10 @@ def _entry(outcome: Outcome, edition: Edition = STUDENTS) -> dict[str, Any]:
         "abstracts": {code: index.abstract(outcome.run.lesson, code) for code in LANGUAGES},
         "margins": check_table.margins(outcome.results),
         "label": outcome.run.label,
-        "folder": str(provenance.folder(outcome)),
+        "folder": str(provenance.run_folder(outcome)),
         "status": outcome.status,
         "reason": "" if outcome.at in hidden(outcome.run.lesson, edition) else outcome.reason,
         "checks": len(outcome.results),
         "workbook": workbook(outcome.run.lesson, outcome.answers, edition),
-        "facts": provenance.of(outcome),
+        "facts": provenance.provenance(outcome),
     }

@@ -21,7 +21,7 @@ TYPES = {  # what handouts consist of; nothing else is served
 }
 
 
-def edition(word: str) -> Edition:
+def parse_edition(word: str) -> Edition:
     """Read the value of `--edition`: students or instructors. Raises UsageError."""
     names = {"students": STUDENTS, "instructors": INSTRUCTORS}
     if word not in names:

@@ -130,6 +130,6 @@ WORDS = {
 }
 
 
-def words(language: str) -> dict[str, str]:
+def translations(language: str) -> dict[str, str]:
     """The handouts' words in `language`."""
     return {key: said[language == "zh"] for key, said in WORDS.items()}

@@ -17,7 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from ci.handout import handout, self_check, vendor
 from ci.handout.handout import Handout
-from ci.handout.translations import words
+from ci.handout.translations import translations
 from ci.judge.verdicts import Answer
 from ci.lesson import parameters
 from ci.lesson.exercises import SETUP, Exercise, tags
@@ -47,16 +47,19 @@ def workbook(made: Handout, language: str) -> NotebookNode:
     parts = (_parts(made, exercise, language) for exercise in made.lesson.exercises)
     cells = [*_setup(made), *itertools.chain.from_iterable(parts)]
     texts = vendor.files(cells, made.lesson.path.parent)
-    cells = [*_opening(made, language), *vendor.insert(cells, texts, words(language)["files"])]
+    cells = [
+        *_opening(made, language),
+        *vendor.insert(cells, texts, translations(language)["files"]),
+    ]
     metadata = {"kernelspec": KERNELSPEC, "language_info": {"name": "python"}}
     notebook: NotebookNode = new_notebook(cells=cells, metadata=metadata)
     return notebook
 
 
 def _opening(made: Handout, language: str) -> Iterator[NotebookNode]:
-    say = words(language)
+    say = translations(language)
     title = f"# {made.lesson.titles[language]} · {say[made.edition.workbook]}"
-    lines = [title, *handout.quoted(made.notes_of(language)), say["how to"]]
+    lines = [title, *handout.quote_notes(made.notes_in(language)), say["how to"]]
     yield new_markdown_cell("\n\n".join(lines), id="title", metadata={"lang": language})
     source = inspect.getsource(self_check).rstrip()
     yield new_code_cell(source, id="check-answer", metadata=vendor.FOLDED)
@@ -87,11 +90,11 @@ def _parts(made: Handout, exercise: Exercise, language: str) -> Iterator[Noteboo
             yield new_markdown_cell(cell.source, id=cell.id, metadata={"lang": language})
     own = cells[exercise.solution] if made.edition.solutions else exercise.blank
     yield new_code_cell(own.source, id=own.id, metadata={"tags": tags(own)})
-    call = call_of(exercise.name, made.answers[exercise.name], made.parameters, language)
+    call = check_call(exercise.name, made.answers[exercise.name], made.parameters, language)
     yield new_code_cell(call, id=f"check-{own.id}")
 
 
-def call_of(name: str, answer: Answer, values: Mapping[str, Value], language: str) -> str:
+def check_call(name: str, answer: Answer, values: Mapping[str, Value], language: str) -> str:
     """The source of the check of `name`: a call of `check_answer` with all that it needs."""
     rule = answer.rule
     meant = rule.dtype or str(values.get("dtype", "float32"))

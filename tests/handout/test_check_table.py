@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 
 from ci.handout import check_table
-from ci.handout.translations import words
+from ci.handout.translations import translations
 from ci.judge.verdicts import Result
 from ci.lesson.reader import Check, Lesson
 from tests.conftest import GRADIENT, HEADER, ORACLE, Read
 
-EN = words("en")
+EN = translations("en")
 CHECK = Check("gradient", "value", "cell-3", 12)
 RESULT = Result(
     CHECK, "verified", "", "[0. 4.]", "[0. 4.]", "4x", "2e-6 rel", 0.125, devices=("cpu",)
@@ -26,7 +26,7 @@ def lesson(read: Read) -> Lesson:
 
 def test_a_row_says_what_was_shown_expected_and_why() -> None:
     """In words of the language, with the share of the tolerance as text and as a number."""
-    row = check_table.row(RESULT, words("zh"), {})
+    row = check_table.row(RESULT, translations("zh"), {})
 
     assert (row["shown"], row["expected"], row["derivation"]) == ("[0. 4.]", "[0. 4.]", "4x")
     assert (row["tolerance"], row["margin"], row["share"]) == ("2e-6 相对", "12 %", 0.125)
@@ -91,7 +91,7 @@ def test_a_given_was_not_verified(lesson: Lesson) -> None:
 def test_each_thing_that_was_not_verified_has_its_words() -> None:
     """In both languages."""
     for key in ("no GPU", "one rank", "one GPU", "givens"):
-        assert words("en")[key] != words("zh")[key]
+        assert translations("en")[key] != translations("zh")[key]
 
 
 def test_margins_are_those_of_checks_with_a_tolerance() -> None:
@@ -110,9 +110,9 @@ def test_the_record_is_json_that_stays_in_its_element() -> None:
     """Whatever a lesson shows: a program reads the same text again."""
     hostile = "</script><script>alert(1)</script><!--"
     rows = [check_table.row(replace(RESULT, shown=hostile), EN, {})]
-    about = {"name": "03", "language": "en", "green": True, "summary": "1 check", "facts": {}}
+    about = {"name": "03", "language": "en", "green": True, "summary": "1 check", "provenance": {}}
 
-    text = check_table.record({**about, "rows": rows, "unverified": ["GPUs"]})
+    text = check_table.as_json({**about, "rows": rows, "unverified": ["GPUs"]})
 
     assert "<" not in text
     assert json.loads(text)["checks"][0]["shown"] == hostile

@@ -272,14 +272,14 @@ def test_the_notebook_is_valid_and_ends_with_its_checks(make: Make, tmp_path: Pa
 def test_a_table_in_the_notebook_is_not_broken_by_what_it_shows(make: Make) -> None:
     """A bar or a dollar in a value is that character, not a column or a formula."""
     odd = replace(RESULTS[0], shown="a|b $x$ `c` <i>")
-    cell = handout.notebook(handout.prepare(make(results=(odd,)), "en"))
+    cell = handout.notebook_text(handout.prepare(make(results=(odd,)), "en"))
     assert r"a\\|b \\$x\\$ \\`c\\` \\<i\\>" in cell
 
 
 def test_a_note_stands_at_the_top_of_the_notebook(make: Make) -> None:
     """A draft says so before anything else."""
     made = make(notes=[{"en": "Not verified.", "zh": "未经核对。"}])
-    notebook = nbformat.reads(handout.notebook(handout.prepare(made, "zh")), as_version=4)
+    notebook = nbformat.reads(handout.notebook_text(handout.prepare(made, "zh")), as_version=4)
     assert notebook.cells[0].source == "> **未经核对。**"
 
 

@@ -364,7 +364,7 @@ def test_nothing_runs_off_the_page(make: Make, tmp_path: Path) -> None:
         shown("text/latex", f"$${'+'.join(['x^2'] * 60)}$$"),
         shown("text/markdown", f"<https://x.org/{'L' * 300}>"),
     ]
-    made = make(*odd, results=(long, *RESULTS[1:]), facts={**FACTS, "machine": "m" * 300})
+    made = make(*odd, results=(long, *RESULTS[1:]), provenance={**FACTS, "machine": "m" * 300})
     content = pdf_of(made)
     boxes = poppler_says("pdftotext", content, tmp_path, "-bbox", "-")
     assert max(float(x) for x in re.findall(r'xMax="([\d.]+)"', boxes)) < RIGHT
@@ -540,7 +540,7 @@ def test_hostile_content_is_text(make: Make) -> None:
     prepared.cells.append(new_code_cell("1", outputs=[error]))
     prepared.metadata.handout.rows[0].shown = hostile
     prepared.metadata.handout.rows[0].derivation = hostile
-    prepared.metadata.handout.facts["machine"] = hostile
+    prepared.metadata.handout.provenance["machine"] = hostile
     prepared.metadata.handout.notes = [hostile]
     prepared.metadata.handout.title = hostile
     said = " ".join(pages(printed(prepared)))

@@ -13,7 +13,7 @@ import pytest
 from ci.errors import CourseError, MachineError
 from ci.handout import handout
 from ci.handout.editions import EDITIONS, STUDENTS
-from ci.handout.pool import Press
+from ci.handout.pool import HandoutPool
 from tests.conftest import ROOT, Read, eventually
 from tests.handout.test_publish import files, outcome
 
@@ -28,53 +28,55 @@ def children() -> list[psutil.Process]:
 
 
 def test_handouts_are_those_that_this_process_would_set(
-    read: Read, press: Press, tmp_path: Path
+    read: Read, pool: HandoutPool, tmp_path: Path
 ) -> None:
     """Byte for byte, in each edition."""
     made = outcome(read, "01_small")
-    press.begin(made, [NOTE])
+    pool.submit(made, [NOTE])
     for edition in EDITIONS:
-        press.lay(made, [NOTE], edition, tmp_path / edition.folder)
-        handout.write(handout.of(made, [NOTE], edition), tmp_path / "here")
+        pool.copy_to(made, [NOTE], edition, tmp_path / edition.folder)
+        handout.write(handout.from_outcome(made, [NOTE], edition), tmp_path / "here")
         assert files(tmp_path / edition.folder) == files(tmp_path / "here")
         assert len(files(tmp_path / "here")) == 6
 
 
-def test_another_note_makes_other_handouts(read: Read, press: Press, tmp_path: Path) -> None:
+def test_another_note_makes_other_handouts(read: Read, pool: HandoutPool, tmp_path: Path) -> None:
     """What was set for a page is not laid as a draft."""
     made = outcome(read, "01_small")
-    press.begin(made, [])
-    press.lay(made, [NOTE], STUDENTS, tmp_path)
+    pool.submit(made, [])
+    pool.copy_to(made, [NOTE], STUDENTS, tmp_path)
     assert "Mind this." in (tmp_path / "en/01_small.html").read_text()
 
 
 def test_handouts_go_beside_those_of_other_lessons(
-    read: Read, press: Press, tmp_path: Path
+    read: Read, pool: HandoutPool, tmp_path: Path
 ) -> None:
     """In the folders that are there."""
     for name in ("01_small", "02_small"):
-        press.lay(outcome(read, name), [], STUDENTS, tmp_path / "page")
+        pool.copy_to(outcome(read, name), [], STUDENTS, tmp_path / "page")
     assert len(files(tmp_path / "page")) == 12
 
 
-def test_what_cannot_be_set_is_the_courses_fault(read: Read, press: Press, tmp_path: Path) -> None:
+def test_what_cannot_be_set_is_the_courses_fault(
+    read: Read, pool: HandoutPool, tmp_path: Path
+) -> None:
     """With the words that it has in one process, and nothing is laid."""
     made = outcome(read, "01_small")
     made.run.lesson.notebook.cells[-1].source = "print('\U0001f600')"
     with pytest.raises(CourseError, match=r"no font of the handouts has the character"):
-        press.lay(made, [], STUDENTS, tmp_path / "page")
+        pool.copy_to(made, [], STUDENTS, tmp_path / "page")
     assert not (tmp_path / "page").exists()
 
 
 def test_a_killed_process_is_the_machines_fault(read: Read, tmp_path: Path) -> None:
     """As where memory is short; it does not hang."""
-    with Press() as press:
+    with HandoutPool() as pool:
         before = set(children())
-        press.begin(outcome(read, "01_small"), [])
+        pool.submit(outcome(read, "01_small"), [])
         for child in set(children()) - before:
             child.kill()
         with pytest.raises(MachineError, match=r"handouts of 02_small: .* was killed"):
-            press.lay(outcome(read, "02_small"), [], STUDENTS, tmp_path)
+            pool.copy_to(outcome(read, "02_small"), [], STUDENTS, tmp_path)
 
 
 def test_nothing_is_left_at_its_end(
@@ -83,8 +85,8 @@ def test_nothing_is_left_at_its_end(
     """Neither a process nor a file, also of what nobody wanted."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = set(children())
-    with Press() as press:
-        press.begin(outcome(read, "01_small"), [])
+    with HandoutPool() as pool:
+        pool.submit(outcome(read, "01_small"), [])
         assert set(children()) - before
         assert list(tmp_path.glob("pytorch-course-*"))
     assert not set(children()) - before
@@ -93,10 +95,10 @@ def test_nothing_is_left_at_its_end(
 
 ORPHANS = """\
 import pickle, psutil, sys, time
-from ci.handout.pool import Press
+from ci.handout.pool import HandoutPool
 if __name__ == "__main__":
-    with Press() as press:
-        press.begin(pickle.load(open(sys.argv[1], "rb")), [])
+    with HandoutPool() as pool:
+        pool.submit(pickle.load(open(sys.argv[1], "rb")), [])
         print(*(child.pid for child in psutil.Process().children(recursive=True)), flush=True)
         time.sleep(60)
 """

@@ -14,13 +14,13 @@ def test_a_handout_names_the_commit_of_its_course(read: Read, tmp_path: Path) ->
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
     done = outcome(read, "01_one")
     folder = done.run.lesson.path.parent
-    assert provenance.commit(folder) == ""
+    assert provenance.course_commit(folder) == ""
 
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "add", "."], check=True)
     subprocess.run([*git, "commit", "-q", "-m", "One"], check=True)
-    clean = provenance.commit(folder)
+    clean = provenance.course_commit(folder)
     (folder / "01_one.py").write_text("# changed", "utf-8")
 
     assert re.fullmatch("[0-9a-f]{12}", clean)
-    assert provenance.commit(folder) == f"{clean} +"
+    assert provenance.course_commit(folder) == f"{clean} +"

@@ -15,7 +15,7 @@ from nbformat.v4 import new_output
 
 from ci.errors import CourseError, UsageError
 from ci.handout import html, publish
-from ci.handout.pool import Press
+from ci.handout.pool import HandoutPool
 from ci.judge import verdicts
 from ci.judge.verdicts import Outcome, Result
 from ci.lesson import oracle
@@ -97,10 +97,10 @@ def unpacked(archive: Path, folder: Path) -> list[Path]:
 
 @pytest.mark.slow
 def test_students_get_no_solution_in_any_file(
-    solved: Outcome, tmp_path: Path, poppler: None, press: Press
+    solved: Outcome, tmp_path: Path, poppler: None, pool: HandoutPool
 ) -> None:
     """Not its code, what it shows, what it must show, nor why; the blank stands in its place."""
-    publish.publish([solved], ["01_small"], tmp_path, press)
+    publish.publish([solved], ["01_small"], tmp_path, pool)
     packed = unpacked(tmp_path / "handouts/handouts.zip", tmp_path / "unpacked")
     loose = [p for p in (tmp_path / "handouts").rglob("*") if p.suffix != ".zip" and p.is_file()]
     assert len(packed) == 9
@@ -113,10 +113,10 @@ def test_students_get_no_solution_in_any_file(
 
 @pytest.mark.slow
 def test_instructors_get_the_solution_in_each_file(
-    solved: Outcome, tmp_path: Path, poppler: None, press: Press
+    solved: Outcome, tmp_path: Path, poppler: None, pool: HandoutPool
 ) -> None:
     """With its value, and marked on each page as theirs."""
-    publish.publish([solved], ["01_small"], tmp_path, press)
+    publish.publish([solved], ["01_small"], tmp_path, pool)
     packed = unpacked(tmp_path / "instructors/instructors.zip", tmp_path / "unpacked")
     handouts = [path for path in packed if path.name != "index.html"]
     assert len(handouts) == 8
@@ -130,10 +130,10 @@ def test_instructors_get_the_solution_in_each_file(
 
 @pytest.mark.slow
 def test_each_page_of_the_instructors_pdf_is_marked(
-    solved: Outcome, tmp_path: Path, poppler: None, press: Press
+    solved: Outcome, tmp_path: Path, poppler: None, pool: HandoutPool
 ) -> None:
     """Also where only a page of it is copied."""
-    publish.publish([solved], ["01_small"], tmp_path, press)
+    publish.publish([solved], ["01_small"], tmp_path, pool)
     for language, mark in (("en", "instructors’ edition"), ("zh", "教师版")):
         pages = said(tmp_path / f"instructors/{language}/01_small.pdf").split("\f")[:-1]
         assert all(mark in page for page in pages)
@@ -141,13 +141,13 @@ def test_each_page_of_the_instructors_pdf_is_marked(
 
 @pytest.mark.slow
 def test_a_draft_keeps_the_solution_to_itself_too(
-    solved: Outcome, tmp_path: Path, poppler: None, press: Press
+    solved: Outcome, tmp_path: Path, poppler: None, pool: HandoutPool
 ) -> None:
     """Where the solution itself is at fault, what it showed and why it is wrong are not said."""
     good, bad = solved.results
     bad = replace(bad, status="differs", message="off by much")
     outcome = replace(solved, status="differs", results=(good, bad), reason="1 of 2 checks: halves")
-    publish.publish([outcome], ["01_small"], tmp_path, press)
+    publish.publish([outcome], ["01_small"], tmp_path, pool)
     drafts = [path for path in (tmp_path / "drafts").rglob("*") if path.is_file()]
     assert len(drafts) == 10
     for path in drafts:
@@ -157,12 +157,12 @@ def test_a_draft_keeps_the_solution_to_itself_too(
 
 @pytest.mark.slow
 def test_exercises_are_carried_over_and_linked(
-    solved: Outcome, read: Read, tmp_path: Path, press: Press
+    solved: Outcome, read: Read, tmp_path: Path, pool: HandoutPool
 ) -> None:
     """In both editions, when another lesson is run."""
     order = ["01_small", "02_other"]
-    publish.publish([solved], order, tmp_path, press)
-    publish.publish([outcome(read, "02_other")], order, tmp_path, press)
+    publish.publish([solved], order, tmp_path, pool)
+    publish.publish([outcome(read, "02_other")], order, tmp_path, pool)
     for edition, name in (("handouts", "exercises"), ("instructors", "solutions")):
         page = (tmp_path / edition / "index.html").read_text()
         for language in ("en", "zh"):
@@ -175,10 +175,10 @@ def test_exercises_are_carried_over_and_linked(
 
 @pytest.mark.slow
 def test_no_edition_changes_where_one_of_them_fails(
-    solved: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, press: Press
+    solved: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pool: HandoutPool
 ) -> None:
     """Both pages are of the same runs."""
-    publish.publish([solved], ["01_small"], tmp_path, press)
+    publish.publish([solved], ["01_small"], tmp_path, pool)
     before = [files(tmp_path / folder) for folder in ("handouts", "instructors")]
     archive: Callable[..., None] = publish._archive
 
@@ -190,17 +190,17 @@ def test_no_edition_changes_where_one_of_them_fails(
     monkeypatch.setattr(publish, "_archive", full)
     with pytest.raises(OSError, match="no space left"):
         publish.publish(
-            [replace(solved, date="2026-02-02 12:00 UTC")], ["01_small"], tmp_path, press
+            [replace(solved, date="2026-02-02 12:00 UTC")], ["01_small"], tmp_path, pool
         )
     assert [files(tmp_path / folder) for folder in ("handouts", "instructors")] == before
 
 
 @pytest.mark.slow
 def test_a_green_plan_publishes_six_files_a_lesson(
-    read: Read, tmp_path: Path, press: Press
+    read: Read, tmp_path: Path, pool: HandoutPool
 ) -> None:
     """HTML, PDF and notebook in each language, an index, an archive."""
-    publish.publish([outcome(read, "01_small")], ["01_small"], tmp_path, press)
+    publish.publish([outcome(read, "01_small")], ["01_small"], tmp_path, pool)
     assert set(files(tmp_path / "handouts")) == {
         *(f"{lang}/01_small.{kind}" for lang in ("en", "zh") for kind in ("html", "ipynb", "pdf")),
         *("index.html", "index.json", "handouts.zip"),
@@ -209,7 +209,7 @@ def test_a_green_plan_publishes_six_files_a_lesson(
 
 @pytest.mark.slow
 def test_the_course_page_says_what_lessons_promise_and_how_close_they_came(
-    read: Read, tmp_path: Path, press: Press
+    read: Read, tmp_path: Path, pool: HandoutPool
 ) -> None:
     """The last paragraph of the first passage, in each language; a dot for each margin."""
     text = LESSON.replace("# Words.", "# # Title\n#\n# A need.\n#\n# You can **add**.")
@@ -217,7 +217,7 @@ def test_the_course_page_says_what_lessons_promise_and_how_close_they_came(
     near = Result(lesson.checks[0], "verified", tolerance="1e-12 rel", margin=0.25)
     run = planner.Run(lesson, lesson.defaults)
     made = Outcome(run, "verified", (near,), notebook=lesson.notebook)
-    publish.publish([made], [lesson.name], tmp_path, press)
+    publish.publish([made], [lesson.name], tmp_path, pool)
 
     page = (tmp_path / "handouts" / "index.html").read_text("utf-8")
 
@@ -228,19 +228,15 @@ def test_the_course_page_says_what_lessons_promise_and_how_close_they_came(
 
 
 def test_other_lessons_are_carried_over_with_their_date(
-    read: Read, tmp_path: Path, press: Press
+    read: Read, tmp_path: Path, pool: HandoutPool
 ) -> None:
     """A run of some lessons leaves the handouts of the others as they were, but that their pages
     lead to those that are new."""
     order = ["01_small", "02_other"]
-    publish.publish(
-        [outcome(read, "01_small", date="2026-01-01 12:00 UTC")], order, tmp_path, press
-    )
+    publish.publish([outcome(read, "01_small", date="2026-01-01 12:00 UTC")], order, tmp_path, pool)
     before = (tmp_path / "handouts/en/01_small.html").read_text("utf-8")
     pdf = (tmp_path / "handouts/en/01_small.pdf").read_bytes()
-    publish.publish(
-        [outcome(read, "02_other", date="2026-02-02 12:00 UTC")], order, tmp_path, press
-    )
+    publish.publish([outcome(read, "02_other", date="2026-02-02 12:00 UTC")], order, tmp_path, pool)
     entries = json.loads((tmp_path / "handouts/index.json").read_text())
     after = (tmp_path / "handouts/en/01_small.html").read_text("utf-8")
     assert 'href="02_other.html" rel="next"' in after
@@ -255,22 +251,22 @@ def test_other_lessons_are_carried_over_with_their_date(
 
 @pytest.mark.slow
 def test_a_lesson_that_is_gone_is_not_carried_over(
-    read: Read, tmp_path: Path, press: Press
+    read: Read, tmp_path: Path, pool: HandoutPool
 ) -> None:
     """The page holds the lessons of the course and no others."""
-    publish.publish([outcome(read, "01_small")], ["01_small"], tmp_path, press)
-    publish.publish([outcome(read, "02_other")], ["02_other"], tmp_path, press)
+    publish.publish([outcome(read, "01_small")], ["01_small"], tmp_path, pool)
+    publish.publish([outcome(read, "02_other")], ["02_other"], tmp_path, pool)
     assert not (tmp_path / "handouts/en/01_small.html").exists()
 
 
 @pytest.mark.slow
 def test_a_plan_that_is_not_green_publishes_nothing(
-    read: Read, tmp_path: Path, press: Press
+    read: Read, tmp_path: Path, pool: HandoutPool
 ) -> None:
     """The page stays byte for byte; the drafts say that they are not verified."""
-    publish.publish([outcome(read, "01_small")], ["01_small"], tmp_path, press)
+    publish.publish([outcome(read, "01_small")], ["01_small"], tmp_path, pool)
     before = files(tmp_path / "handouts")
-    publish.publish([outcome(read, "01_small", "differs")], ["01_small"], tmp_path, press)
+    publish.publish([outcome(read, "01_small", "differs")], ["01_small"], tmp_path, pool)
     assert files(tmp_path / "handouts") == before
     assert "Not verified" in (tmp_path / "drafts/en/01_small.html").read_text()
     assert "未经验证" in (tmp_path / "drafts/zh/01_small.html").read_text()
@@ -278,12 +274,12 @@ def test_a_plan_that_is_not_green_publishes_nothing(
 
 @pytest.mark.slow
 def test_the_archive_is_the_same_for_the_same_handouts(
-    read: Read, tmp_path: Path, press: Press
+    read: Read, tmp_path: Path, pool: HandoutPool
 ) -> None:
     """The same executions make the same bytes."""
     first, second = tmp_path / "a", tmp_path / "b"
     for build in (first, second):
-        publish.publish([outcome(read, "01_small")], ["01_small"], build, press)
+        publish.publish([outcome(read, "01_small")], ["01_small"], build, pool)
     archives = [(build / "handouts/handouts.zip").read_bytes() for build in (first, second)]
     assert archives[0] == archives[1]
     names = zipfile.ZipFile(first / "handouts/handouts.zip").namelist()
@@ -291,25 +287,29 @@ def test_the_archive_is_the_same_for_the_same_handouts(
 
 
 @pytest.mark.slow
-def test_a_sweep_leaves_the_course_page_alone(read: Read, tmp_path: Path, press: Press) -> None:
+def test_a_sweep_leaves_the_course_page_alone(
+    read: Read, tmp_path: Path, pool: HandoutPool
+) -> None:
     """Other parameters make one summary page; with handouts=all, handouts below it."""
     lesson = read(LESSON)
     outcomes = [
         Outcome(run, "verified", notebook=lesson.notebook)
         for run in planner.runs([lesson], ["size=2,3"], [])
     ]
-    publish.publish(outcomes, ["01_small"], tmp_path, press)
+    publish.publish(outcomes, ["01_small"], tmp_path, pool)
     assert not (tmp_path / "handouts").exists()
     assert set(files(tmp_path / "sweep")) == {"index.html", "index.json"}
     assert "size=3" in (tmp_path / "sweep/index.html").read_text()
-    publish.publish(outcomes, ["01_small"], tmp_path, press, handouts="all")
+    publish.publish(outcomes, ["01_small"], tmp_path, pool, handouts="all")
     assert len(list((tmp_path / "sweep").rglob("*.pdf"))) == 4
 
 
-def test_a_sweeps_page_says_how_its_runs_agree(read: Read, tmp_path: Path, press: Press) -> None:
+def test_a_sweeps_page_says_how_its_runs_agree(
+    read: Read, tmp_path: Path, pool: HandoutPool
+) -> None:
     """In both languages, with a head for each row and column; a single run has no such table."""
     outcomes, agreed = apart(read, runs=3)
-    publish.publish(outcomes, ["01_small"], tmp_path, press, agreed=agreed)
+    publish.publish(outcomes, ["01_small"], tmp_path, pool, agreed=agreed)
     html = (tmp_path / "sweep/index.html").read_text()
     cells = re.findall(r"<(th|td)[^>]*>([^<]*)</", html)
     heads, values = (
@@ -322,16 +322,16 @@ def test_a_sweeps_page_says_how_its_runs_agree(read: Read, tmp_path: Path, press
     assert html.count('scope="row"') == 2
     assert "The largest is 4.5e-14, in total: ranks=1 and ranks=3." in html
     assert "最大差异为 4.5e-14，见 total：ranks=1 与 ranks=3。" in html
-    publish.publish(outcomes[:1], ["01_small"], tmp_path, press)
+    publish.publish(outcomes[:1], ["01_small"], tmp_path, pool)
     assert "<table" not in (tmp_path / "sweep/index.html").read_text()
 
 
-def test_a_damaged_page_is_named(read: Read, tmp_path: Path, press: Press) -> None:
+def test_a_damaged_page_is_named(read: Read, tmp_path: Path, pool: HandoutPool) -> None:
     """An index.json that is not what was written is an error, not a lost lesson."""
     (tmp_path / "handouts").mkdir()
     (tmp_path / "handouts/index.json").write_text("{")
     with pytest.raises(CourseError, match=r"handouts/index\.json is damaged"):
-        publish.publish([outcome(read, "01_small")], ["01_small", "02_small"], tmp_path, press)
+        publish.publish([outcome(read, "01_small")], ["01_small", "02_small"], tmp_path, pool)
 
 
 def test_all_gpus_of_none_is_said_on_each_handout() -> None:

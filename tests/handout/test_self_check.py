@@ -161,7 +161,9 @@ def ours(answer: Any, expected: Any, rule: Rule) -> tuple[bool, bool]:
 
 def theirs(answer: Any, expected: Any, rule: Rule) -> bool:
     """Whether the notebook's cell passes, as it stands there."""
-    call = workbook.call_of("x", Answer(expected_value(expected), rule), {"dtype": "float32"}, "en")
+    call = workbook.check_call(
+        "x", Answer(expected_value(expected), rule), {"dtype": "float32"}, "en"
+    )
     try:
         exec(call, {"check_answer": check_answer, "np": np, "x": answer})
     except AssertionError:

@@ -167,7 +167,7 @@ def test_a_taken_port_is_the_machines_fault(served: Served) -> None:
 
 def test_an_edition_has_a_name() -> None:
     """Instructors see theirs on request, and nobody by a slip of the keyboard."""
-    assert serve.edition("students") is STUDENTS
-    assert serve.edition("instructors") is INSTRUCTORS
+    assert serve.parse_edition("students") is STUDENTS
+    assert serve.parse_edition("instructors") is INSTRUCTORS
     with pytest.raises(UsageError, match="--edition student: there are students and instructors"):
-        serve.edition("student")
+        serve.parse_edition("student")

@@ -156,12 +156,12 @@ def test_an_expected_value_keeps_all_of_its_digits(value: Any) -> None:
 def test_a_rule_of_its_own_goes_along() -> None:
     """The tolerance is the oracle's, as is the dtype; what is usual is not said."""
     answer = Answer(expected_value(1.5), Rule(rel=1e-3, abs=1e-6, why="rough", elementwise=True))
-    assert workbook.call_of("x", answer, {}, "en") == (
+    assert workbook.check_call("x", answer, {}, "en") == (
         'check_answer("x", x, 1.5, rel=0.001, absolute=1e-06, elementwise=True)'
     )
     for value, said in ((np.ones(1), ', dtype="float64"'), (1.5, ""), (np.ones(1, "float32"), "")):
         expected = expected_value(value)
-        call = workbook.call_of("x", Answer(expected, Rule()), {"dtype": "float64"}, "en")
+        call = workbook.check_call("x", Answer(expected, Rule()), {"dtype": "float64"}, "en")
         assert call == f'check_answer("x", x, {workbook.literal(expected)}{said})'
 
 
@@ -296,7 +296,7 @@ def test_a_lesson_s_own_notebook_runs_elsewhere(
     lesson = reader.read(LESSONS / f"{name}.py")
     path = tmp_path / "alone" / f"{name}.ipynb"
     path.parent.mkdir()
-    path.write_text(handout.notebook(handout.prepare(handed_out(lesson), "zh")), "utf-8")
+    path.write_text(handout.notebook_text(handout.prepare(handed_out(lesson), "zh")), "utf-8")
     executed = execute(path)
     declared = {cell.id for cell in executed.cells if "raises" in cell.metadata}
     assert errors(executed).keys() == declared

@@ -156,7 +156,7 @@ def write(outcomes: list[Outcome], folder: Path) -> Path:
     for outcome, language in itertools.product(outcomes, reader.LANGUAGES):
         path = folder / language / f"{outcome.run.lesson.name}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
-        prepared = handout.prepare(handout.of(outcome), language)
+        prepared = handout.prepare(handout.from_outcome(outcome), language)
         path.write_text(handout.HandoutHTMLExporter().from_notebook_node(prepared)[0], "utf-8")
     index.connect(entries, folder)
     (folder / "index.html").write_text(index.course(entries), "utf-8")
