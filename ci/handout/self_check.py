@@ -1,7 +1,7 @@
-"""Compare an answer with the value that an exercise asks for, by the rules of the course's checks.
+"""Compare the answer to an exercise with its expected value, by the rules of the course's checks.
 
-This text is also a cell of the exercises' notebooks: it needs NumPy alone, and takes torch's
-tensors as they come.
+The exercises' notebooks contain the source of this module, with the source of `tolerances` in the
+place of its import. It needs only NumPy, and takes torch's tensors as they are.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-RELATIVE = {"float64": 1e-12, "float32": 2e-6, "complex128": 1e-12, "complex64": 2e-6}
-RELATIVE_ON_GPU = {"float32": 1e-5, "complex64": 1e-5}
+from ci.judge.tolerances import first_unequal, largest_deviation, relative_tolerance
 
-SAID = {
-    "blank": ("`...` is still there: put code of your own in its place", "`...` 还没有填写"),
+# Each message in English and in Chinese.
+MESSAGES = {
+    "blank": ("`...` is still there: replace it with your own code", "`...` 还没有填写"),
     "odd": ("a {}, which can't be compared", "得到的是：{}，无法比较"),
     "kind": ("{} where {} is expected", "得到的是：{}；应为：{}"),
     "items": ("its items are {}; expected are {}", "各项为 {}，应为 {}"),
     "shape": ("shape {} where {} is expected", "形状为 {}，应为 {}"),
-    "dtype": ("dtype {} where {} is expected", "元素类型为 {}，应为 {}"),
+    "dtype": ("dtype {} where {} is expected", "数据类型为 {}，应为 {}"),
     "far": ("largest difference {:.3g}{}, allowed is {:.3g}", "最大差异为 {:.3g}{}，允许 {:.3g}"),
     "other": ("{!r}{} is not the expected value", "{!r}{} 不是预期值"),
     "at": (" at {}", "（位于 {}）"),
@@ -29,16 +29,6 @@ SAID = {
     "float": ("a Python float", "Python 浮点数"),
     "plain": ("{!r}", "{!r}"),
 }
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How an exercise is compared: the dtype of its floating arrays, and its tolerance."""
-
-    dtype: str
-    rel: float | None
-    absolute: float
-    elementwise: bool
 
 
 def check_answer(
@@ -52,53 +42,79 @@ def check_answer(
     elementwise: bool = False,
     language: str = "en",
 ) -> None:
-    """Print a tick where `answer` is the `expected` value; else raise AssertionError, which says
-    what is wrong in a line.
+    """Print a tick if `answer` is the `expected` value; else raise AssertionError, whose message
+    explains in one line what is wrong.
 
-    Arrays of float64 in `expected` stand for ones of `dtype`; tensors may live on any device. The
-    tolerance is `rel` times the largest expected number of an array, or each one's if
+    An expected array of float64 stands for a tensor or array of `dtype`, on any device. Allowed is
+    a difference of `rel` times the largest expected element of an array, or times each element if
     `elementwise`, plus `absolute`.
     """
-    words = {key: said[language == "zh"] for key, said in SAID.items()}
-    rule = Rule(dtype, rel, absolute, elementwise)
-    for fault in _faults(answer, expected, rule, words):
+    messages = {key: texts[language == "zh"] for key, texts in MESSAGES.items()}
+    check = _SelfCheck(dtype, rel, absolute, elementwise, messages)
+    for fault in check.faults(answer, expected):
         raise AssertionError(f"✗ {name}{'：' if language == 'zh' else ': '}{fault}")
     print(f"✓ {name}")
 
 
-def _faults(
-    answer: Any, expected: Any, rule: Rule, words: Mapping[str, str], path: str = ""
-) -> Iterator[str]:
-    kind, shown, its_dtype, device = _read(answer)
-    wanted, meant, dtype, _ = _read(expected)
-    if dtype == "float64" and wanted == "array":
-        dtype = rule.dtype
-    before = f"{path}: " if path else ""
-    if kind in ("blank", "odd"):
-        yield before + words[kind].format(shown)
-    elif kind != wanted:
-        ours, theirs = _describe(kind, shown, words), _describe(wanted, meant, words)
-        yield before + words["kind"].format(ours, theirs)
-    elif kind in ("sequence", "mapping"):
-        if shown.keys() != meant.keys():
-            yield before + words["items"].format(", ".join(shown) or "-", ", ".join(meant) or "-")
-            return
-        for key in shown:
-            yield from _faults(shown[key], meant[key], rule, words, f"{path}[{key}]")
-    elif kind == "plain":
-        if (type(shown), shown) != (type(meant), meant):
-            yield before + words["other"].format(shown, "")
-    elif shown.shape != meant.shape:
-        yield before + words["shape"].format(shown.shape, meant.shape)
-    elif its_dtype != dtype:
-        yield before + words["dtype"].format(its_dtype, dtype)
-    else:
-        for fault in _numbers(shown, meant, _relative(rule, dtype, device), rule, words):
-            yield before + fault
+@dataclass(frozen=True)
+class _SelfCheck:
+    dtype: str
+    rel: float | None
+    absolute: float
+    elementwise: bool
+    messages: Mapping[str, str]
+
+    def faults(self, answer: Any, expected: Any, path: str = "") -> Iterator[str]:
+        """What is wrong with the part of an answer at `path`."""
+        kind, shown, shown_dtype, device = _read(answer)
+        expected_kind, wanted, dtype, _ = _read(expected)
+        if dtype == "float64" and expected_kind == "array":
+            dtype = self.dtype
+        where = f"{path}: " if path else ""
+        if kind in ("blank", "odd"):
+            yield where + self._say(kind, shown)
+        elif kind != expected_kind:
+            found, needed = self._describe(kind, shown), self._describe(expected_kind, wanted)
+            yield where + self._say("kind", found, needed)
+        elif kind in ("sequence", "mapping"):
+            if shown.keys() != wanted.keys():
+                yield where + self._say("items", ", ".join(shown) or "-", ", ".join(wanted) or "-")
+                return
+            for key in shown:
+                yield from self.faults(shown[key], wanted[key], f"{path}[{key}]")
+        elif kind == "plain":
+            if (type(shown), shown) != (type(wanted), wanted):
+                yield where + self._say("other", shown, "")
+        elif shown.shape != wanted.shape:
+            yield where + self._say("shape", shown.shape, wanted.shape)
+        elif shown_dtype != dtype:
+            yield where + self._say("dtype", shown_dtype, dtype)
+        else:
+            yield from (where + fault for fault in self._numbers(shown, wanted, dtype, device))
+
+    def _numbers(self, shown: Any, expected: Any, dtype: str, device: str) -> Iterator[str]:
+        if (index := first_unequal(shown, expected)) is not None:
+            yield self._say("other", shown[index].item(), self._at(index))
+        elif expected.dtype.kind in "fc":
+            rel = self.rel if self.rel is not None else relative_tolerance(dtype, device) or 0.0
+            worst = largest_deviation(shown, expected, rel, self.absolute, self.elementwise)
+            if not worst.is_allowed:
+                yield self._say("far", worst.difference, self._at(worst.index), worst.allowed)
+
+    def _say(self, key: str, *values: Any) -> str:
+        return self.messages[key].format(*values)
+
+    def _at(self, index: tuple[int, ...]) -> str:
+        return self._say("at", list(index)) if index else ""
+
+    def _describe(self, kind: str, value: Any) -> str:
+        if kind in ("sequence", "mapping"):
+            return self._say(kind, len(value))
+        return self._say(kind, value.shape if kind == "array" else value)
 
 
 def _read(value: Any) -> tuple[str, Any, str, str]:
-    """The kind of a value, what is compared of it, its dtype and its device."""
+    """The kind of a value, the part of it that is compared, its dtype and its device."""
     if value is ...:
         return "blank", value, "", ""
     if value is None or type(value) in (bool, int, str):
@@ -106,8 +122,9 @@ def _read(value: Any) -> tuple[str, Any, str, str]:
     if type(value) is float:
         return "float", np.float64(value), "float64", "cpu"
     if type(value) is np.ndarray or isinstance(value, np.generic):
-        kind = "array" if value.dtype.kind in "biufc" else "odd"
-        return kind, value, str(value.dtype), "cpu"
+        if value.dtype.kind in "biufc":
+            return "array", value, str(value.dtype), "cpu"
+        return "odd", type(value).__name__, "", ""
     if isinstance(value, list | tuple):
         return "sequence", {str(i): item for i, item in enumerate(value)}, "", ""
     if isinstance(value, dict) and len({str(key) for key in value}) == len(value):
@@ -123,44 +140,3 @@ def _read(value: Any) -> tuple[str, Any, str, str]:
         return "array", array, dtype, str(value.device)
     except (AttributeError, TypeError, RuntimeError):
         return "odd", type(value).__name__, "", ""
-
-
-def _describe(kind: str, value: Any, words: Mapping[str, str]) -> str:
-    if kind == "array":
-        return words[kind].format(value.shape)
-    return words[kind].format(len(value) if kind in ("sequence", "mapping") else value)
-
-
-def _relative(rule: Rule, dtype: str, device: str) -> float:
-    if rule.rel is not None:
-        return rule.rel
-    on_gpu = RELATIVE_ON_GPU if device.startswith("cuda") else {}
-    return on_gpu.get(dtype, RELATIVE.get(dtype, 0.0))
-
-
-def _numbers(
-    shown: np.ndarray, expected: np.ndarray, rel: float, rule: Rule, words: Mapping[str, str]
-) -> Iterator[str]:
-    shown = shown.astype(np.float64) if shown.dtype.kind == "f" else shown
-    same = (shown == expected) | ((shown != shown) & (expected != expected))
-    if expected.dtype.kind in "fc":
-        finite = np.isfinite(expected)
-        sizes = np.where(finite, np.abs(expected), 0.0)
-        if not rule.elementwise:
-            sizes = np.full_like(sizes, np.max(sizes, initial=0.0))
-        allowed = rel * sizes + rule.absolute
-        with np.errstate(invalid="ignore"):  # inf - inf
-            difference = np.where(finite, np.abs(shown - expected), 0.0)
-        if not np.all(difference <= allowed):  # so that a NaN is a fault
-            worst = np.argmax(np.nan_to_num(difference - allowed, nan=np.inf))
-            index = np.unravel_index(worst, shown.shape)
-            at = _at(index, words)
-            yield words["far"].format(difference[index], at, allowed[index])
-        same |= finite
-    if not np.all(same):
-        index = tuple(np.argwhere(~np.asarray(same))[0])
-        yield words["other"].format(shown[index].item(), _at(index, words))
-
-
-def _at(index: tuple[Any, ...], words: Mapping[str, str]) -> str:
-    return words["at"].format([int(i) for i in index]) if index else ""

@@ -18,6 +18,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from ci.handout import handout, self_check, vendor
 from ci.handout.handout import Handout
 from ci.handout.translations import translations
+from ci.judge import tolerances
+from ci.judge.compare import floating_dtype
 from ci.judge.verdicts import Answer
 from ci.lesson import parameters
 from ci.lesson.exercises import SETUP, Exercise, tags
@@ -61,8 +63,14 @@ def _opening(made: Handout, language: str) -> Iterator[NotebookNode]:
     title = f"# {made.lesson.titles[language]} · {say[made.edition.workbook]}"
     lines = [title, *handout.quote_notes(made.notes_in(language)), say["how to"]]
     yield new_markdown_cell("\n\n".join(lines), id="title", metadata={"lang": language})
+    yield new_code_cell(self_check_source(), id="check-answer", metadata=vendor.FOLDED)
+
+
+def self_check_source() -> str:
+    """The source of `self_check`, with that of `tolerances` in the place of its import."""
+    tables = inspect.getsource(tolerances).rstrip()
     source = inspect.getsource(self_check).rstrip()
-    yield new_code_cell(source, id="check-answer", metadata=vendor.FOLDED)
+    return re.sub(r"(?m)^from ci\.judge\.tolerances import .*$", lambda _: tables, source)
 
 
 def _setup(made: Handout) -> Iterator[NotebookNode]:
@@ -97,10 +105,9 @@ def _parts(made: Handout, exercise: Exercise, language: str) -> Iterator[Noteboo
 def check_call(name: str, answer: Answer, values: Mapping[str, Value], language: str) -> str:
     """The source of the check of `name`: a call of `check_answer` with all that it needs."""
     rule = answer.rule
-    meant = rule.dtype or str(values.get("dtype", "float32"))
     floating = any(leaf.dtype == "float64" for leaf in answer.expected.leaves())
     options = {
-        "dtype": meant if floating else None,
+        "dtype": floating_dtype(rule, values) if floating else None,
         "rel": rule.rel,
         "absolute": rule.abs,
         "elementwise": rule.elementwise,

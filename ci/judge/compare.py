@@ -1,4 +1,4 @@
-"""One shown value against one expected value: structure, shape, dtype, device, then numbers."""
+"""Compare a shown value with its expected value: structure, shape, dtype, device, then numbers."""
 
 import re
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ci.handout.self_check import RELATIVE, RELATIVE_ON_GPU
+from ci.judge.tolerances import first_unequal, largest_deviation, magnitudes, relative_tolerance
 from ci.lesson.expect import Rule
 from ci.lesson.parameters import Value
 from ci.lesson.value import Comparable
@@ -15,10 +15,19 @@ from ci.lesson.value import Comparable
 COARSEST = 0.01  # of the largest expected value: a tolerance as wide as this checks nothing
 
 
+def floating_dtype(rule: Rule, parameters: Mapping[str, Value]) -> str:
+    """The dtype that a lesson must show where its oracle, which computes in float64, returns it."""
+    return rule.dtype or str(parameters.get("dtype", "float32"))
+
+
 @dataclass
 class Comparison:
-    """One shown value against one expected value, leaf by leaf. Collects what it finds:
-    `faults` of the shown value, `invalid` for a comparison that could not fail or be made."""
+    """The comparison of a shown value with its expected value, leaf by leaf.
+
+    Collects `faults` of the shown value, and in `invalid` why the comparison could not fail or
+    could not be made. `margin` is the largest share of a tolerance that was used. A `given` value
+    has no expected one: only its structure, shape, dtype, device and finiteness are compared.
+    """
 
     rule: Rule
     parameters: Mapping[str, Value]
@@ -29,34 +38,36 @@ class Comparison:
     tolerances: set[str] = field(default_factory=set)
 
     def compare(self, shown: Comparable, expected: Comparable, path: str = "") -> None:
-        """Structure first, then each leaf; `path` is where in the value we are."""
+        """Compare two values, or their parts at `path`: first the structure, then each leaf."""
         if shown.kind != expected.kind:
-            self._differ(path, f"shown is {shown.describe()}, expected is {expected.describe()}")
+            self._add_fault(path, f"shown is {shown.describe()}, expected is {expected.describe()}")
         elif shown.kind in ("sequence", "mapping"):
-            if shown.items.keys() != expected.items.keys():
-                ours, theirs = ", ".join(shown.items), ", ".join(expected.items)
-                self._differ(path, f"shown has the items {ours or '-'}, expected {theirs or '-'}")
-                return
-            for key, item in shown.items.items():
-                self.compare(item, expected.items[key], f"{path}[{key}]")
+            self._compare_items(shown.items, expected.items, path)
         elif shown.kind == "array":
             self._compare_arrays(shown, expected, path)
         elif shown.kind == "float":
             self._compare_numbers(shown.value, expected.value, "float64", "cpu", path)
-        elif not self.given and (type(shown.value), shown.value) != (
-            type(expected.value),
-            expected.value,
-        ):
-            self._differ(path, f"shown {shown.value!r}, expected {expected.value!r}")
+        elif not self.given and not _is_same(shown.value, expected.value):
+            self._add_fault(path, f"shown {shown.value!r}, expected {expected.value!r}")
+
+    def _compare_items(
+        self, shown: Mapping[str, Comparable], expected: Mapping[str, Comparable], path: str
+    ) -> None:
+        if shown.keys() != expected.keys():
+            names, wanted = ", ".join(shown) or "-", ", ".join(expected) or "-"
+            self._add_fault(path, f"shown has the items {names}, expected {wanted}")
+            return
+        for key, item in shown.items():
+            self.compare(item, expected[key], f"{path}[{key}]")
 
     def _compare_arrays(self, shown: Comparable, expected: Comparable, path: str) -> None:
-        dtype, device = self._dtype(expected), self._device(path)
+        dtype, device = self._expected_dtype(expected), self._expected_device(path)
         if shown.value.shape != expected.value.shape:
-            self._differ(path, f"shape {shown.value.shape}, expected {expected.value.shape}")
+            self._add_fault(path, f"shape {shown.value.shape}, expected {expected.value.shape}")
         elif shown.dtype != dtype:
-            self._differ(path, f"dtype {shown.dtype}, expected {dtype}")
-        elif not _lives_on(shown.device or "cpu", device):
-            self._differ(path, f"on {shown.device or 'cpu'}, expected on {device}")
+            self._add_fault(path, f"dtype {shown.dtype}, expected {dtype}")
+        elif not _is_on(shown.device or "cpu", device):
+            self._add_fault(path, f"on {shown.device or 'cpu'}, expected on {device}")
         else:
             self._compare_numbers(shown.value, expected.value, dtype, device, path)
 
@@ -65,62 +76,53 @@ class Comparison:
     ) -> None:
         if self.given:
             if not np.all(np.isfinite(shown)):
-                self._differ(path, "not finite")
+                self._add_fault(path, "not finite")
             return
-        if expected.dtype.kind not in "fc":
-            self._require_same(shown, expected, shown == expected, path)
-            return
-        finite = np.isfinite(expected)
-        sizes = np.where(finite, np.abs(expected), 0.0)
-        if not self.rule.elementwise:
-            sizes = np.full_like(sizes, np.max(sizes, initial=0.0))
-        allowed = self._allowed(sizes, dtype, device)
-        if allowed is None:
-            return
-        same = (shown == expected) | (np.isnan(shown) & np.isnan(expected))
-        self._require_same(shown, expected, same | finite, path)
-        with np.errstate(invalid="ignore", divide="ignore"):  # inf - inf, 0 / 0
-            difference = np.where(finite, np.abs(shown - expected), 0.0)
-            used = np.where(difference == 0, 0.0, difference / allowed)
-        if not np.all(used <= 1):  # so that a NaN is a fault
-            worst = int(np.argmax(np.nan_to_num(used, nan=np.inf)))
-            at = np.unravel_index(worst, shown.shape)
-            self._differ(
-                path,
-                f"largest difference {difference[at]:.3g}{_at(at)}: shown {shown[at].item()!r}, "
-                f"expected {expected[at].item()!r}, allowed {allowed[at]:.3g}",
-            )
-        self.margin = max(self.margin, float(np.max(used, initial=0.0)))
+        if expected.dtype.kind in "fc":
+            self._compare_floating(shown, expected, dtype, device, path)
+        else:
+            self._require_equal(shown, expected, path)
 
-    def _allowed(self, sizes: np.ndarray, dtype: str, device: str) -> np.ndarray | None:
-        """The largest difference that each element may show, where its tolerance is relative to
-        `sizes`; None where that can't be said."""
-        rel = self.rule.rel
-        if rel is None:
-            on_gpu = device.startswith("cuda") and dtype in RELATIVE_ON_GPU
-            rel = RELATIVE_ON_GPU[dtype] if on_gpu else RELATIVE.get(dtype)
+    def _compare_floating(
+        self, shown: np.ndarray, expected: np.ndarray, dtype: str, device: str, path: str
+    ) -> None:
+        rel = self.rule.rel if self.rule.rel is not None else relative_tolerance(dtype, device)
         if rel is None:
             self.invalid.append(f"no tolerance is known for {dtype}: say rel=… and why=…")
-            return None
-        allowed = rel * sizes + self.rule.abs
-        shares = allowed[sizes > 0] / sizes[sizes > 0]
+            return
+        if not self._is_narrow(rel, expected):
+            return
+        self.tolerances.add(_describe(rel, self.rule.abs))
+        self._require_equal(shown, expected, path)
+        worst = largest_deviation(shown, expected, rel, self.rule.abs, self.rule.elementwise)
+        if not worst.is_allowed:
+            at = worst.index
+            self._add_fault(
+                path,
+                f"largest difference {worst.difference:.3g}{_at(at)}: shown {shown[at].item()!r}, "
+                f"expected {expected[at].item()!r}, allowed {worst.allowed:.3g}",
+            )
+        self.margin = max(self.margin, worst.share)
+
+    def _is_narrow(self, rel: float, expected: np.ndarray) -> bool:
+        """Whether the tolerance is narrow enough for the comparison to find anything."""
+        sizes = magnitudes(expected, self.rule.elementwise)
+        shares = rel + self.rule.abs / sizes[sizes > 0]
         if np.any(shares >= COARSEST):
             whole = "element" if self.rule.elementwise else "largest expected value"
             self.invalid.append(f"its tolerance is {np.max(shares):.1%} of the {whole}")
-            return None
-        self.tolerances.add(_tolerance(rel, self.rule.abs))
-        return np.asarray(allowed)
+            return False
+        return True
 
-    def _require_same(
-        self, shown: np.ndarray, expected: np.ndarray, same: np.ndarray, path: str
-    ) -> None:
-        if not np.all(same):
-            at = tuple(np.argwhere(~np.asarray(same))[0])
-            theirs = expected[at].item()
-            self._differ(path, f"shown {shown[at].item()!r}{_at(at)}, expected {theirs!r}")
+    def _require_equal(self, shown: np.ndarray, expected: np.ndarray, path: str) -> None:
+        at = first_unequal(shown, expected)
+        if at is not None:
+            wanted = expected[at].item()
+            self._add_fault(path, f"shown {shown[at].item()!r}{_at(at)}, expected {wanted!r}")
 
-    def refuse_vacuous(self, expected: Comparable) -> None:
-        """A check that expects nothing but zeros passes for a tensor that nobody has filled."""
+    def reject_vacuous(self, expected: Comparable) -> None:
+        """Mark the comparison invalid if nearly everything would agree with `expected`: a value
+        that is empty, or zero throughout, as a tensor is that nobody has filled."""
         leaves = list(expected.leaves())
         if not leaves:
             self.invalid.append("is vacuous: the expected value is empty")
@@ -136,31 +138,39 @@ class Comparison:
                 "meant: zero=True)"
             )
 
-    def _dtype(self, expected: Comparable) -> str:
+    def _expected_dtype(self, expected: Comparable) -> str:
         if expected.dtype == "float64":
-            return self.rule.dtype or str(self.parameters.get("dtype", "float32"))
+            return floating_dtype(self.rule, self.parameters)
         return expected.dtype or ""
 
-    def _device(self, path: str) -> str:
-        """A leaf under a device's name lives there; others where the rule or the lesson says."""
+    def _expected_device(self, path: str) -> str:
+        """The device that the path names last, or that of the rule, or that of the lesson."""
         named = re.findall(r"\[((?:cpu|cuda)(?::\d+)?)\]", path)
         return named[-1] if named else self.rule.device or str(self.parameters.get("device", "cpu"))
 
-    def _differ(self, path: str, fault: str) -> None:
+    def _add_fault(self, path: str, fault: str) -> None:
         self.faults.append(f"{path}: {fault}" if path else fault)
 
 
-def _tolerance(rel: float, absolute: float) -> str:
-    """`2e-6 rel + 1e-9 abs`; `exact` for none."""
+def _is_same(shown: Any, expected: Any) -> bool:
+    """Whether two plain values are equal and of one type: True is not 1."""
+    return (type(shown), shown) == (type(expected), expected)
+
+
+def _describe(rel: float, absolute: float) -> str:
+    """A tolerance as text: `2e-6 rel + 1e-9 abs`, or `exact` for none."""
     parts = [(rel, "rel"), (absolute, "abs")]
-    said = [f"{size:.1e} {word}".replace(".0e", "e") for size, word in parts if size]
-    return " + ".join(said).replace("e-0", "e-") or "exact"
+    text = [f"{size:.1e} {word}".replace(".0e", "e") for size, word in parts if size]
+    return " + ".join(text).replace("e-0", "e-") or "exact"
 
 
-def _at(index: tuple[Any, ...]) -> str:
-    return f" at [{', '.join(str(int(i)) for i in index)}]" if index else ""
+def _at(index: tuple[int, ...]) -> str:
+    return f" at {list(index)}" if index else ""
 
 
-def _lives_on(device: str, expected: str) -> bool:
-    """`cuda:1` is on `cuda` and on `cuda:1`, not on `cuda:0`. NumPy's arrays are on the CPU."""
+def _is_on(device: str, expected: str) -> bool:
+    """Whether `device` is the expected one: `cuda:1` is on `cuda` and on `cuda:1`, not on `cuda:0`.
+
+    NumPy's arrays are on the CPU.
+    """
     return device == expected if ":" in expected else device.split(":")[0] == expected

@@ -241,7 +241,7 @@ def _judge_value(
     if check.kind == "given":
         facts["expected"] = "given, not derived"
     else:
-        comparison.refuse_vacuous(expected)
+        comparison.reject_vacuous(expected)
         facts["expected"] = expected.text()
         facts["tolerance"] = ", ".join(sorted(comparison.tolerances)) or "exact"
         facts["margin"] = comparison.margin

@@ -1,21 +1,23 @@
-"""The check that exercises' notebooks bring along: what it says, and that it judges as we do."""
+"""The self-check in the exercises' notebooks: its messages, and that it agrees with the course."""
 
 import ast
 import inspect
+import math
 import random
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from nbformat.v4 import new_code_cell, new_output
 
 from ci.handout import self_check, workbook
 from ci.handout.self_check import check_answer
+from ci.judge import tolerances
 from ci.judge.compare import Comparison
 from ci.judge.verdicts import Answer
 from ci.lesson.expect import Rule
-from ci.lesson.value import MIME, expected_value, shown_value
+from ci.lesson.value import _decode, expected_value
 from ci.worker import kernel
 
 FOUR = np.array([0.0, 4.0, 8.0, 12.0])
@@ -31,7 +33,7 @@ def said(answer: Any, expected: Any = FOUR, **options: Any) -> str:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (..., "`...` is still there: put code of your own in its place"),
+        (..., "`...` is still there: replace it with your own code"),
         ([..., 1], "a list or tuple of 2 where a tensor or array of shape (4,) is expected"),
         (None, "None where a tensor or array of shape (4,) is expected"),
         (torch.zeros(3), "shape (3,) where (4,) is expected"),
@@ -75,19 +77,24 @@ def test_a_right_answer_is_ticked(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "✓ gradient\n" * 2
 
 
-def test_it_imports_numpy_alone() -> None:
-    """Its text is a cell of a notebook that runs where the course is not."""
-    tree = ast.parse(inspect.getsource(self_check))
+def test_its_cell_imports_only_numpy() -> None:
+    """The cell runs in a notebook where the course is not installed."""
     tops = {
         name.partition(".")[0]
-        for node in ast.walk(tree)
+        for node in ast.walk(ast.parse(workbook.self_check_source()))
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in [getattr(node, "module", None) or node.names[0].name]
     }
     assert tops == {"collections", "dataclasses", "typing", "numpy"}
 
 
-# It judges as ci.judge.compare does: on values drawn at random, right and wrong.
+def test_all_tolerances_come_from_the_course() -> None:
+    """The cell contains the course's table of tolerances, and the self-check adds none."""
+    assert inspect.getsource(tolerances).strip() in workbook.self_check_source()
+    assert not re.search(r"\d[.\d]*e-\d", inspect.getsource(self_check))
+
+
+# It agrees with ci.judge.compare on random values, right and wrong.
 
 RULES = [
     Rule(),
@@ -96,7 +103,10 @@ RULES = [
     Rule(abs=1e-6, why="it is near zero"),
     Rule(rel=0),
     Rule(elementwise=True),
+    Rule(rel=1e-4, abs=1e-9, why="it is both", elementwise=True),
 ]
+CELL: dict[str, Any] = {}
+exec(workbook.self_check_source(), CELL)
 
 
 def drawn(rng: random.Random, depth: int = 0) -> Any:
@@ -112,7 +122,8 @@ def drawn(rng: random.Random, depth: int = 0) -> Any:
         return rng.choice([3, -1, True, False, "text", "文"])
     shape = rng.choice([(), (1,), (4,), (2, 3), (0,), (2, 0)])
     dtype = rng.choice(["float64"] * 4 + ["float32", "int64", "bool", "complex128"])
-    numbers = np.array([rng.uniform(-9, 9) for _ in range(int(np.prod(shape)))]).reshape(shape)
+    size = rng.choice([9, 9, 9, 9, 1e-3, 0, 1e-300, 1e300 if dtype == "float64" else 1])
+    numbers = np.array([rng.uniform(-size, size) for _ in range(math.prod(shape))]).reshape(shape)
     if dtype == "float64" and numbers.size and rng.random() < 0.2:
         numbers[(0,) * numbers.ndim] = rng.choice([np.nan, np.inf, -np.inf])
     return numbers.astype(dtype) * (1 + 2j) if dtype == "complex128" else numbers.astype(dtype)
@@ -135,11 +146,13 @@ def answered(rng: random.Random, value: Any, meant: str, wrong: float) -> Any:
     dtype = meant if value.dtype == "float64" else str(value.dtype)
     if rng.random() < wrong:
         dtype = rng.choice(["float32", "float64", "float16", "int64", "bfloat16"])
-    near = value
-    if value.dtype.kind in "fc":
-        near = value * (1 + rng.choice([0, 0, 1e-13, 5e-12, 1e-6, 5e-6, 9e-4, 1.1e-3]))
-    with np.errstate(invalid="ignore"):
-        tensor = torch.from_numpy(np.asarray(near)).to(getattr(torch, dtype))
+    near = np.array(value)
+    with np.errstate(invalid="ignore", over="ignore"):
+        if value.dtype.kind in "fc":
+            near *= 1 + rng.choice([0, 0, 1e-13, 5e-12, 1e-6, 5e-6, 9e-4, 1.1e-3])
+            if near.size and rng.random() < 0.1:
+                near.flat[rng.randrange(near.size)] = rng.choice([0, 1, np.nan, np.inf, 1e300])
+        tensor = torch.from_numpy(near).to(getattr(torch, dtype))
     if rng.random() < 0.2 and dtype != "bfloat16":
         return tensor.numpy()
     if rng.random() < 0.3 and dtype.startswith("float"):
@@ -147,25 +160,21 @@ def answered(rng: random.Random, value: Any, meant: str, wrong: float) -> Any:
     return tensor
 
 
-def ours(answer: Any, expected: Any, rule: Rule) -> tuple[bool, bool]:
-    """Whether ci.judge.compare finds no fault, and whether it can judge at all."""
-    cell = new_code_cell(execution_count=1)
-    cell.outputs = [new_output("execute_result", {MIME: kernel.encode(answer)})]
-    comparison = Comparison(rule, {"dtype": "float32", "device": "cpu"})
+def course_verdict(answer: Any, expected: Any, rule: Rule, dtype: str) -> tuple[bool, bool]:
+    """Whether ci.judge.compare finds no fault, and whether its comparison is valid."""
+    comparison = Comparison(rule, {"dtype": dtype, "device": "cpu"})
     try:
-        comparison.compare(shown_value(cell), expected_value(expected))
+        comparison.compare(_decode(kernel.encode(answer)), expected_value(expected))
     except ValueError:
         return False, True
     return not comparison.faults, not comparison.invalid
 
 
-def theirs(answer: Any, expected: Any, rule: Rule) -> bool:
-    """Whether the notebook's cell passes, as it stands there."""
-    call = workbook.check_call(
-        "x", Answer(expected_value(expected), rule), {"dtype": "float32"}, "en"
-    )
+def self_check_verdict(answer: Any, expected: Any, rule: Rule, dtype: str) -> bool:
+    """Whether the check in the exercises' notebook passes, executed from its source."""
+    call = workbook.check_call("x", Answer(expected_value(expected), rule), {"dtype": dtype}, "en")
     try:
-        exec(call, {"check_answer": check_answer, "np": np, "x": answer})
+        exec(call, {**CELL, "x": answer})
     except AssertionError:
         return False
     return True
@@ -173,15 +182,17 @@ def theirs(answer: Any, expected: Any, rule: Rule) -> bool:
 
 @pytest.mark.filterwarnings("ignore:Casting complex values")
 @pytest.mark.parametrize("seed", range(8))
-def test_it_judges_as_the_course_does(seed: int) -> None:
-    """The same verdict for each of hundreds of answers, of which many are right and many wrong."""
+def test_both_comparators_give_the_same_verdict(seed: int) -> None:
+    """On hundreds of random answers, of which many are right and many are wrong."""
     rng = random.Random(seed)
     verdicts = []
     for _ in range(400):
         rule, expected = rng.choice(RULES), drawn(rng)
-        answer = answered(rng, expected, rule.dtype or "float32", rng.choice([0, 0, 0.2]))
-        right, judged = ours(answer, expected, rule)
-        if judged:
+        dtype = rng.choice(["float32", "float64"])
+        answer = answered(rng, expected, rule.dtype or dtype, rng.choice([0, 0, 0.2]))
+        right, is_valid = course_verdict(answer, expected, rule, dtype)
+        if is_valid:
             verdicts.append(right)
-            assert theirs(answer, expected, rule) == right, (answer, expected, rule)
+            passes = self_check_verdict(answer, expected, rule, dtype)
+            assert passes == right, (answer, expected, rule, dtype)
     assert min(verdicts.count(True), verdicts.count(False)) > 50

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ci.judge.compare import Comparison, _lives_on
+from ci.judge.compare import Comparison, _is_on
 from ci.lesson.expect import Rule
 from ci.lesson.value import _decode, expected_value
 from ci.worker.kernel import encode
@@ -18,7 +18,7 @@ def compare(shown: Any, expected: Any, **rule: Any) -> Comparison:
     comparison = Comparison(Rule(**rule), parameters)
     theirs = expected_value(expected)
     comparison.compare(_decode(encode(shown)), theirs)
-    comparison.refuse_vacuous(theirs)
+    comparison.reject_vacuous(theirs)
     return comparison
 
 
@@ -127,8 +127,8 @@ def test_an_expected_zero_among_elements_is_exact() -> None:
 
 def test_a_device_with_an_index_is_that_device() -> None:
     """cuda:1 is on cuda, and is not cuda:0."""
-    assert _lives_on("cuda:1", "cuda")
-    assert not _lives_on("cuda:1", "cuda:0")
+    assert _is_on("cuda:1", "cuda")
+    assert not _is_on("cuda:1", "cuda:0")
 
 
 def test_an_array_is_no_tensor_on_a_gpu() -> None:
