@@ -125,16 +125,9 @@ def build_lab(
 ) -> None:
     """Build the lab's image; nothing happens where it is up to date."""
     with _boundary():
-        from ci.lab import containers, image
+        from ci.lab import builder
 
-        say = partial(print, flush=True)
-        variant = image.parse(variant)
-        with containers.connect() as client:
-            base = containers.base(client, base_image or image.BASE, say)
-            if no_cache or not image.is_current(client, variant, base, DOCKER):
-                image.build(variant, base, DOCKER, no_cache=no_cache, on_step=say)
-                image.prune(client)
-            print(image.find(client, [variant], DOCKER))
+        builder.build_lab(variant, base_image, DOCKER, no_cache=no_cache)
 
 
 @task(
@@ -146,13 +139,10 @@ def build_lab(
 def doctor(_: Context, on: str = "auto", gpus: str = "auto") -> None:
     """Look at the machine and the image, and say what to do; status 3 if the course can't run."""
     with _boundary():
-        from ci.doctor import diagnosis
-        from ci.doctor import examine as looks
-        from ci.plan import gpus as devices
-        from ci.report import terminal
+        from ci.doctor.examine import run
 
-        rows = terminal.diagnosis(looks.examine(on, devices.parse(gpus), DOCKER, BUILD))
-    sys.exit(0 if diagnosis.able(rows) else 3)
+        status = run(on, gpus, DOCKER, BUILD)
+    sys.exit(status)
 
 
 @task(
@@ -166,15 +156,9 @@ def doctor(_: Context, on: str = "auto", gpus: str = "auto") -> None:
 def open_lab(_: Context, gpus: str = "auto", port: str = "8888", as_root: bool = False) -> None:
     """Open the lessons in JupyterLab, in the lab; Ctrl-C ends it."""
     with _boundary():
-        from ci import port as ports
-        from ci.jupyterlab import server
-        from ci.plan import gpus as devices
+        from ci.jupyterlab.server import serve
 
-        number = ports.parse(port)
-        granted = devices.grant(devices.parse(gpus))
-        for line in server.serve(
-            LESSONS, BUILD / "lab", DOCKER, port=number, gpus=granted, as_root=as_root
-        ):
+        for line in serve(LESSONS, BUILD / "lab", DOCKER, port=port, gpus=gpus, as_root=as_root):
             print(line, flush=True)
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from ci.errors import MachineError
 from ci.handout.pool import HandoutPool
-from ci.lab import containers, image
+from ci.lab import image
+from ci.lab.docker_engine import connect
 from ci.lab.image import Image
 from ci.lesson import reader
 from ci.lesson.reader import Lesson
@@ -113,7 +114,7 @@ def eventually(condition: Callable[[], object], timeout_s: float = 10) -> bool:
 
 def containers_named(word: str) -> list[str]:
     """Containers of ours whose name has `word` in it."""
-    with containers.connect() as client:
+    with connect() as client:
         found = client.containers.list(all=True, filters={"name": word}, ignore_removed=True)
         return [container.name for container in found]
 
@@ -136,7 +137,7 @@ def poppler() -> None:
 def docker_engine() -> None:
     """A Docker engine that answers; CONTRIBUTING says how to start one for the tests."""
     try:
-        with containers.connect():
+        with connect():
             return
     except MachineError as error:
         missing(f"a Docker engine: {error}")
@@ -146,7 +147,7 @@ def docker_engine() -> None:
 def base_image(docker_engine: None) -> str:
     """The name of a base image, made by docker/make_base where it is not there."""
     name = "pytorch-course-base:bookworm"
-    with containers.connect() as client:
+    with connect() as client:
         if client.images.list(name=name):
             return name
     if os.getuid() != 0 or not shutil.which("mmdebstrap"):
@@ -170,7 +171,7 @@ def lab_image(base_image: str, cpu_wheel: Path) -> Image:
     """The lab's image of today's docker/, with the CPU build of torch."""
     build = ["build-lab", "--variant", "cpu", "--base-image", base_image]
     subprocess.run([sys.executable, "-m", "invoke", *build], cwd=ROOT, check=True)
-    with containers.connect() as client:
+    with connect() as client:
         return image.find(client, ["cpu"], DOCKER)
 
 

@@ -16,7 +16,7 @@ def test_a_port_is_a_number() -> None:
 @pytest.mark.parametrize("text", ["0", "80", "65536", "-1", "8888.0", "http", ""])
 def test_a_port_that_is_none_is_the_command_lines_fault(text: str) -> None:
     """Also one that only root may take."""
-    with pytest.raises(UsageError, match=f"--port {text}: wants a number from 1024 to 65535"):
+    with pytest.raises(UsageError, match=f"--port {text}: must be a number from 1024 to 65535"):
         port.parse(text)
 
 
@@ -24,5 +24,5 @@ def test_a_port_that_is_taken_is_the_machines_fault() -> None:
     """The line says what to do."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1]
-        with pytest.raises(MachineError, match=f"port {number}: .*: say another by --port"):
+        with pytest.raises(MachineError, match=f"port {number}: .*: choose another with --port"):
             port.require_free(number)

@@ -1,186 +1,198 @@
-"""What `invoke doctor` has found, judged: rows with a verdict, and a remedy where not ok.
-
-A row that fails means that the course can't run at its place; one that warns, that it can, but
-worse than it should.
-"""
+"""Findings of `invoke doctor`: each has a verdict, and a remedy if something is wrong."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from enum import StrEnum
 
 from packaging.version import InvalidVersion, Version
 
 from ci.doctor.probe import Fact
 from ci.plan.gpus import Gpu
 
-OK, WARN, FAIL, ABSENT = "ok", "warn", "fail", "not here"
-MACHINE, LAB, HERE = "this machine", "in the lab", "outside the lab"
+MACHINE, LAB, HERE = "this machine", "in the lab", "outside the lab"  # places
 
 GIB = 2**30
-SHM = GIB  # what the lab's containers have; batches of 8 MB fail in Docker's default of 64 MB
-CUDA = "13.0"  # of the torch in docker/cuda.txt, where no torch could be asked
-DRIVERS = {12: "525", 13: "580"}  # the oldest for a CUDA, by NVIDIA's CUDA compatibility guide
-TOOLKIT = "1.17.8"  # mends CVE-2025-23266, by which an image becomes root on the machine
+SHM = GIB  # what the lab's containers have; batches of 8 MB fail with Docker's default of 64 MB
+CUDA = "13.0"  # of the torch in docker/cuda.txt, for when no torch could be asked
+DRIVERS = {12: "525", 13: "580"}  # the oldest driver per CUDA: NVIDIA's CUDA compatibility guide
+TOOLKIT = "1.17.8"  # fixes CVE-2025-23266, which lets an image become root on the machine
 ERROR = 1e-5  # of sums of 1024 float32 products: their order costs 4e-7, TF32 would cost 3e-4
-LOOKS = {  # what to do where one goes wrong
-    "torch": "install it anew: build-lab --no-cache, or pip install -e '.[here]'",
-    "GPUs": "mend the driver, or say --gpus none",
-    "matmul": "mend the driver, or leave that GPU out: --gpus device=…",
-    "all-reduce": "on GPUs, see whether NCCL_P2P_DISABLE=1 invoke doctor is ok",
+REMEDIES = {  # by the probe's test that failed
+    "torch": "reinstall it: invoke build-lab --no-cache, or pip install -e '.[here]'",
+    "GPUs": "reinstall the driver, or use --gpus none",
+    "matmul": "reinstall the driver, or leave that GPU out: --gpus device=…",
+    "all-reduce": "on GPUs, try NCCL_P2P_DISABLE=1 invoke doctor",
 }
-SEE = "python -P -m ci.doctor.probe, which tells more"
+PROBE = "python -P -m ci.doctor.probe shows more"
+
+
+class Verdict(StrEnum):
+    """What a finding means for the course at its place."""
+
+    OK = "ok"
+    WARN = "warn"  # the course can run, but not as well as it should
+    FAIL = "fail"  # the course cannot run
+    ABSENT = "not here"
 
 
 @dataclass(frozen=True)
-class Row:
-    """What was found of one thing, at a place, and what to do where it is not ok."""
+class Finding:
+    """A subject that was examined at a place, and a remedy if the verdict is not ok."""
 
     place: str
-    what: str
-    verdict: str
-    found: str
+    subject: str
+    verdict: Verdict
+    text: str
     remedy: str = ""
 
     def __str__(self) -> str:
-        return self.found + (f"\n→ {self.remedy}" if self.remedy else "")
+        return self.text + (f"\n→ {self.remedy}" if self.remedy else "")
 
 
-def fails(rows: Iterable[Row]) -> bool:
-    """Whether the course can't run, by these rows."""
-    return any(row.verdict == FAIL for row in rows)
+def has_failed(findings: Iterable[Finding]) -> bool:
+    """Return whether one of the findings keeps the course from running."""
+    return any(finding.verdict == Verdict.FAIL for finding in findings)
 
 
-def able(rows: Sequence[Row]) -> str:
-    """The first place among those looked at where the course can run; empty where there is none."""
-    places = dict.fromkeys(row.place for row in rows if row.place != MACHINE)
-    bad = {row.place for row in rows if fails([row])}
-    return next((place for place in places if not bad & {place, MACHINE}), "")
+def usable_place(findings: Sequence[Finding]) -> str:
+    """Return the first examined place where the course can run; empty if there is none."""
+    places = dict.fromkeys(found.place for found in findings if found.place != MACHINE)
+    failed = {found.place for found in findings if has_failed([found])}
+    return next((place for place in places if not failed & {place, MACHINE}), "")
 
 
-def amount(place: str, what: str, there: int, wanted: int, found: str, remedy: str) -> Row:
-    """Something of which there are `there` bytes where `wanted` would do."""
-    if there >= wanted:
-        return Row(place, what, OK, found)
-    return Row(place, what, WARN, f"{found}; {gib(wanted)} would do", remedy)
+def format_gib(size: int) -> str:
+    """Return a number of bytes in GiB."""
+    return f"{size / GIB:.1f} GiB"
 
 
-def gib(number: int) -> str:
-    """Bytes, for people."""
-    return f"{number / GIB:.1f} GiB"
+def judge_amount(
+    place: str, subject: str, available: int, wanted: int, text: str, remedy: str
+) -> Finding:
+    """Warn if fewer bytes than wanted are available."""
+    if available >= wanted:
+        return Finding(place, subject, Verdict.OK, text)
+    enough = f"{text}; {format_gib(wanted)} would be enough"
+    return Finding(place, subject, Verdict.WARN, enough, remedy)
 
 
-def driver(place: str, version: str, cuda: str) -> Row:
-    """NVIDIA's driver, against the CUDA that torch is built for."""
+def judge_driver(place: str, version: str, cuda: str) -> Finding:
+    """Compare NVIDIA's driver with the CUDA version that torch is built for."""
     wanted = DRIVERS.get(Version(cuda).major, DRIVERS[max(DRIVERS)])
-    found = f"{version or 'version unknown'}; torch's CUDA {cuda} wants {wanted} or newer"
-    return _version(place, "NVIDIA driver", version, wanted, found)
+    reason = f"torch's CUDA {cuda} needs {wanted} or newer"
+    return _judge_version(place, "NVIDIA driver", version, wanted, reason)
 
 
-def toolkit(version: str) -> Row:
-    """NVIDIA's Container Toolkit, against the version that is safe to use."""
-    found = f"{version or 'version unknown'}; {TOOLKIT} mends CVE-2025-23266"
-    return _version(LAB, "NVIDIA toolkit", version, TOOLKIT, found)
+def judge_toolkit(version: str) -> Finding:
+    """Compare NVIDIA's Container Toolkit with the oldest version that is safe to use."""
+    reason = f"{TOOLKIT} fixes CVE-2025-23266"
+    return _judge_version(LAB, "NVIDIA toolkit", version, TOOLKIT, reason)
 
 
-def _version(place: str, what: str, version: str, wanted: str, found: str) -> Row:
+def _judge_version(place: str, subject: str, version: str, wanted: str, reason: str) -> Finding:
+    text = f"{version or 'version unknown'}; {reason}"
     try:
-        old = Version(version) < Version(wanted)
+        is_old = Version(version) < Version(wanted)
     except InvalidVersion:
-        return Row(place, what, WARN, found, f"see that it is {wanted} or newer")
-    if old:
-        return Row(place, what, FAIL, found, f"install {wanted} or newer")
-    return Row(place, what, OK, found)
+        remedy = f"check that it is {wanted} or newer"
+        return Finding(place, subject, Verdict.WARN, text, remedy)
+    if is_old:
+        return Finding(place, subject, Verdict.FAIL, text, f"install {wanted} or newer")
+    return Finding(place, subject, Verdict.OK, text)
 
 
-def gpu(place: str, gpu: Gpu, memory: str, capability: str, arches: Sequence[str]) -> Row:
-    """A GPU, against the architectures that torch has code for, where they are known."""
-    what = f"GPU {gpu.index}"
-    found = f"{gpu.name}, {memory or 'memory unknown'}, capability {capability or 'unknown'}"
-    if arches and not any(_runs(arch, capability) for arch in arches):
-        found += f"; torch has code for {', '.join(arches)}"
-        return Row(place, what, FAIL, found, "leave it out: --gpus device=…, or --gpus none")
-    return Row(place, what, OK, found)
+def judge_gpu(
+    place: str, gpu: Gpu, memory: str, capability: str, architectures: Sequence[str]
+) -> Finding:
+    """Compare a GPU with the architectures that torch has code for, if these are known."""
+    subject = f"GPU {gpu.index}"
+    text = f"{gpu.name}, {memory or 'memory unknown'}, capability {capability or 'unknown'}"
+    if architectures and not any(_runs(each, capability) for each in architectures):
+        text += f"; torch has code for {', '.join(architectures)}"
+        remedy = "leave it out: --gpus device=…, or --gpus none"
+        return Finding(place, subject, Verdict.FAIL, text, remedy)
+    return Finding(place, subject, Verdict.OK, text)
 
 
-def _runs(arch: str, capability: str) -> bool:
-    """Whether a GPU runs code for `arch`: of its own generation, or of any earlier one as PTX."""
-    parts = re.fullmatch(r"(sm|compute)_(\d+)(\d)([a-z]?)", arch)
+def _runs(architecture: str, capability: str) -> bool:
+    """Return whether a GPU runs code for its own generation, or PTX of an earlier one."""
+    parts = re.fullmatch(r"(sm|compute)_(\d+)(\d)([a-z]?)", architecture)
     if not parts or not re.fullmatch(r"\d+\.\d+", capability):
-        return True  # we can't know; its product will tell
+        return True  # unknown; the matrix product will tell
     major, minor = map(int, capability.split("."))
     earliest = (int(parts[2]), int(parts[3]))
-    if parts[4]:  # 90a: for that one only
+    if parts[4]:  # 90a: for exactly that capability
         return (major, minor) == earliest
     return (major, minor) >= earliest and (parts[1] == "compute" or major == earliest[0])
 
 
-def inside(place: str, granted: Sequence[Gpu], facts: Iterable[Fact]) -> Iterator[Row]:
-    """What a probe has found at a place where a lesson would get the GPUs `granted`."""
-    judges: dict[str, Callable[..., Iterator[Row]]] = {
-        "surroundings": _surroundings,
-        "torch": _torch,
-        "GPUs": _gpus,
-        "matmul": _matmul,
-        "all-reduce": _all_reduce,
+def judge_facts(place: str, granted: Sequence[Gpu], facts: Iterable[Fact]) -> Iterator[Finding]:
+    """Judge what the probe found at a place where lessons would get the GPUs `granted`."""
+    judges: dict[str, Callable[[str, Sequence[Gpu], Fact], Iterator[Finding]]] = {
+        "surroundings": _judge_surroundings,
+        "torch": _judge_torch,
+        "GPUs": _judge_gpus,
+        "matmul": _judge_matmul,
+        "all-reduce": _judge_all_reduce,
     }
     for fact in facts:
+        test = fact["test"]
         if "fault" in fact:
-            remedy = LOOKS.get(fact["look"], SEE)
-            yield Row(place, fact["look"], FAIL, fact["fault"], remedy)
+            remedy = REMEDIES.get(test, PROBE)
+            yield Finding(place, test, Verdict.FAIL, fact["fault"], remedy)
         else:
-            yield from judges[fact["look"]](place, granted, fact)
+            yield from judges[test](place, granted, fact)
 
 
-def _torch(place: str, granted: Sequence[Gpu], fact: Fact) -> Iterator[Row]:
-    version, cuda = fact["version"], fact["cuda"]
-    if granted and not cuda:
-        remedy = "install torch's CUDA build, or say --gpus none"
-        yield Row(place, "torch", FAIL, f"{version} is a CPU build, and there are GPUs", remedy)
-    else:
-        found = f"{version}, built for {f'CUDA {cuda}' if cuda else 'the CPU'}"
-        yield Row(place, "torch", OK, found)
-
-
-def _gpus(place: str, granted: Sequence[Gpu], fact: Fact) -> Iterator[Row]:
-    if len(fact["names"]) < len(granted):
-        found = f"torch can use {len(fact['names'])} of {len(granted)}"
-        yield Row(place, "GPUs", FAIL, found, LOOKS["GPUs"])
-    elif fact["apart"]:
-        pairs = ", ".join(f"{a} to {b}" for a, b in fact["apart"])
-        remedy = "switch it on (IOMMU, PCIe ACS); NCCL goes by the slower shared memory"
-        yield Row(place, "peer access", WARN, f"none from GPU {pairs}", remedy)
-    elif len(granted) > 1:
-        yield Row(place, "peer access", OK, "between all GPUs")
-
-
-def _matmul(place: str, _: Any, fact: Fact) -> Iterator[Row]:
-    what = f"matmul, cuda:{fact['device']}"
-    found = f"{fact['error']:.1e} off the CPU's, of {ERROR:.0e} allowed"
-    if fact["error"] <= ERROR:  # a NaN is not
-        yield Row(place, what, OK, found)
-    else:
-        yield Row(place, what, FAIL, found, LOOKS["matmul"])
-
-
-def _all_reduce(place: str, _: Any, fact: Fact) -> Iterator[Row]:
-    found = f"{fact['ranks']} ranks, {fact['backend']}: {1000 * fact['seconds']:.1f} ms for 4 MiB"
-    yield Row(place, "all-reduce", OK, found)
-
-
-def _surroundings(place: str, _: Any, fact: Fact) -> Iterator[Row]:
+def _judge_surroundings(place: str, _: Sequence[Gpu], fact: Fact) -> Iterator[Finding]:
     if fact["shm"] is not None:
-        found = f"{gib(fact['shm'])} in /dev/shm"
-        remedy = "mount -o remount,size=1g /dev/shm"
-        yield amount(place, "shared memory", fact["shm"], SHM, found, remedy)
+        text, remedy = f"{format_gib(fact['shm'])} in /dev/shm", "mount -o remount,size=1g /dev/shm"
+        yield judge_amount(place, "shared memory", fact["shm"], SHM, text, remedy)
     network = ", ".join(name for name in fact["interfaces"] if not name.startswith("lo"))
     root = "read-only root" if fact["read_only"] else "writable root"
-    found = f"uid {fact['uid']}, {f'network {network}' if network else 'no network'}, {root}"
+    text = f"uid {fact['uid']}, {f'network {network}' if network else 'no network'}, {root}"
+    verdict, remedy = Verdict.OK, ""
     if place == HERE:
-        remedy = "--on lab, for lessons that you don't trust"
-        yield Row(place, "isolation", ABSENT, found, remedy)
+        verdict, remedy = Verdict.ABSENT, "--on lab, for lessons that you do not trust"
     elif fact["uid"] == 0 or network or not fact["read_only"]:
-        remedy = "use Docker's own engine: this one ignores what keeps lessons in"
-        yield Row(place, "isolation", FAIL, found, remedy)
+        verdict = Verdict.FAIL
+        remedy = "use Docker's own engine: this one ignores the options that isolate lessons"
+    yield Finding(place, "isolation", verdict, text, remedy)
+
+
+def _judge_torch(place: str, granted: Sequence[Gpu], fact: Fact) -> Iterator[Finding]:
+    version, cuda = fact["version"], fact["cuda"]
+    if granted and not cuda:
+        text = f"{version} is a CPU build, but the machine has GPUs"
+        remedy = "install torch's CUDA build, or use --gpus none"
+        yield Finding(place, "torch", Verdict.FAIL, text, remedy)
     else:
-        yield Row(place, "isolation", OK, found)
+        text = f"{version}, built for {f'CUDA {cuda}' if cuda else 'the CPU'}"
+        yield Finding(place, "torch", Verdict.OK, text)
+
+
+def _judge_gpus(place: str, granted: Sequence[Gpu], fact: Fact) -> Iterator[Finding]:
+    if len(fact["names"]) < len(granted):
+        text = f"torch can use {len(fact['names'])} of {len(granted)}"
+        yield Finding(place, "GPUs", Verdict.FAIL, text, REMEDIES["GPUs"])
+    elif fact["apart"]:
+        text = f"none from GPU {', '.join(f'{a} to {b}' for a, b in fact['apart'])}"
+        remedy = "switch it on (IOMMU, PCIe ACS); until then NCCL uses the slower shared memory"
+        yield Finding(place, "peer access", Verdict.WARN, text, remedy)
+    elif len(granted) > 1:
+        yield Finding(place, "peer access", Verdict.OK, "between all GPUs")
+
+
+def _judge_matmul(place: str, _: Sequence[Gpu], fact: Fact) -> Iterator[Finding]:
+    subject = f"matmul, cuda:{fact['device']}"
+    text = f"relative error {fact['error']:.1e}, at most {ERROR:.0e} allowed"
+    if fact["error"] <= ERROR:  # false for a NaN
+        yield Finding(place, subject, Verdict.OK, text)
+    else:
+        yield Finding(place, subject, Verdict.FAIL, text, REMEDIES["matmul"])
+
+
+def _judge_all_reduce(place: str, _: Sequence[Gpu], fact: Fact) -> Iterator[Finding]:
+    text = f"{fact['ranks']} ranks, {fact['backend']}: {1000 * fact['seconds']:.1f} ms for 4 MiB"
+    yield Finding(place, "all-reduce", Verdict.OK, text)

@@ -1,209 +1,233 @@
-"""What the course needs of a machine, looked at: the machine, the engine and its images, and, by
-`ci.doctor.probe`, what a lesson would find in the lab or here.
+"""`invoke doctor`: examine the machine, the Docker engine and the lab's images.
+
+What a lesson would find in the lab, or outside of it, is tested there by `ci.doctor.probe`.
 """
 
-import dataclasses
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from ci.doctor import diagnosis
-from ci.doctor.diagnosis import ABSENT, FAIL, GIB, HERE, LAB, MACHINE, OK, WARN, Row
+from ci.doctor import table
+from ci.doctor.diagnosis import (
+    CUDA,
+    GIB,
+    HERE,
+    LAB,
+    MACHINE,
+    Finding,
+    Verdict,
+    format_gib,
+    has_failed,
+    judge_amount,
+    judge_driver,
+    judge_facts,
+    judge_gpu,
+    judge_toolkit,
+    usable_place,
+)
 from ci.doctor.probe import DEADLINE_S, LAST, Fact
 from ci.errors import MachineError
 from ci.execute import executor
 from ci.execute.executor import COURSE, PIDS_PER_RANK, Channel
 from ci.execute.local import Here, Process
-from ci.lab import containers, image
+from ci.lab import builder, containers, docker_engine, image
+from ci.lab.docker_engine import field
 from ci.plan import gpus
 from ci.plan.gpus import Gpu
+from ci.program import answer
 
 MEMORY = 4 * GIB  # a lesson with a few ranks, each of which imports torch
-PROBE = Path(__file__).with_name("probe.py")  # needs nothing else of the pipeline
 RESULTS = GIB  # on disk: many runs of the course
-IMAGES = 20 * GIB  # on disk: the cuda image is built with its packages twice, and their wheels
+IMAGES = 20 * GIB  # on disk: building the CUDA image needs its packages twice, and their wheels
+PROBE = Path(__file__).with_name("probe.py")
 
 
-def examine(on: str, request: gpus.Request, docker: Path, build: Path) -> Iterator[Row]:
-    """Look at the places that `--on auto | here | lab` means, with the GPUs of `--gpus`.
+def run(on: str, gpu_request: str, docker: Path, build: Path) -> int:
+    """Print the findings at the places of `--on` with the GPUs of `--gpus`.
 
-    `auto` looks at the lab, and here where the course can't run in it. `docker` and `build` are the
-    folders of these names. Raises UsageError.
+    `docker` and `build` are the folders of these names. Returns the exit status: 3 if the course
+    can run at none of these places. Raises UsageError.
     """
     executor.parse(on)
-    granted, rows = _granted(request)
-    yield from _machine(build)
-    yield from rows
-    in_lab = list(_lab(docker, granted)) if on != "here" else []
+    findings = table.show(examine(on, gpus.parse(gpu_request), docker, build))
+    return 0 if usable_place(findings) else 3
+
+
+def examine(on: str, request: gpus.Request, docker: Path, build: Path) -> Iterator[Finding]:
+    """Yield the findings: `auto` examines the lab, and if that fails, this machine outside it."""
+    granted, absent = _grant(request)
+    yield from _examine_machine(build)
+    yield from absent
+    in_lab = list(_examine_lab(docker, granted)) if on != "here" else []
     yield from in_lab
-    if on == "here" or (on == "auto" and diagnosis.fails(in_lab)):
-        yield from _here(granted)
+    if on == "here" or (on == "auto" and has_failed(in_lab)):
+        yield from _examine_here(granted)
 
 
-def _granted(request: gpus.Request) -> tuple[tuple[Gpu, ...], list[Row]]:
-    """The GPUs to look at, or a row that says why there are none."""
+def _grant(request: gpus.Request) -> tuple[tuple[Gpu, ...], list[Finding]]:
+    """Return the requested GPUs, or a finding that says why there are none."""
     try:
         granted = gpus.grant(request)
     except MachineError as error:
-        return (), [Row(MACHINE, "GPUs", FAIL, str(error), "or --gpus none, for the CPU")]
-    why = "--gpus none" if request.text == "none" else "no NVIDIA GPU"
-    absent = Row(MACHINE, "GPUs", ABSENT, f"{why}: lessons run on the CPU")
+        remedy = "use --gpus none to run on the CPU"
+        return (), [Finding(MACHINE, "GPUs", Verdict.FAIL, str(error), remedy)]
+    reason = "--gpus none" if request.text == "none" else "no NVIDIA GPU"
+    absent = Finding(MACHINE, "GPUs", Verdict.ABSENT, f"{reason}: lessons run on the CPU")
     return granted, [] if granted else [absent]
 
 
-def _machine(build: Path) -> Iterator[Row]:
+def _examine_machine(build: Path) -> Iterator[Finding]:
     memory = psutil.virtual_memory()
-    found = f"{diagnosis.gib(memory.available)} available of {diagnosis.gib(memory.total)}"
-    remedy = "end other programs"
-    yield diagnosis.amount(MACHINE, "memory", memory.available, MEMORY, found, remedy)
-    there = next(path for path in (build, *build.parents) if path.exists())
-    yield _disk(MACHINE, "disk for results", there, RESULTS, "invoke clean")
+    text = f"{format_gib(memory.available)} available of {format_gib(memory.total)}"
+    remedy = "close other programs"
+    yield judge_amount(MACHINE, "memory", memory.available, MEMORY, text, remedy)
+    existing = next(path for path in (build, *build.parents) if path.exists())
+    yield _judge_disk(MACHINE, "disk for results", existing, RESULTS, "invoke clean")
 
 
-def _disk(where: str, what: str, path: Path, wanted: int, remedy: str) -> Row:
+def _judge_disk(place: str, subject: str, path: Path, wanted: int, remedy: str) -> Finding:
     free = shutil.disk_usage(path).free
-    found = f"{diagnosis.gib(free)} free at {path}"
-    return diagnosis.amount(where, what, free, wanted, found, remedy)
+    text = f"{format_gib(free)} free at {path}"
+    return judge_amount(place, subject, free, wanted, text, remedy)
 
 
-def _lab(docker: Path, granted: Sequence[Gpu]) -> Iterator[Row]:
+def _examine_lab(docker: Path, granted: Sequence[Gpu]) -> Iterator[Finding]:
     facts: list[Fact] = []
     try:
-        with containers.connect() as client:
-            rows = [_engine(client), _builder(), *_images(client, docker, granted)]
-            yield from rows
-            yield from _engine_disk(client)
-            if not diagnosis.fails(rows):
+        with docker_engine.connect() as client:
+            findings = [*_examine_engine(client), _examine_builder()]
+            findings += _examine_images(client, docker, granted)
+            yield from findings
+            if not has_failed(findings):
                 facts = _probe_lab(client, docker, granted)
     except MachineError as error:
-        yield Row(LAB, "Docker", FAIL, str(error))
-    yield from _nvidia(LAB, granted, facts)
-    yield from diagnosis.inside(LAB, granted, facts)
+        yield Finding(LAB, "Docker", Verdict.FAIL, str(error))
+    yield from _examine_nvidia(LAB, granted, facts)
+    yield from judge_facts(LAB, granted, facts)
 
 
-def _engine(client: Any) -> Row:
-    version, options = client.version(), client.info().get("SecurityOptions") or []
-    rights = "its daemon is root, and so is who may use it"
-    if any("rootless" in option for option in options):
-        rights = "rootless"
-    found = f"{version['Version']}, API {version['ApiVersion']}; {rights}"
-    return Row(LAB, "Docker engine", OK, found)
-
-
-def _builder() -> Row:
-    try:
-        return Row(LAB, "builder", OK, image.builder().name)
-    except MachineError as error:
-        return Row(LAB, "builder", WARN, str(error))
-
-
-def _images(client: Any, docker: Path, granted: Sequence[Gpu]) -> list[Row]:
-    """A row a variant; that of the one to build fails where none is there that a run would take."""
-    wanted = executor.variants(granted)
-    rows = {variant: _image(client, variant, docker) for variant in image.VARIANTS}
-    if not any(rows[variant].verdict == OK for variant in wanted):
-        remedy = f"invoke build-lab --variant {wanted[0]}"
-        rows[wanted[0]] = dataclasses.replace(rows[wanted[0]], verdict=FAIL, remedy=remedy)
-    return list(rows.values())
-
-
-def _image(client: Any, variant: str, docker: Path) -> Row:
-    what, name = f"{variant} image", image.name(variant)
-    if not (found := client.images.list(name=name)):
-        return Row(LAB, what, ABSENT, f"{name} is not built")
-    labels = found[0].labels
-    base = labels.get(f"{image.OCI}.base.name", "an unknown base")
-    about = f"{found[0].attrs['Size'] / 1e9:.2f} GB, on {base}"
-    if fault := image.stale(labels, variant, docker):
-        remedy = f"invoke build-lab --variant {variant}"
-        return Row(LAB, what, WARN, f"stale, {fault}; {about}", remedy)
-    return Row(LAB, what, OK, f"up to date, {about}")
-
-
-def _engine_disk(client: Any) -> Iterator[Row]:
-    """The disk of the engine's images, where the engine is on this machine."""
-    path = Path(client.info()["DockerRootDir"])
+def _examine_engine(client: Any) -> Iterator[Finding]:
+    """Yield the engine's version and rights, and its disk if the engine is on this machine."""
+    version, rootless = client.version(), docker_engine.is_rootless(client)
+    rights = "rootless" if rootless else "anyone who can use it has root on this machine"
+    text = f"{version.get('Version')}, API {version.get('ApiVersion')}; {rights}"
+    yield Finding(LAB, "Docker engine", Verdict.OK, text)
+    path = Path(field(client.info(), "DockerRootDir"))
     if client.api.base_url.startswith("http+docker") and path.exists():
-        yield _disk(LAB, "disk for images", path, IMAGES, "docker image prune")
+        yield _judge_disk(LAB, "disk for images", path, IMAGES, "docker image prune")
 
 
-def _here(granted: Sequence[Gpu]) -> Iterator[Row]:
+def _examine_builder() -> Finding:
+    try:
+        return Finding(LAB, "builder", Verdict.OK, builder.find_builder().name)
+    except MachineError as error:
+        return Finding(LAB, "builder", Verdict.WARN, str(error))
+
+
+def _examine_images(client: Any, docker: Path, granted: Sequence[Gpu]) -> list[Finding]:
+    """Return a finding per variant. It fails for the one to build if a run could use neither."""
+    wanted = executor.variants(granted)
+    findings = {variant: _examine_image(client, variant, docker) for variant in image.VARIANTS}
+    if not any(findings[variant].verdict == Verdict.OK for variant in wanted):
+        remedy = f"invoke build-lab --variant {wanted[0]}"
+        findings[wanted[0]] = replace(findings[wanted[0]], verdict=Verdict.FAIL, remedy=remedy)
+    return list(findings.values())
+
+
+def _examine_image(client: Any, variant: str, docker: Path) -> Finding:
+    subject, tag = f"{variant} image", image.tag(variant)
+    if not (found := client.images.list(name=tag)):
+        return Finding(LAB, subject, Verdict.ABSENT, f"{tag} is not built")
+    labels = found[0].labels
+    base = labels.get(image.BASE_NAME, "an unknown base")
+    about = f"{field(found[0].attrs, 'Size') / 1e9:.2f} GB, on {base}"
+    if reason := image.stale_reason(labels, variant, docker):
+        remedy = f"invoke build-lab --variant {variant}"
+        return Finding(LAB, subject, Verdict.WARN, f"stale, {reason}; {about}", remedy)
+    return Finding(LAB, subject, Verdict.OK, f"up to date, {about}")
+
+
+def _examine_here(granted: Sequence[Gpu]) -> Iterator[Finding]:
     facts: list[Fact] = []
     try:
-        Here()  # which says what is not installed
-        facts = _probe_here(granted)
+        Here()  # raises if a package is not installed
+        with closing(Process("ci.doctor.probe", _visible(granted))) as process:
+            facts = _read_facts(process)
     except MachineError as error:
-        yield Row(HERE, "packages", FAIL, str(error))
-    yield from _nvidia(HERE, granted, facts)
-    yield from diagnosis.inside(HERE, granted, facts)
+        yield Finding(HERE, "packages", Verdict.FAIL, str(error))
+    yield from _examine_nvidia(HERE, granted, facts)
+    yield from judge_facts(HERE, granted, facts)
 
 
-def _nvidia(where: str, granted: Sequence[Gpu], facts: Iterable[Fact]) -> Iterator[Row]:
-    """The driver against torch's CUDA, the toolkit, each GPU against the code that torch has."""
+def _examine_nvidia(place: str, granted: Sequence[Gpu], facts: Iterable[Fact]) -> Iterator[Finding]:
+    """Compare the driver with torch's CUDA, and each GPU with the code that torch has."""
     if not granted:
         return
     torch = {key: value for fact in facts for key, value in fact.items()}
-    version = next(iter(gpus.ask("driver_version").values()), [""])[0]
-    yield diagnosis.driver(where, version, torch.get("cuda") or diagnosis.CUDA)
-    if where == LAB:
-        yield _toolkit()
-    answers = gpus.ask("memory.total", "compute_cap")
+    version = next(iter(gpus.query("driver_version").values()), [""])[0]
+    yield judge_driver(place, version, torch.get("cuda") or CUDA)
+    if place == LAB:
+        yield _examine_toolkit()
+    values = gpus.query("memory.total", "compute_cap")
     for gpu in granted:
-        memory, capability = answers.get(gpu.uuid, ("", ""))
-        yield diagnosis.gpu(where, gpu, memory, capability, torch.get("arches", ()))
+        memory, capability = values.get(gpu.uuid, ("", ""))
+        yield judge_gpu(place, gpu, memory, capability, torch.get("architectures", ()))
 
 
-def _toolkit() -> Row:
+def _examine_toolkit() -> Finding:
     tools = ("nvidia-ctk", "nvidia-container-cli")
     tool = next(filter(None, map(shutil.which, tools)), None)
     if not tool:
-        remedy = "install the NVIDIA Container Toolkit and restart Docker, or say --gpus none"
-        return Row(LAB, "NVIDIA toolkit", FAIL, f"neither {' nor '.join(tools)}", remedy)
-    answer = subprocess.run([tool, "--version"], capture_output=True, text=True, check=False)
-    version = re.search(r"\d+\.\d[\w.+-]*", answer.stdout)
-    return diagnosis.toolkit(version[0] if version else "")
+        remedy = "install the NVIDIA Container Toolkit and restart Docker, or use --gpus none"
+        text = f"neither {' nor '.join(tools)}"
+        return Finding(LAB, "NVIDIA toolkit", Verdict.FAIL, text, remedy)
+    version = re.search(r"\d+\.\d[\w.+-]*", answer(tool, "--version"))
+    return judge_toolkit(version[0] if version else "")
 
 
 def _probe_lab(client: Any, docker: Path, granted: Sequence[Gpu]) -> list[Fact]:
-    """What a container of ours finds, made as those of lessons are, with all GPUs."""
+    """Run the probe in a container like those of lessons, with all GPUs."""
     options = containers.hardened(
-        containers.share(client),
-        user=containers.user(as_root=False),
+        docker_engine.memory_share(client),
+        user=containers.user_inside(as_root=containers.needs_root(client)),
         pids=containers.PIDS + PIDS_PER_RANK * max(2, len(granted)),
         environment={**_visible(granted), "PYTHONPATH": COURSE},
         gpus=granted,
     )
-    options["name"] = containers.container_name("doctor")
+    options["name"] = containers.unique_name("doctor")
     options["mounts"] = [containers.mount(PROBE, f"{COURSE}/probe.py")]
     found = image.find(client, executor.variants(granted), docker)
     command = ["python", "-P", f"{COURSE}/probe.py"]
     with closing(containers.Container(found.id, command, options)) as container:
-        return _heard(container)
+        return _read_facts(container)
 
 
-def _probe_here(granted: Sequence[Gpu]) -> list[Fact]:
-    """What a process of this interpreter finds."""
-    with closing(Process("ci.doctor.probe", _visible(granted))) as process:
-        return _heard(process)
-
-
-def _heard(channel: Channel) -> list[Fact]:
-    """What a probe says, and that it broke off where it does."""
-    facts = [json.loads(line) for line in channel.lines() if line.startswith("{")]
-    if facts and (facts[-1]["look"] == LAST or "fault" in facts[-1]):
+def _read_facts(channel: Channel) -> list[Fact]:
+    """Return what a probe prints, and a fault if it ends too early."""
+    facts = [fact for line in channel.lines() if (fact := _parse_fact(line))]
+    if facts and (facts[-1]["test"] == LAST or "fault" in facts[-1]):
         return facts
-    after = facts[-1]["look"] if facts else "its start"
+    after = facts[-1]["test"] if facts else "its start"
     fault = f"after {after} it {channel.ending()}; it may take {DEADLINE_S} s"
-    return [*facts, {"look": "probe", "fault": fault}]
+    return [*facts, {"test": "probe", "fault": fault}]
+
+
+def _parse_fact(line: str) -> Fact:
+    """Return the fact of a line; empty if something else, such as torch, has printed the line."""
+    try:
+        fact = json.loads(line)
+    except ValueError:
+        return {}
+    return fact if isinstance(fact, dict) and "test" in fact else {}
 
 
 def _visible(granted: Sequence[Gpu]) -> dict[str, str]:
-    """What a run's lease is in the environment."""
+    """Return the variables by which a run sees only its GPUs."""
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in granted)}

@@ -1,8 +1,8 @@
-"""Beside the lesson: what a lesson would find, tried out. `python -P -m ci.doctor.probe`.
+"""What a lesson would find at its place, tested: `python -P -m ci.doctor.probe`.
 
-What a look finds is a JSON line on standard output, `{"look": …, …}`; one that goes wrong has a
-`fault`, and is the last. This process has an alarm, and so has each rank that it starts: none
-outlives its deadline, whatever hangs and whoever was killed.
+This module runs beside lessons and imports nothing of the pipeline. Each test prints JSON lines,
+`{"test": …, …}`; a test that fails prints a `fault` and is the last. The process and each of its
+ranks have an alarm, so that none of them outlives DEADLINE_S.
 """
 
 import contextlib
@@ -20,53 +20,68 @@ from typing import Any
 Fact = dict[str, Any]
 
 LAST = "all-reduce"
-DEADLINE_S = 180  # for all looks together
-RANKS_S = 90.0  # for the ranks to start, meet and add; a hung NCCL waits for ever
-SIZE = 1024  # of the matrices that are multiplied
-ELEMENTS = 2**20  # that are added up over the ranks: 4 MiB
+DEADLINE_S = 180  # for all tests together
+RANKS_S = 90.0  # for the ranks to start and communicate; NCCL can hang forever
+SIZE = 1024  # of the matrices
+ELEMENTS = 2**20  # of the all-reduced float32 tensor: 4 MiB
 
 
 def main() -> None:
-    """Take the looks in their order, each of which needs those before it."""
+    """Run the tests in order; each needs the ones before it."""
     signal.alarm(DEADLINE_S)
-    looks: dict[str, Callable[[], Iterator[Fact]]] = {
-        "surroundings": surroundings,
-        "torch": build,
-        "GPUs": gpus,
-        "matmul": matmuls,
-        LAST: all_reduce,
+    tests: dict[str, Callable[[], Iterator[Fact]]] = {
+        "surroundings": find_surroundings,
+        "torch": find_torch,
+        "GPUs": find_gpus,
+        "matmul": measure_matmuls,
+        LAST: measure_all_reduce,
     }
-    for name, look in looks.items():
+    for name, test in tests.items():
         try:
-            for fact in look():
-                _send({"look": name, **fact})
-        except Exception as error:  # whatever it is, it is what we were to find out
-            _send({"look": name, "fault": _said(error)})
+            for fact in test():
+                _print({"test": name, **fact})
+        except Exception as error:  # any error is a finding
+            _print({"test": name, "fault": _last_line(error)})
             return
 
 
-def surroundings() -> Iterator[Fact]:
-    """The user, the network interfaces that are up, the root, and bytes of shared memory."""
+def find_surroundings() -> Iterator[Fact]:
+    """Yield the user id on the machine, active network interfaces, and bytes of shared memory."""
     shm = os.statvfs("/dev/shm") if Path("/dev/shm").exists() else None
     yield {
-        "uid": os.getuid(),
-        "interfaces": [name for _, name in socket.if_nameindex() if _up(name)],
+        "uid": _machine_uid(),
+        "interfaces": [name for _, name in socket.if_nameindex() if _is_up(name)],
         "read_only": bool(os.statvfs("/").f_flag & os.ST_RDONLY),
         "shm": shm.f_blocks * shm.f_frsize if shm else None,
     }
 
 
-def build() -> Iterator[Fact]:
-    """What torch was built for. It needs no driver."""
+def _machine_uid() -> int:
+    """Return this process's user id outside its user namespace: a rootless engine maps them."""
+    for line in Path("/proc/self/uid_map").read_text().splitlines():
+        inside, outside, count = map(int, line.split())
+        if inside <= os.getuid() < inside + count:
+            return os.getuid() - inside + outside
+    return os.getuid()
+
+
+def _is_up(interface: str) -> bool:
+    """Return whether an interface is active; some kernels show inactive tunnels everywhere."""
+    flags = Path("/sys/class/net", interface, "flags")
+    return not flags.exists() or bool(int(flags.read_text(), 16) & 1)
+
+
+def find_torch() -> Iterator[Fact]:
+    """Yield torch's version and the CUDA that it is built for. This needs no driver."""
     import torch
 
     yield {"version": torch.__version__, "cuda": torch.version.cuda}
 
 
-def gpus() -> Iterator[Fact]:
-    """The GPUs that torch sees, what it has code for, and the pairs that don't reach each other.
+def find_gpus() -> Iterator[Fact]:
+    """Yield torch's GPUs, the architectures it has code for, and pairs without peer access.
 
-    Nothing from a CPU build.
+    A CPU build yields nothing.
     """
     import torch
 
@@ -76,15 +91,15 @@ def gpus() -> Iterator[Fact]:
     pairs = [(a, b) for a in range(count) for b in range(count) if a != b]
     yield {
         "names": [torch.cuda.get_device_name(index) for index in range(count)],
-        "arches": torch.cuda.get_arch_list(),
+        "architectures": torch.cuda.get_arch_list(),
         "apart": [pair for pair in pairs if not torch.cuda.can_device_access_peer(*pair)],
     }
 
 
-def matmuls() -> Iterator[Fact]:
-    """On each GPU, the largest error of a float32 product, relative to its largest element.
+def measure_matmuls() -> Iterator[Fact]:
+    """Yield each GPU's largest error of a float32 product, relative to its largest element.
 
-    The CPU's product in float64 is what it is compared with.
+    The reference is the CPU's product in float64.
     """
     import torch
 
@@ -96,11 +111,11 @@ def matmuls() -> Iterator[Fact]:
         yield {"device": index, "error": error.item()}
 
 
-def all_reduce(timeout_s: float = RANKS_S) -> Iterator[Fact]:
-    """The seconds of an all-reduce over the GPUs by NCCL, or over two ranks of the CPU by gloo.
+def measure_all_reduce(timeout_s: float = RANKS_S) -> Iterator[Fact]:
+    """Yield the seconds of an all-reduce: over all GPUs with NCCL, or over two CPU ranks with gloo.
 
-    TimeoutError after `timeout_s` seconds, and the fault of the rank that failed first. No rank is
-    left.
+    Raises TimeoutError after `timeout_s` seconds, or the error of the first rank that fails. No
+    rank is left running.
     """
     import torch
     from torch.multiprocessing.spawn import start_processes
@@ -109,9 +124,8 @@ def all_reduce(timeout_s: float = RANKS_S) -> Iterator[Fact]:
     backend, ranks = ("nccl", count) if count else ("gloo", 2)
     deadline = time.monotonic() + timeout_s
     with tempfile.TemporaryDirectory(prefix=f"pytorch-course-{os.getpid()}-") as folder:
-        context = start_processes(
-            _rank, (ranks, backend, folder, timeout_s), nprocs=ranks, join=False
-        )
+        arguments = (ranks, backend, folder, timeout_s)
+        context = start_processes(_run_rank, arguments, nprocs=ranks, join=False)
         try:
             while not context.join(max(0, deadline - time.monotonic())):
                 if time.monotonic() >= deadline:
@@ -124,7 +138,7 @@ def all_reduce(timeout_s: float = RANKS_S) -> Iterator[Fact]:
     yield {"backend": backend, "ranks": ranks, "seconds": seconds}
 
 
-def _rank(rank: int, ranks: int, backend: str, folder: str, timeout_s: float) -> None:
+def _run_rank(rank: int, ranks: int, backend: str, folder: str, timeout_s: float) -> None:
     signal.alarm(DEADLINE_S)
     import torch
     import torch.distributed as dist
@@ -142,31 +156,25 @@ def _rank(rank: int, ranks: int, backend: str, folder: str, timeout_s: float) ->
         world_size=ranks,
         timeout=timedelta(seconds=timeout_s),
     )
-    for _ in range(2):  # the first one opens the connections
+    for _ in range(2):  # the first all-reduce also opens the connections
         total = torch.full((ELEMENTS,), rank + 1.0, device=device)
         began = time.monotonic()
         dist.all_reduce(total)
         expected = ranks * (ranks + 1) / 2
-        if not (total == expected).all().item():  # the GPU has done its work by then
+        if not (total == expected).all().item():  # this waits for the GPU
             raise ArithmeticError(f"{backend}, {ranks} ranks: the sum is not {expected}")
     if rank == 0:
         Path(folder, "seconds").write_text(str(time.monotonic() - began))
     dist.destroy_process_group()
 
 
-def _up(interface: str) -> bool:
-    """Whether an interface is in use; some kernels show tunnels that are down everywhere."""
-    flags = Path("/sys/class/net", interface, "flags")
-    return not flags.exists() or bool(int(flags.read_text(), 16) & 1)
-
-
-def _said(error: Exception) -> str:
-    """The last line of what went wrong: a rank's error ends in it, after its traceback."""
+def _last_line(error: Exception) -> str:
+    """Return an error's last line: a rank's error begins with its traceback."""
     lines = str(error).strip().splitlines()
     return lines[-1] if lines else type(error).__name__
 
 
-def _send(fact: Fact) -> None:
+def _print(fact: Fact) -> None:
     with contextlib.suppress(BrokenPipeError):
         print(json.dumps(fact), flush=True)
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ci.errors import MachineError, UsageError
 from ci.execute.leases import Lease
 from ci.execute.local import Here
-from ci.lab import containers, image
+from ci.lab import containers, docker_engine, image
 from ci.lab.image import Image
 from ci.plan import keys
 from ci.plan.gpus import Gpu
@@ -107,11 +107,12 @@ def choose(
     if parse(on) == "here":
         return Here(), []
     try:
-        with containers.connect() as client:
+        with docker_engine.connect() as client:
             found = image.find(client, variants(granted), folder)
-            swept = containers.sweep(client)
+            swept = containers.remove_orphans(client)
             removed = [f"removed {name}, left by a run that was killed" for name in swept]
-            memory = containers.share(client, slots)
+            memory = docker_engine.memory_share(client, slots)
+            as_root = as_root or containers.needs_root(client)
     except MachineError as error:
         if on == "lab":
             raise MachineError(f"{error}; or say --on here") from None
@@ -131,7 +132,7 @@ class Container(containers.Container):
         if os.getuid() == 0:
             for folder in (path.parent.parent, path.parent):
                 folder.chmod(0o755)  # whatever our umask: the user inside has to get there
-        containers.give(path, self._user)
+        containers.change_owner(path, self._user)
         return f"{ATTEMPTS}/{path.parent.name}/{path.name}"
 
     def memory(self) -> int:
@@ -147,7 +148,7 @@ class Lab:
     def __init__(self, image: Image, *, memory: int, as_root: bool = False) -> None:
         self.facts: Mapping[str, str] = {"image": str(image)}
         self._image, self._memory = image, memory
-        self._user = containers.user(as_root)
+        self._user = containers.user_inside(as_root)
         self._students = itertools.count(containers.STUDENT)
 
     def start(
@@ -155,8 +156,10 @@ class Lab:
     ) -> Container:
         """Start a worker in a container that has what `runs` need of the course."""
         if lease.gpus:
-            with containers.connect() as client:  # whoever had them before us may have been killed
-                containers.sweep(client)
+            with (
+                docker_engine.connect() as client
+            ):  # whoever had them before us may have been killed
+                containers.remove_orphans(client)
         lesson = runs[0].lesson
         attempts = folder / lesson.name
         attempts.mkdir(parents=True, exist_ok=True)
@@ -171,7 +174,7 @@ class Lab:
         # The worker itself is: what a lesson leaves comes back to it, and an init of Docker's would
         # have the lesson's user, to whom its ends of the worker's pipes would be open.
         options["init"] = False
-        options["name"] = containers.container_name(lesson.name)
+        options["name"] = containers.unique_name(lesson.name)
         shown = {f"{COURSE}/ci/{name}": CODE / name for name in BESIDE_THE_LESSON} | {
             f"{COURSE}/lessons/{path.name}": path for path in _wanted(lesson.path)
         }
@@ -194,7 +197,7 @@ class Lab:
     def reclaim(self, path: Path) -> None:
         """Make it the caller's again, and what is in it."""
         for part in (path, *path.iterdir()):
-            containers.give(part, f"{os.getuid()}:{os.getgid()}")
+            containers.change_owner(part, f"{os.getuid()}:{os.getgid()}")
 
     def _another_user(self) -> str:
         """Where we are root, each container has a student of its own.

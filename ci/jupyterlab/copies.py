@@ -1,7 +1,7 @@
-"""The student's copies of the lessons, in a folder of the student's own.
+"""A student's own copies of the lessons, in the student's own folder.
 
-Runs in the lab, before JupyterLab and as its user: whatever a student made of that folder, a link
-to elsewhere too, it reaches no further than the student does.
+This module runs in the lab as the student, before JupyterLab. So it can reach no more than the
+student can, even if that folder has links to elsewhere.
 """
 
 import hashlib
@@ -12,14 +12,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-RECORD = ".lessons.json"  # digests of the copies as they were made
+RECORD = ".lessons.json"  # digests of the copies when they were made
 HEADER = re.compile(rb"\A# ---\n.*?^# ---\n", re.DOTALL | re.MULTILINE)
 
 
 def update(lessons: Path, folder: Path) -> list[str]:
-    """Copy what `folder` lacks of `lessons`, and renew the copies that nobody has touched.
+    """Copy the files of `lessons` that `folder` lacks, and renew the copies nobody has changed.
 
-    What was touched is never written to. Returns what is to be said, a line each.
+    A changed copy is never overwritten. Returns lines to print.
     """
     made = _read(folder / RECORD)
     lines = []
@@ -33,7 +33,9 @@ def update(lessons: Path, folder: Path) -> list[str]:
                 lines.append(f"{name} of the course was not copied: {error.strerror}")
                 continue
         elif mine != course and made.get(name) != course:
-            lines.append(f"{name} has changed in the course; yours stays: rename it to get both")
+            lines.append(
+                f"{name} has changed in the course; your copy stays: rename it to get both"
+            )
             continue
         made[name] = course
     _write(json.dumps(made, indent=1).encode(), folder / RECORD)
@@ -49,9 +51,9 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _digest(path: Path) -> str:
-    """Of a file's bytes below its header, which Jupyter writes anew whenever it opens a lesson.
+    """Return a digest of a file below its header, which Jupyter rewrites when it opens a lesson.
 
-    Empty where there is nothing of that name.
+    Empty if nothing has that name.
     """
     if path.is_file():
         return hashlib.sha256(HEADER.sub(b"", path.read_bytes(), count=1)).hexdigest()
@@ -61,7 +63,7 @@ def _digest(path: Path) -> str:
 def _read(record: Path) -> dict[str, str]:
     try:
         return {str(name): str(digest) for name, digest in json.loads(record.read_text()).items()}
-    except (OSError, ValueError, AttributeError):  # without it, every copy counts as touched
+    except (OSError, ValueError, AttributeError):  # without it, every copy counts as changed
         return {}
 
 
@@ -73,7 +75,7 @@ def _write(content: bytes, path: Path) -> None:
 
 
 def main(lessons: str, folder: str, *command: str) -> None:
-    """Update `folder` from `lessons`, say what there is to say, and become `command`, in there."""
+    """Update `folder` from `lessons`, print the lines, and become `command`, run in `folder`."""
     for line in update(Path(lessons), Path(folder)):
         print(line, flush=True)
     os.chdir(folder)

@@ -1,4 +1,4 @@
-"""JupyterLab in a container of the lab, for the student at this machine: `invoke lab`."""
+"""`invoke lab`: JupyterLab in a container of the lab, for a student at this machine."""
 
 import contextlib
 import os
@@ -8,85 +8,83 @@ import secrets
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ci.errors import MachineError
 from ci.execute.executor import COURSE, variants
-from ci.lab import containers, image
+from ci.lab import containers, docker_engine, image
 from ci.lesson import exercises, reader
-from ci.plan.gpus import Gpu
-from ci.port import require_free
+from ci.plan import gpus as devices
+from ci.port import ADDRESS, parse, require_free
 
-COPIES = Path(__file__).with_name("copies.py")  # needs nothing else of the pipeline
+COPIES = Path(__file__).with_name("copies.py")
 WORK = "/lab"  # the student's folder, in the container
 INSIDE_PORT = 8888  # behind the bridge
-READY_S = 120.0  # a cold disk under torch's neighbours, and more than that is a fault
+READY_S = 120.0  # torch on a cold disk takes long
 OPTIONS = (
     "--ServerApp.open_browser=False",
     "--ServerApp.port_retries=0",
-    "--ServerApp.allow_remote_access=False",  # a page of another name for 127.0.0.1 is refused
+    "--ServerApp.allow_remote_access=False",  # refuse pages that use another name for 127.0.0.1
     "--Application.log_level=ERROR",
-    "--FileContentsManager.delete_to_trash=False",  # there is no trash in the container
-    "--KernelManager.transport=ipc",  # TCP would be open to all users where the network is shared
+    "--FileContentsManager.delete_to_trash=False",  # the container has no trash
+    "--KernelManager.transport=ipc",  # TCP is open to all users where the network is shared
 )
 
 
 def serve(
-    lessons: Path,
-    folder: Path,
-    docker: Path,
-    *,
-    port: int,
-    gpus: Sequence[Gpu] = (),
-    as_root: bool = False,
+    lessons: Path, folder: Path, docker: Path, *, port: str, gpus: str, as_root: bool = False
 ) -> Iterator[str]:
-    """Run JupyterLab until it is shut down or interrupted; yields the lines to be said meanwhile.
+    """Run JupyterLab until it is shut down or interrupted; yield the lines to print meanwhile.
 
-    The student's copies of `lessons` are in `folder`; the image is that of `docker`/. Nothing is
-    left of the container, unless this process is killed. Raises MachineError.
+    The student's copies of `lessons` are in `folder`; `docker` is docker/. `port` and `gpus` are
+    the values of `--port` and `--gpus`. The container is removed, unless this process is killed.
+    Raises UsageError and MachineError.
     """
-    with containers.connect() as client:
-        found = image.find(client, variants(gpus), docker)
-        for name in containers.sweep(client):
+    number, granted = parse(port), devices.grant(devices.parse(gpus))
+    with docker_engine.connect() as client:
+        found = image.find(client, variants(granted), docker)
+        for name in containers.remove_orphans(client):
             yield f"removed {name}, left by a command that was killed"
-        require_free(port)
+        require_free(number)
         bridge = any(network.name == "bridge" for network in client.networks.list())
-        memory = containers.share(client)
+        memory = docker_engine.memory_share(client)
+        as_root = as_root or containers.needs_root(client)
     if not bridge:
         yield (
-            "the Docker engine has no bridge: the lab shares this machine's network, and reaches "
-            "all that listens on it"
+            "the Docker engine has no bridge: the lab shares this machine's network and can reach "
+            "everything that listens on it"
         )
-    token, user = secrets.token_hex(24), containers.user(as_root)
+    token, user = secrets.token_hex(24), containers.user_inside(as_root)
     options = containers.hardened(
         memory,
         user=user,
         pids=4 * containers.PIDS,  # several kernels, with ranks
         environment={"JUPYTER_TOKEN": token},
-        gpus=gpus,
+        gpus=granted,
     )
-    options |= _network(bridge, port)
-    options["name"] = containers.container_name("lab")
-    options["mounts"] = _mounts(lessons, folder)
-    _give(folder, user)
-    container = containers.Container(found.id, _command(bridge, port, as_root), options)
+    options |= _network_options(bridge, number)
+    options["name"] = containers.unique_name("lab")
+    options["mounts"] = _make_mounts(lessons, folder)
+    _change_owner(folder, user)
+    container = containers.Container(found.id, _command(bridge, number, as_root), options)
     with contextlib.closing(container), contextlib.suppress(KeyboardInterrupt):
-        yield f"{found}; {', '.join(gpu.name for gpu in gpus) or 'no GPU'}; yours: {folder}/"
-        yield from _follow(container, port, token)
+        names = ", ".join(gpu.name for gpu in granted) or "no GPU"
+        yield f"{found}; {names}; your files: {folder}/"
+        yield from _follow(container, number, token)
 
 
-def _network(bridge: bool, port: int) -> dict[str, Any]:
-    """Reached at 127.0.0.1 of this machine, and nowhere else."""
+def _network_options(bridge: bool, port: int) -> dict[str, Any]:
+    """Make the server reachable at 127.0.0.1 of this machine only."""
     if bridge:
-        return {"network_mode": "bridge", "ports": {f"{INSIDE_PORT}/tcp": ("127.0.0.1", port)}}
+        return {"network_mode": "bridge", "ports": {f"{INSIDE_PORT}/tcp": (ADDRESS, port)}}
     return {"network_mode": "host"}
 
 
-def _mounts(lessons: Path, folder: Path) -> list[Any]:
+def _make_mounts(lessons: Path, folder: Path) -> list[Any]:
     folder.mkdir(parents=True, exist_ok=True)
-    shown = hand_out(lessons, folder.with_name(".lessons"))
+    shown = blank_solutions(lessons, folder.with_name(".lessons"))
     return [
         containers.mount(COPIES, f"{COURSE}/copies.py"),
         *(containers.mount(path, f"{COURSE}/lessons/{path.name}") for path in shown),
@@ -94,12 +92,12 @@ def _mounts(lessons: Path, folder: Path) -> list[Any]:
     ]
 
 
-def hand_out(lessons: Path, folder: Path) -> list[Path]:
+def blank_solutions(lessons: Path, folder: Path) -> list[Path]:
     """Write the lessons' scripts into `folder` without their solutions.
 
-    Returns these scripts, and what else of `lessons` a student may see: not the expected values,
-    and no other form of a script (`03_autograd.py~`), which might have its solutions. Raises
-    CourseError for a lesson that is malformed: a solution may not look like one there.
+    Returns these scripts, and the other files of `lessons` that a student may see: neither the
+    expected values nor another form of a script (`03_autograd.py~`), which might have solutions.
+    Raises CourseError for a malformed lesson, whose solutions might not be marked.
     """
     folder.mkdir(exist_ok=True)
     found = [reader.read(path) for path in reader.find(lessons)]
@@ -107,7 +105,7 @@ def hand_out(lessons: Path, folder: Path) -> list[Path]:
     for lesson, script in zip(found, scripts, strict=True):
         text = lesson.path.read_text(encoding="utf-8-sig")
         script.write_text(exercises.without_solutions(text), encoding="utf-8")
-        script.chmod(0o644)  # whatever our umask: the user inside has to read it
+        script.chmod(0o644)  # the user inside has to read it, whatever the caller's umask is
     others = [
         path
         for path in lessons.iterdir()
@@ -118,32 +116,32 @@ def hand_out(lessons: Path, folder: Path) -> list[Path]:
     return [*scripts, *others]
 
 
-def _give(folder: Path, user: str) -> None:
-    """Make `folder` and all in it that user's; it is already, unless we are root.
+def _change_owner(folder: Path, user: str) -> None:
+    """Give `folder` and everything in it to the user; without root, it belongs to that user.
 
-    By the open folder and not by path: somebody may be at work in it.
+    Files are opened relative to their folder, because a student may be renaming folders now.
     """
-    containers.give(folder, user)
+    containers.change_owner(folder, user)
     if os.getuid() == 0:
         uid, gid = map(int, user.split(":"))
-        for _, folders, files, at in os.fwalk(folder):
+        for _, folders, files, descriptor in os.fwalk(folder):
             for name in (*folders, *files):
-                os.chown(name, uid, gid, dir_fd=at, follow_symlinks=False)
+                os.chown(name, uid, gid, dir_fd=descriptor, follow_symlinks=False)
 
 
 def _command(bridge: bool, port: int, as_root: bool) -> list[str]:
-    """What runs in the container: the copies are brought up to date, then JupyterLab."""
-    at = ("0.0.0.0", INSIDE_PORT) if bridge else ("127.0.0.1", port)
+    """Return the container's command: update the student's copies, then become JupyterLab."""
+    address, inside_port = ("0.0.0.0", INSIDE_PORT) if bridge else (ADDRESS, port)
     return [
         *("python", "-P", f"{COURSE}/copies.py", f"{COURSE}/lessons", WORK),
         *("jupyter-lab", *OPTIONS),
-        *(f"--ServerApp.ip={at[0]}", f"--ServerApp.port={at[1]}"),
+        *(f"--ServerApp.ip={address}", f"--ServerApp.port={inside_port}"),
         *(["--allow-root"] if as_root else []),
     ]
 
 
 def _follow(container: containers.Container, port: int, token: str) -> Iterator[str]:
-    """What the container says until it ends, and where to go once the server answers."""
+    """Yield the container's output until it ends, and the address once the server answers."""
     lines = queue.SimpleQueue[str]()
     threading.Thread(target=_read, args=(container, lines), daemon=True).start()
     deadline = time.monotonic() + READY_S
@@ -155,23 +153,26 @@ def _follow(container: containers.Container, port: int, token: str) -> Iterator[
             yield line.rstrip()
         if time.monotonic() > deadline:
             raise MachineError(f"JupyterLab does not answer at port {port}")
-    yield f"http://127.0.0.1:{port}/lab?token={token}"
+    yield f"http://{ADDRESS}:{port}/lab?token={token}"
     yield "Ctrl-C ends it"
     for line in iter(lines.get, ""):
         yield line.rstrip()
-    if container.exit_status() != 0:
+    if not container.has_succeeded():
         raise MachineError(f"JupyterLab {container.ending()}")
 
 
 def _read(container: containers.Container, lines: "queue.SimpleQueue[str]") -> None:
-    for line in container.lines():
-        lines.put(line)
-    lines.put("")
+    """Put the container's lines into the queue, and an empty line at their end."""
+    try:
+        for line in container.lines():
+            lines.put(line)
+    finally:  # whatever went wrong, `_follow` must not wait forever
+        lines.put("")
 
 
 def _answers(port: int, token: str) -> bool:
-    """Whether our server does: another one would not know the token."""
-    url = f"http://127.0.0.1:{port}/api/status"
+    """Return whether this server answers; another server would not know the token."""
+    url = f"http://{ADDRESS}:{port}/api/status"
     request = urllib.request.Request(url, headers={"Authorization": f"token {token}"})
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5):

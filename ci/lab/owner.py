@@ -1,4 +1,4 @@
-"""Whose something is: the process that made it, so that what a dead one left can be swept."""
+"""Who made a container: a process, named so that a later process never gets the same name."""
 
 import contextlib
 import os
@@ -7,34 +7,35 @@ from pathlib import Path
 import psutil
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
-PIDS = Path("/proc/self/ns/pid")  # where process ids mean what they mean here
+PID_NAMESPACE = Path("/proc/self/ns/pid")  # process ids are unique only within a namespace
+CLOCK_ERROR_S = 10  # start times are computed from the clock, which may have been set since
 
 
-def this() -> str:
-    """This process: boot, id space, user, process id, and when it started.
+def current_process() -> str:
+    """Return the name of this process: boot, PID namespace, user, process id and start time.
 
-    The last, since ids are given out again.
+    The start time is part of the name because the system reuses process ids.
     """
     started = psutil.Process().create_time()
-    return f"{_boot()} {PIDS.readlink()} {os.getuid()} {os.getpid()} {started}"
+    return f"{_boot()} {PID_NAMESPACE.readlink()} {os.getuid()} {os.getpid()} {started}"
 
 
-def gone(owner: str) -> bool:
-    """Whether the process of this name is known to be no more.
+def has_exited(owner: str) -> bool:
+    """Return whether the process of this name has certainly exited.
 
-    Another user's processes may be hidden from us, and those of another container are.
+    False also where it cannot be known: processes in another container are invisible, and those of
+    other users may be.
     """
     words = owner.split()
-    if len(words) != len(this().split()):
-        return False  # by another version of this course
-    boot, pids, user, pid, started = words
+    if len(words) != len(current_process().split()):
+        return False  # written by another version of this course
+    boot, namespace, user, pid, started = words
     if boot != _boot():
         return True
-    if pids != str(PIDS.readlink()) or os.getuid() not in (0, int(user)):
+    if namespace != str(PID_NAMESPACE.readlink()) or os.getuid() not in (0, int(user)):
         return False
     with contextlib.suppress(psutil.NoSuchProcess):
-        # About: it is reckoned from the clock, which may have been set since.
-        return abs(psutil.Process(int(pid)).create_time() - float(started)) > 10
+        return abs(psutil.Process(int(pid)).create_time() - float(started)) > CLOCK_ERROR_S
     return True
 
 

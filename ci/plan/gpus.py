@@ -3,13 +3,13 @@
 import csv
 import os
 import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ci.errors import MachineError, UsageError
 from ci.lesson.reader import Lesson
+from ci.program import answer, ask
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Request:
-    """What `--gpus` asked for. `strict` where the lack of a GPU is the machine's fault."""
+    """The value of `--gpus`: a word, a number of GPUs (`count`), or their indices or UUIDs."""
 
     text: str
     count: int | None = None
@@ -31,12 +31,12 @@ class Request:
 
     @property
     def strict(self) -> bool:
-        """Whether a lesson that finds too few GPUs fails the command (exit status 3)."""
+        """Whether the command fails (exit status 3) if a lesson needs more GPUs than there are."""
         return self.text not in ("auto", "none")
 
 
 def parse(text: str) -> Request:
-    """Read the value of `--gpus`. Raises UsageError."""
+    """Return the value of `--gpus`. Raises UsageError."""
     if text in ("auto", "all", "none"):
         return Request(text)
     if text.isdecimal() and int(text) > 0:
@@ -45,93 +45,95 @@ def parse(text: str) -> Request:
     chosen = tuple(word.strip() for word in ids.split(","))
     if kind == "device" and all(chosen) and len(set(chosen)) == len(chosen):
         return Request(text, ids=chosen)
-    raise UsageError(f"--gpus {text}: there are auto, all, none, a number, device=0,2")
+    raise UsageError(f"--gpus {text}: expected auto, all, none, a number or device=0,2")
 
 
-def present() -> list[Gpu]:
-    """The NVIDIA GPUs that this process may use, as the driver numbers them.
+def detect() -> list[Gpu]:
+    """Return the NVIDIA GPUs that this process may use, in the driver's order.
 
-    None where the machine has none; MachineError where it has one that the driver can't reach.
+    Raises MachineError if the machine has a GPU that the driver cannot reach, or a driver that
+    does not answer.
     """
     devices = sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*"))
     tool = shutil.which("nvidia-smi")
     if not tool:
         if devices:
-            raise MachineError(f"/dev/{devices[0]} is there, but no nvidia-smi: mend the driver")
+            raise MachineError(f"/dev/{devices[0]} exists, but no nvidia-smi: reinstall the driver")
         return []
-    query = [tool, "--query-gpu=index,uuid,name", "--format=csv,noheader"]
-    answer = subprocess.run(query, capture_output=True, text=True, timeout=60, check=False)
-    if answer.returncode != 0:
+    try:
+        done = ask(tool, "--query-gpu=index,uuid,name", "--format=csv,noheader")
+    except MachineError as error:
+        raise MachineError(
+            f"{error}: the driver hangs; restart the machine, or use --gpus none"
+        ) from None
+    if done.returncode != 0:
         if devices:
-            fault = (answer.stdout + answer.stderr).strip().splitlines()
-            raise MachineError(f"nvidia-smi: {fault[0] if fault else 'failed'}: mend the driver")
+            fault, *_ = (done.stdout + done.stderr).strip().splitlines() or ["failed"]
+            raise MachineError(f"nvidia-smi: {fault}: reinstall the driver, or use --gpus none")
         return []
-    rows = csv.reader(answer.stdout.splitlines(), skipinitialspace=True)
-    return _visible([Gpu(*row) for row in rows if len(row) == 3])
+    lines = csv.reader(done.stdout.splitlines(), skipinitialspace=True)
+    return _visible([Gpu(*values) for values in lines if len(values) == 3])
 
 
-def ask(*fields: str) -> dict[str, list[str]]:
-    """What nvidia-smi says in these fields of its query, by UUID; nothing where it can't."""
-    tool = shutil.which("nvidia-smi")
-    if not tool:
-        return {}
-    query = [tool, f"--query-gpu={','.join(('uuid', *fields))}", "--format=csv,noheader"]
-    answer = subprocess.run(query, capture_output=True, text=True, timeout=60, check=False)
-    rows = csv.reader(answer.stdout.splitlines(), skipinitialspace=True)
-    return {row[0]: row[1:] for row in rows if len(row) == len(fields) + 1}
+def query(*fields: str) -> dict[str, list[str]]:
+    """Return nvidia-smi's values of these fields by UUID; empty if it knows one of them not."""
+    names = ",".join(("uuid", *fields))
+    output = answer("nvidia-smi", f"--query-gpu={names}", "--format=csv,noheader")
+    lines = csv.reader(output.splitlines(), skipinitialspace=True)
+    return {uuid: values for uuid, *values in lines if len(values) == len(fields)}
 
 
 def _visible(gpus: list[Gpu]) -> list[Gpu]:
-    """Those that CUDA_VISIBLE_DEVICES, set by a scheduler or the user, leaves us, as CUDA reads it.
+    """Keep the GPUs of CUDA_VISIBLE_DEVICES, which a scheduler or the user sets, in CUDA's order.
 
-    MachineError for a word that is no GPU of ours: lessons would see less than was meant.
+    Raises MachineError for a word that means no GPU here: lessons would get fewer than intended.
     """
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if allowed is None:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
         return gpus
     chosen: list[Gpu] = []
-    for word in map(str.strip, allowed.split(",")):
+    for word in map(str.strip, visible.split(",")):
         if word in ("", "-1", "NoDevFiles"):
-            break  # it hides all that come after it
+            break  # CUDA ignores the words after it
         found = [gpu for gpu in gpus if _means(word, gpu)]
         if len(found) != 1 or found[0] in chosen:
             fault = "twice" if found and found[0] in chosen else "is no GPU of this machine"
-            raise MachineError(f"CUDA_VISIBLE_DEVICES={allowed}: '{word}' {fault}")
+            raise MachineError(f"CUDA_VISIBLE_DEVICES={visible}: '{word}' {fault}")
         chosen += found
     return chosen
 
 
 def _means(word: str, gpu: Gpu) -> bool:
-    """Whether CUDA takes a word for this GPU: its number, or how its UUID begins."""
+    """Return whether CUDA reads a word as this GPU: its index, or the beginning of its UUID."""
     number = str(int(word)) if word.isdecimal() else ""
     return number == gpu.index or gpu.uuid.startswith(word)
 
 
 def grant(request: Request) -> tuple[Gpu, ...]:
-    """The GPUs of this machine that the request allows. MachineError where it can't be met."""
-    return () if request.text == "none" else allowed(request, present())
+    """Return the GPUs of this machine that runs may use. Raises MachineError if there are fewer."""
+    return () if request.text == "none" else select(request, detect())
 
 
-def allowed(request: Request, gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
-    """The GPUs among `gpus` that the request allows. MachineError where it can't be met."""
+def select(request: Request, gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
+    """Return the GPUs among `gpus` that are requested. Raises MachineError if there are fewer."""
     if request.ids:
         known = {gpu.index: gpu for gpu in gpus} | {gpu.uuid: gpu for gpu in gpus}
         if missing := [word for word in request.ids if word not in known]:
-            raise MachineError(f"--gpus {request.text}: no GPU '{missing[0]}'; {_there(gpus)}")
+            raise MachineError(f"--gpus {request.text}: no GPU '{missing[0]}'; {_count(gpus)}")
         chosen = tuple(dict.fromkeys(known[word] for word in request.ids))
         if len(chosen) < len(request.ids):
             raise UsageError(f"--gpus {request.text}: names a GPU twice")
         return chosen
     if request.count is not None and request.count > len(gpus):
-        raise MachineError(f"--gpus {request.text}: {_there(gpus)}")
+        raise MachineError(f"--gpus {request.text}: {_count(gpus)}")
     return tuple(gpus[: request.count])
 
 
 def lease(lesson: Lesson, granted: Sequence[Gpu]) -> tuple[Gpu, ...]:
-    """What `lesson` gets of them: no more than it can use."""
+    """Return the GPUs that a run of `lesson` gets: the first ones, as many as it can use."""
     return tuple(granted[: lesson.max_gpus])
 
 
-def _there(gpus: Sequence[Gpu]) -> str:
+def _count(gpus: Sequence[Gpu]) -> str:
     ids = ", ".join(gpu.index for gpu in gpus)
     return f"this machine has {len(gpus)}: {ids}" if gpus else "this machine has no NVIDIA GPU"

@@ -1,10 +1,9 @@
 """What the outcomes are, for people: the terminal."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from sys import maxsize
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -20,12 +19,9 @@ from ci.plan.attempts import LOG
 from ci.plan.planner import Run
 from ci.report.utilization import Use
 
-if TYPE_CHECKING:
-    from ci.doctor.diagnosis import Row
-
 EPSILON = {"float32": ", epsilon 1.2e-07", "float64": ", epsilon 2.2e-16"}
 COLOURS = {"verified": "green", "unchecked": "yellow", "running": "cyan", "waiting": "dim"}
-COLOURS |= {"unchanged": "green", "ok": "green", "warn": "yellow", "fail": "red", "not here": "dim"}
+COLOURS["unchanged"] = "green"
 
 
 class Screen:
@@ -218,22 +214,6 @@ def _at(run: Run, line: int, status: str, lines: Sequence[str]) -> Fault:
 def file(run: Run) -> str:
     """The lesson's script as people and CI systems read it: `lessons/03_autograd.py`."""
     return f"{run.lesson.path.parent.name}/{run.lesson.path.name}"
-
-
-def diagnosis(rows: "Iterable[Row]") -> "list[Row]":
-    """Show the rows of a diagnosis in one table, when all are there, and return them."""
-    from ci.doctor.diagnosis import able
-
-    console = Console(highlight=False, markup=False, emoji=False)
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    with console.status("looking at the machine"):
-        rows = list(rows)
-    for place in dict.fromkeys(row.place for row in rows):
-        table.add_row(Text(f"\n{place}", "bold"))
-        for row in [row for row in rows if row.place == place]:
-            table.add_row(f"  {row.what}", Text(row.verdict, COLOURS[row.verdict]), str(row))
-    console.print(table, f"\nthe course can run {able(rows) or 'at none of these places'}")
-    return rows
 
 
 def count(outcome: Outcome) -> str:

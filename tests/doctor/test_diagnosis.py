@@ -5,19 +5,19 @@ from typing import Any
 import pytest
 
 from ci.doctor import diagnosis
-from ci.doctor.diagnosis import HERE, LAB, MACHINE, Row
+from ci.doctor.diagnosis import HERE, LAB, MACHINE, Finding
 from ci.plan.gpus import Gpu
 
 H100 = Gpu("0", "GPU-a", "NVIDIA H100")
 TWO = (H100, Gpu("1", "GPU-b", "NVIDIA H100"))
 ARCHES = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
-SEALED = {"look": "surroundings", "uid": 1000, "interfaces": ["lo"], "read_only": True}
+SEALED = {"test": "surroundings", "uid": 1000, "interfaces": ["lo"], "read_only": True}
 SEALED |= {"shm": 2**30}
 
 
-def judge(place: str = LAB, granted: tuple[Gpu, ...] = (), **fact: Any) -> list[Row]:
-    """The rows of one fact."""
-    return list(diagnosis.inside(place, granted, [fact]))
+def judge(place: str = LAB, granted: tuple[Gpu, ...] = (), **fact: Any) -> list[Finding]:
+    """The findings of one fact."""
+    return list(diagnosis.judge_facts(place, granted, [fact]))
 
 
 @pytest.mark.parametrize(
@@ -34,12 +34,12 @@ def judge(place: str = LAB, granted: tuple[Gpu, ...] = (), **fact: Any) -> list[
 )
 def test_a_driver_is_as_new_as_torchs_cuda_wants(version: str, cuda: str, verdict: str) -> None:
     """580 for CUDA 13, 525 for CUDA 12; a version that nobody says is to be looked up."""
-    assert diagnosis.driver(HERE, version, cuda).verdict == verdict
+    assert diagnosis.judge_driver(HERE, version, cuda).verdict == verdict
 
 
 def test_an_old_driver_has_its_remedy() -> None:
     """The oldest one that would do."""
-    assert diagnosis.driver(HERE, "570.1", "13.0").remedy == "install 580 or newer"
+    assert diagnosis.judge_driver(HERE, "570.1", "13.0").remedy == "install 580 or newer"
 
 
 @pytest.mark.parametrize(
@@ -48,9 +48,9 @@ def test_an_old_driver_has_its_remedy() -> None:
 )
 def test_a_toolkit_is_newer_than_its_hole(version: str, verdict: str) -> None:
     """1.9 is older than 1.17, and a candidate older than its release."""
-    row = diagnosis.toolkit(version)
-    assert row.verdict == verdict
-    assert "CVE-2025-23266" in row.found
+    finding = diagnosis.judge_toolkit(version)
+    assert finding.verdict == verdict
+    assert "CVE-2025-23266" in finding.text
 
 
 @pytest.mark.parametrize(
@@ -72,34 +72,41 @@ def test_a_gpu_runs_what_torch_has_code_for(
     capability: str, arches: list[str], verdict: str
 ) -> None:
     """Machine code of its own generation, or PTX of it or an earlier one."""
-    assert diagnosis.gpu(LAB, H100, "81559 MiB", capability, arches).verdict == verdict
+    assert diagnosis.judge_gpu(LAB, H100, "81559 MiB", capability, arches).verdict == verdict
 
 
 def test_a_gpu_without_code_is_told_what_there_is() -> None:
-    """Its row has its capability and torch's architectures."""
-    row = diagnosis.gpu(LAB, H100, "81559 MiB", "7.0", ["sm_75", "sm_80"])
-    assert "capability 7.0; torch has code for sm_75, sm_80" in row.found
+    """Its finding has its capability and torch's architectures."""
+    finding = diagnosis.judge_gpu(LAB, H100, "81559 MiB", "7.0", ["sm_75", "sm_80"])
+    assert "capability 7.0; torch has code for sm_75, sm_80" in finding.text
 
 
 def test_a_cpu_build_fails_only_where_there_are_gpus() -> None:
     """With GPUs it can't be what is meant."""
-    fact = {"look": "torch", "version": "2.13.0+cpu", "cuda": None}
-    assert [row.verdict for row in judge(**fact)] == ["ok"]
-    (row,) = judge(granted=TWO, **fact)
-    assert (row.verdict, row.remedy) == ("fail", "install torch's CUDA build, or say --gpus none")
+    fact = {"test": "torch", "version": "2.13.0+cpu", "cuda": None}
+    assert [finding.verdict for finding in judge(**fact)] == ["ok"]
+    (finding,) = judge(granted=TWO, **fact)
+    assert (finding.verdict, finding.remedy) == (
+        "fail",
+        "install torch's CUDA build, or use --gpus none",
+    )
 
 
 def test_gpus_that_torch_can_not_use_fail() -> None:
     """The driver lists two and torch sees one."""
-    (row,) = judge(granted=TWO, look="GPUs", names=["NVIDIA H100"], arches=ARCHES, apart=[])
-    assert (row.verdict, row.found) == ("fail", "torch can use 1 of 2")
+    (finding,) = judge(
+        granted=TWO, test="GPUs", names=["NVIDIA H100"], architectures=ARCHES, apart=[]
+    )
+    assert (finding.verdict, finding.text) == ("fail", "torch can use 1 of 2")
 
 
 @pytest.mark.parametrize(("apart", "verdict"), [([], "ok"), ([[0, 1], [1, 0]], "warn")])
 def test_gpus_without_peer_access_are_slower(apart: list[list[int]], verdict: str) -> None:
     """Which does not keep the course from running."""
-    (row,) = judge(granted=TWO, look="GPUs", names=["a", "b"], arches=ARCHES, apart=apart)
-    assert (row.what, row.verdict) == ("peer access", verdict)
+    (finding,) = judge(
+        granted=TWO, test="GPUs", names=["a", "b"], architectures=ARCHES, apart=apart
+    )
+    assert (finding.subject, finding.verdict) == ("peer access", verdict)
 
 
 @pytest.mark.parametrize(
@@ -107,13 +114,13 @@ def test_gpus_without_peer_access_are_slower(apart: list[list[int]], verdict: st
 )
 def test_a_product_is_as_exact_as_float32(error: float, verdict: str) -> None:
     """What TF32 makes is not, and neither is a NaN."""
-    (row,) = judge(granted=TWO, look="matmul", device=1, error=error)
-    assert (row.what, row.verdict) == ("matmul, cuda:1", verdict)
+    (finding,) = judge(granted=TWO, test="matmul", device=1, error=error)
+    assert (finding.subject, finding.verdict) == ("matmul, cuda:1", verdict)
 
 
 def test_a_sealed_lab_is_ok() -> None:
     """A user, no network, a read-only root, and 1 GiB of shared memory."""
-    assert [row.verdict for row in judge(**SEALED)] == ["ok", "ok"]
+    assert [finding.verdict for finding in judge(**SEALED)] == ["ok", "ok"]
 
 
 @pytest.mark.parametrize(
@@ -133,14 +140,14 @@ def test_little_shared_memory_warns() -> None:
 
 def test_a_fault_is_a_failing_row_with_a_remedy() -> None:
     """An all-reduce that was not done, and a probe that has no remedy of its own."""
-    for look in ("all-reduce", "probe"):
-        (row,) = judge(look=look, fault="nccl, 2 ranks: not done in 90 s")
-        assert (row.what, row.verdict) == (look, "fail")
-        assert row.remedy
+    for test in ("all-reduce", "probe"):
+        (finding,) = judge(test=test, fault="nccl, 2 ranks: not done in 90 s")
+        assert (finding.subject, finding.verdict) == (test, "fail")
+        assert finding.remedy
 
 
 @pytest.mark.parametrize(
-    ("rows", "place"),
+    ("findings", "place"),
     [
         ({MACHINE: "ok", LAB: "ok"}, LAB),
         ({MACHINE: "warn", LAB: "warn"}, LAB),
@@ -149,7 +156,7 @@ def test_a_fault_is_a_failing_row_with_a_remedy() -> None:
         ({MACHINE: "fail", LAB: "ok"}, ""),
     ],
 )
-def test_the_course_runs_where_nothing_fails(rows: dict[str, str], place: str) -> None:
+def test_the_course_runs_where_nothing_fails(findings: dict[str, str], place: str) -> None:
     """A fault of the machine is one at each place."""
-    found = [Row(where, "something", verdict, "") for where, verdict in rows.items()]
-    assert diagnosis.able(found) == place
+    found = [Finding(where, "something", verdict, "") for where, verdict in findings.items()]
+    assert diagnosis.usable_place(found) == place

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from ci.doctor import diagnosis, examine
-from ci.doctor.diagnosis import HERE, LAB, MACHINE, Row
+from ci.doctor.diagnosis import HERE, LAB, MACHINE, Finding
 from ci.lab import containers
+from ci.lab.docker_engine import connect
 from ci.lab.image import Image
 from ci.plan import gpus
 from tests.conftest import DOCKER, ROOT
@@ -21,15 +22,19 @@ pytestmark = pytest.mark.slow
 NOWHERE = "unix:///nowhere/docker.sock"
 
 
-def look(on: str, request: str = "none", *, docker: Path = DOCKER) -> list[Row]:
-    """The rows of `invoke doctor --on … --gpus …`."""
+def look(on: str, request: str = "none", *, docker: Path = DOCKER) -> list[Finding]:
+    """The findings of `invoke doctor --on … --gpus …`."""
     return list(examine.examine(on, gpus.parse(request), docker, ROOT / "build"))
 
 
-def find(rows: list[Row], what: str, place: str | None = None) -> Row:
-    """The one row of that name, at that place if it is named."""
-    (row,) = [row for row in rows if row.what == what and place in (None, row.place)]
-    return row
+def find(findings: list[Finding], what: str, place: str | None = None) -> Finding:
+    """The one finding of that name, at that place if it is named."""
+    (finding,) = [
+        finding
+        for finding in findings
+        if finding.subject == what and place in (None, finding.place)
+    ]
+    return finding
 
 
 def command(*words: str) -> tuple[int, str]:
@@ -79,27 +84,27 @@ def smi(folder: Path, *, driver: str, capability: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def in_lab(lab_image: Image) -> list[Row]:
-    """The rows of the lab, without GPUs."""
+def in_lab(lab_image: Image) -> list[Finding]:
+    """The findings of the lab, without GPUs."""
     return look("lab")
 
 
-def test_the_lab_is_looked_at_from_inside(in_lab: list[Row]) -> None:
+def test_the_lab_is_looked_at_from_inside(in_lab: list[Finding]) -> None:
     """Engine, builder, image; and in a container: sealed, 1 GiB of shared memory, ranks add up."""
-    assert diagnosis.able(in_lab) == LAB
-    assert find(in_lab, "cpu image").found.startswith("up to date, 1.")
-    assert find(in_lab, "isolation").found.endswith(", no network, read-only root")
-    assert find(in_lab, "shared memory").found == "1.0 GiB in /dev/shm"
-    assert find(in_lab, "torch").found == "2.13.0+cpu, built for the CPU"
-    assert find(in_lab, "all-reduce").found.startswith("2 ranks, gloo: ")
-    assert not [row for row in in_lab if row.place == HERE]
+    assert diagnosis.usable_place(in_lab) == LAB
+    assert find(in_lab, "cpu image").text.startswith("up to date, 1.")
+    assert find(in_lab, "isolation").text.endswith(", no network, read-only root")
+    assert find(in_lab, "shared memory").text == "1.0 GiB in /dev/shm"
+    assert find(in_lab, "torch").text == "2.13.0+cpu, built for the CPU"
+    assert find(in_lab, "all-reduce").text.startswith("2 ranks, gloo: ")
+    assert not [finding for finding in in_lab if finding.place == HERE]
 
 
-def test_no_container_is_left(in_lab: list[Row]) -> None:
+def test_no_container_is_left(in_lab: list[Finding]) -> None:
     """The doctor's own is removed."""
-    with containers.connect() as client:
+    with connect() as client:
         ours = client.containers.list(all=True, filters={"name": "doctor"}, ignore_removed=True)
-    owners = [container.labels[containers.OWNER].split()[1] for container in ours]
+    owners = [container.labels[containers.OWNER].split()[3] for container in ours]
     assert str(os.getpid()) not in owners
 
 
@@ -109,16 +114,16 @@ def test_a_stale_image_fails_with_its_remedy(lab_image: Image, tmp_path: Path) -
     shutil.copytree(DOCKER, docker, ignore=shutil.ignore_patterns("wheels"))
     with (docker / "Dockerfile").open("a") as file:
         file.write("RUN true\n")
-    rows = look("lab", docker=docker)
-    row = find(rows, "cpu image")
-    assert (row.verdict, row.remedy) == ("fail", "invoke build-lab --variant cpu")
-    assert row.found.startswith("stale, docker/ has changed")
-    assert not [row for row in rows if row.what == "torch"]
-    assert diagnosis.able(rows) == ""
+    findings = look("lab", docker=docker)
+    finding = find(findings, "cpu image")
+    assert (finding.verdict, finding.remedy) == ("fail", "invoke build-lab --variant cpu")
+    assert finding.text.startswith("stale, docker/ has changed")
+    assert not [finding for finding in findings if finding.subject == "torch"]
+    assert diagnosis.usable_place(findings) == ""
 
 
 def test_where_no_engine_answers_auto_looks_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lab's row fails and says what to do; the course can run, with status 0."""
+    """The lab's finding fails and says what to do; the course can run, with status 0."""
     monkeypatch.setenv("DOCKER_HOST", NOWHERE)
     status, output = command("--gpus", "none")
     assert status == 0
@@ -146,7 +151,7 @@ def test_here_nothing_is_said_of_docker(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_gpus_that_are_asked_for_and_not_there_fail() -> None:
-    """A strict --gpus is a row, and the other rows are there too; status 3."""
+    """A strict --gpus is a finding, and the other findings are there too; status 3."""
     status, output = command("--on", "here", "--gpus", "64")
     assert status == 3
     assert re.search(r"GPUs +fail +--gpus 64: this machine has", output)
@@ -163,17 +168,17 @@ def test_a_bad_command_line_gets_one_line_and_status_2(words: tuple[str, str]) -
 
 def test_healthy_tools_are_ok(docker_engine: None, tools: Path) -> None:
     """Driver, toolkit and GPUs."""
-    rows = look("lab", "auto")
+    findings = look("lab", "auto")
     for what in ("NVIDIA driver", "NVIDIA toolkit", "GPU 0", "GPU 1"):
-        assert find(rows, what, LAB).verdict == "ok"
-    assert find(rows, "GPU 1").found == "NVIDIA H100, 81559 MiB, capability 9.0"
+        assert find(findings, what, LAB).verdict == "ok"
+    assert find(findings, "GPU 1").text == "NVIDIA H100, 81559 MiB, capability 9.0"
 
 
 def test_an_old_driver_fails(docker_engine: None, tools: Path) -> None:
     """Against the CUDA of torch's wheels, with its remedy."""
     smi(tools, driver="570.86.15", capability="9.0")
-    row = find(look("lab", "auto"), "NVIDIA driver")
-    assert (row.verdict, row.remedy) == ("fail", "install 580 or newer")
+    finding = find(look("lab", "auto"), "NVIDIA driver")
+    assert (finding.verdict, finding.remedy) == ("fail", "install 580 or newer")
 
 
 def test_a_driver_too_old_for_a_query_is_still_told(docker_engine: None, tools: Path) -> None:
@@ -181,9 +186,9 @@ def test_a_driver_too_old_for_a_query_is_still_told(docker_engine: None, tools: 
     smi(tools, driver="460.1", capability="9.0")
     script = (tools / "nvidia-smi").read_text()
     (tools / "nvidia-smi").write_text(script.replace(",compute_cap)", ",unknown)"))
-    rows = look("lab", "auto")
-    assert find(rows, "NVIDIA driver").verdict == "fail"
-    assert "capability unknown" in find(rows, "GPU 0").found
+    findings = look("lab", "auto")
+    assert find(findings, "NVIDIA driver").verdict == "fail"
+    assert "capability unknown" in find(findings, "GPU 0").text
 
 
 @pytest.mark.parametrize(
@@ -199,16 +204,16 @@ def test_an_old_toolkit_fails_and_names_the_hole(
     """By either of its tools."""
     (tools / "nvidia-ctk").unlink()
     tool(tools, name, f"echo '{answer}'")
-    row = find(look("lab", "auto"), "NVIDIA toolkit")
-    assert (row.verdict, row.found) == ("fail", "1.17.7; 1.17.8 mends CVE-2025-23266")
+    finding = find(look("lab", "auto"), "NVIDIA toolkit")
+    assert (finding.verdict, finding.text) == ("fail", "1.17.7; 1.17.8 fixes CVE-2025-23266")
 
 
 def test_a_missing_toolkit_fails(docker_engine: None, tools: Path) -> None:
     """By neither of its tools is it there."""
     (tools / "nvidia-ctk").unlink()
-    row = find(look("lab", "auto"), "NVIDIA toolkit")
-    assert row.verdict == "fail"
-    assert row.remedy.startswith("install the NVIDIA Container Toolkit")
+    finding = find(look("lab", "auto"), "NVIDIA toolkit")
+    assert finding.verdict == "fail"
+    assert finding.remedy.startswith("install the NVIDIA Container Toolkit")
 
 
 def test_with_gpus_the_cuda_image_is_the_one_to_build(
@@ -219,37 +224,37 @@ def test_with_gpus_the_cuda_image_is_the_one_to_build(
     shutil.copytree(DOCKER, docker, ignore=shutil.ignore_patterns("wheels"))
     with (docker / "cuda.txt").open("a") as file:
         file.write("# changed\n")
-    rows = look("lab", "auto", docker=docker)
-    row = find(rows, "cuda image")
-    assert (row.verdict, row.remedy) == ("fail", "invoke build-lab --variant cuda")
-    assert find(rows, "cpu image").verdict == "ok"
+    findings = look("lab", "auto", docker=docker)
+    finding = find(findings, "cuda image")
+    assert (finding.verdict, finding.remedy) == ("fail", "invoke build-lab --variant cuda")
+    assert find(findings, "cpu image").verdict == "ok"
 
 
 def test_a_torch_that_does_not_load_fails_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its error is in the row."""
+    """Its error is in the finding."""
     (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.13: cannot open')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    rows = look("here")
-    row = find(rows, "torch")
-    assert (row.verdict, row.found) == ("fail", "libcudart.so.13: cannot open")
-    assert diagnosis.able(rows) == ""
+    findings = look("here")
+    finding = find(findings, "torch")
+    assert (finding.verdict, finding.text) == ("fail", "libcudart.so.13: cannot open")
+    assert diagnosis.usable_place(findings) == ""
 
 
 def test_a_probe_that_dies_fails_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With how it ended and what it had found by then."""
     (tmp_path / "torch.py").write_text("import os; os.abort()")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    row = find(look("here"), "probe")
-    assert row.verdict == "fail"
-    assert row.found.startswith("after surroundings it was killed by SIGABRT")
+    finding = find(look("here"), "probe")
+    assert finding.verdict == "fail"
+    assert finding.text.startswith("after surroundings it was killed by SIGABRT")
 
 
 def test_little_disk_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More is wanted than there is: the row says how much, and what frees some."""
+    """More is wanted than there is: the finding says how much, and what frees some."""
     monkeypatch.setattr(examine, "RESULTS", 2**60)
-    rows = look("here")
-    row = find(rows, "disk for results", MACHINE)
-    assert (row.verdict, row.remedy) == ("warn", "invoke clean")
-    assert diagnosis.able(rows) == HERE
+    findings = look("here")
+    finding = find(findings, "disk for results", MACHINE)
+    assert (finding.verdict, finding.remedy) == ("warn", "invoke clean")
+    assert diagnosis.usable_place(findings) == HERE

@@ -31,7 +31,7 @@ def look(
     if torch:
         (folder / "torch.py").write_text(torch)
         environment["PYTHONPATH"] = str(folder)
-    command = [sys.executable, "-P", "-c", f"from ci import probe; {code}"]
+    command = [sys.executable, "-P", "-c", f"from ci.doctor import probe; {code}"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -41,7 +41,7 @@ def test_the_looks_are_taken_in_order() -> None:
     command = [sys.executable, "-P", "-m", "ci.doctor.probe"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     facts = [json.loads(line) for line in done.stdout.splitlines()]
-    seen = [fact["look"] for fact in facts]
+    seen = [fact["test"] for fact in facts]
     assert seen == sorted(seen, key=LOOKS.index)
     assert {"surroundings", "torch", "all-reduce"} <= set(seen)
     assert not [fact for fact in facts if "fault" in fact]
@@ -49,7 +49,7 @@ def test_the_looks_are_taken_in_order() -> None:
 
 def test_the_surroundings_are_those_of_this_process() -> None:
     """Its user, and the loopback interface."""
-    (fact,) = probe.surroundings()
+    (fact,) = probe.find_surroundings()
     assert fact["uid"] == os.getuid()
     assert "lo" in {name[:2] for name in fact["interfaces"]}
 
@@ -57,7 +57,7 @@ def test_the_surroundings_are_those_of_this_process() -> None:
 def test_ranks_add_up_and_are_gone() -> None:
     """An all-reduce gives its time, and leaves no process."""
     before = spawned()
-    (fact,) = probe.all_reduce()
+    (fact,) = probe.measure_all_reduce()
     assert fact["ranks"] >= 1
     assert fact["seconds"] > 0
     assert spawned() <= before
@@ -67,7 +67,7 @@ def test_ranks_that_are_late_are_ended() -> None:
     """Nobody imports torch in a hundredth of a second: a TimeoutError, and no process is left."""
     before = spawned()
     with pytest.raises(TimeoutError, match="not done in 0.01 s"):
-        list(probe.all_reduce(timeout_s=0.01))
+        list(probe.measure_all_reduce(timeout_s=0.01))
     assert spawned() <= before
 
 
@@ -75,7 +75,7 @@ def test_a_torch_that_does_not_load_is_the_last_thing_found(tmp_path: Path) -> N
     """Its error is the fault; what needs torch is not tried."""
     broken = 'raise ImportError("libcudart.so.13: cannot open shared object file")'
     _, facts = look(torch=broken, folder=tmp_path)
-    assert [fact["look"] for fact in facts] == LOOKS[:2]
+    assert [fact["test"] for fact in facts] == LOOKS[:2]
     assert facts[-1]["fault"] == "libcudart.so.13: cannot open shared object file"
 
 
@@ -83,4 +83,4 @@ def test_a_probe_that_hangs_is_ended_by_its_alarm(tmp_path: Path) -> None:
     """Here at a torch that never loads."""
     stuck = "import time; time.sleep(600)"
     status, facts = look("probe.DEADLINE_S = 1; probe.main()", torch=stuck, folder=tmp_path)
-    assert (status, facts[-1]["look"]) == (-signal.SIGALRM, "surroundings")
+    assert (status, facts[-1]["test"]) == (-signal.SIGALRM, "surroundings")

@@ -20,8 +20,8 @@ from ci.execute import engine, executor
 from ci.execute.engine import Event
 from ci.execute.executor import Lab
 from ci.execute.local import Here
-from ci.lab import containers
 from ci.lab.containers import GIB
+from ci.lab.docker_engine import connect
 from ci.lab.image import Image
 from ci.lesson import reader
 from ci.lesson.reader import Lesson
@@ -323,7 +323,7 @@ def test_a_worker_that_is_killed_fails_its_run_and_no_other(
     seen: list[Event] = []
     for event in engine.start(runs, tmp_path / "runs", the_lab):
         if event.kind == "cell" and event.cell == event.cells - 1 and event.run is runs[0]:
-            with containers.connect() as client:
+            with connect() as client:
                 (container,) = client.containers.list(filters={"name": "01_small"})
                 container.kill()
         seen += [event] if event.kind == "ended" else []
@@ -341,7 +341,7 @@ def test_a_hanging_worker_ends_with_its_container(
         planner.runs([lesson], [], [], timeout_s=5), tmp_path / "runs", the_lab
     ):
         if end.kind == "cell" and end.cell == end.cells - 1:
-            with containers.connect() as client:
+            with connect() as client:
                 client.containers.list(filters={"name": "01_small"})[0].pause()
     assert (end.status, end.reason) == ("failed", "its worker hangs")
     assert containers_named("01_small") == []

@@ -66,7 +66,7 @@ def test_a_touched_copy_stays(lessons: Path, mine: Path) -> None:
     (lessons / "01_small.py").write_text(HEADER + CELL * 2)
     for _ in range(2):
         (line,) = copies.update(lessons, mine)
-        assert line.startswith("01_small.py has changed in the course; yours stays")
+        assert line.startswith("01_small.py has changed in the course; your copy stays")
         assert files(mine)["01_small.py"] == HEADER + "# mine\n"
 
 

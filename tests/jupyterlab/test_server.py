@@ -32,6 +32,7 @@ from tornado.websocket import websocket_connect
 from ci.errors import CourseError
 from ci.jupyterlab import copies, server
 from ci.lab import containers
+from ci.lab.docker_engine import connect
 from ci.lab.image import Image
 from tests.conftest import DOCKER, EXERCISE, ROOT, Write, missing
 
@@ -136,7 +137,7 @@ async def _execute(url: str, code: str) -> str:
 @pytest.fixture(scope="session")
 def host_engine(lab_image: Image) -> Iterator[Engine]:
     """The engine of the tests, without a bridge."""
-    with containers.connect() as client:
+    with connect() as client:
         if any(network.name == "bridge" for network in client.networks.list()):
             missing("an engine without a bridge, as tests/engine/start --bridge=none starts it")
     with ThreadPoolExecutor(1) as thread:
@@ -242,7 +243,7 @@ def test_a_lab_is_given_no_solution(write: Write, tmp_path: Path) -> None:
     for name in ("01_small.py~", "01_small.ipynb", ".01_small.py.swp", "data.csv", "own/a.py"):
         (lessons / name).parent.mkdir(exist_ok=True)
         (lessons / name).write_text("" if name[0] in "do" else EXERCISE)
-    given = server.hand_out(lessons, tmp_path / ".lessons")
+    given = server.blank_solutions(lessons, tmp_path / ".lessons")
     assert sorted(path.name for path in given) == ["01_small.py", "data.csv", "own"]
     assert b"onehalf" not in (tmp_path / ".lessons/01_small.py").read_bytes()
 
@@ -252,7 +253,7 @@ def test_a_students_copy_has_the_blank(write: Write, tmp_path: Path) -> None:
     lessons = write(EXERCISE, expected="").parent
     for task in ("Halve 0", "Cut 0"):
         write(EXERCISE.replace("Halve 0", task), expected="")
-        server.hand_out(lessons, tmp_path / ".lessons")
+        server.blank_solutions(lessons, tmp_path / ".lessons")
         assert copies.update(tmp_path / ".lessons", tmp_path / "mine") == []
         copied = b"".join(p.read_bytes() for p in (tmp_path / "mine").rglob("*") if p.is_file())
         assert b"onehalf" not in copied
@@ -264,7 +265,7 @@ def test_a_lesson_that_may_hide_a_solution_opens_no_lab(write: Write, tmp_path: 
     """A misspelt tag is named before anything is handed out."""
     lessons = write(EXERCISE.replace('"solution"', '"solutions"'), expected="").parent
     with pytest.raises(CourseError, match="did you mean 'solution'"):
-        server.hand_out(lessons, tmp_path / ".lessons")
+        server.blank_solutions(lessons, tmp_path / ".lessons")
     assert not list((tmp_path / ".lessons").glob("*.py"))
 
 
@@ -320,19 +321,20 @@ def test_a_kernel_computes_with_torch_and_the_courses_package(served: Served) ->
 def test_a_kernel_reaches_no_expected_values_and_writes_to_nothing_but_the_students_folder(
     served: Served,
 ) -> None:
-    """Not to the image, the course, or this project's package; it has no capability."""
+    """Not to the image or the course, of which it has only these two; it has no capability."""
     printed = served.execute(
         "import pathlib, os\n"
+        "print(*sorted(p.name for p in pathlib.Path('/course').iterdir()))\n"
         "print([str(p) for p in pathlib.Path('/course').rglob('expected')])\n"
-        "for folder in ('/', '/course', '/course/lessons/parallel', '/course/ci', '/lab'):\n"
+        "for folder in ('/', '/course', '/course/lessons/parallel', '/lab'):\n"
         "    try: pathlib.Path(folder, 'new').touch(); print('written')\n"
         "    except OSError as error: print(error.errno)\n"
         "os.remove('/lab/new')\n"
         "print(os.getuid(), pathlib.Path('/proc/self/status').read_text().split('CapBnd:')[1][:17])"
     )
     user = str(os.getuid() or containers.STUDENT)
-    read_only = ["30"] * 4
-    assert printed.split() == ["[]", *read_only, "written", user, "0" * 16]
+    course, read_only = ["copies.py", "lessons"], ["30"] * 3
+    assert printed.split() == [*course, "[]", *read_only, "written", user, "0" * 16]
 
 
 @pytest.mark.slow
@@ -354,7 +356,7 @@ def test_what_a_student_changes_stays(host_engine: Engine, course: Path) -> None
         path.write_text(path.read_text() + "# new in the course\n")
 
     second = opened_lab(host_engine, course)
-    assert f"{LESSON} has changed in the course; yours stays" in second.said
+    assert f"{LESSON} has changed in the course; your copy stays" in second.said
     assert second.ask(f"/api/contents/{LESSON}?type=file")[1]["content"] == "print('mine')\n"
     assert second.end(signal.SIGINT)[0] == 0
     mine = course / "build/lab"
@@ -405,7 +407,7 @@ def test_a_port_that_is_taken_is_the_machines_fault(host_engine: Engine, course:
         process = invoke(host_engine, course, port)
         said, _ = process.communicate(timeout=60)
     assert process.returncode == 3
-    assert said.splitlines() == [f"port {port}: Address already in use: say another by --port"]
+    assert said.splitlines() == [f"port {port}: Address already in use: choose another with --port"]
 
 
 @pytest.mark.slow

@@ -19,13 +19,13 @@ FOUR = [Gpu(str(i), f"GPU-{i}", "H100") for i in range(4)]
 def test_a_request_allows_gpus(text: str, indices: str) -> None:
     """Each form of --gpus names the GPUs that may be leased."""
     request = gpus.parse(text)
-    granted = () if text == "none" else gpus.allowed(request, FOUR)
+    granted = () if text == "none" else gpus.select(request, FOUR)
     assert "".join(gpu.index for gpu in granted) == indices
 
 
 def test_an_id_may_be_a_uuid() -> None:
     """device=GPU-2 is the GPU of that UUID."""
-    assert gpus.allowed(gpus.parse("device=GPU-2"), FOUR) == (FOUR[2],)
+    assert gpus.select(gpus.parse("device=GPU-2"), FOUR) == (FOUR[2],)
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "some", "device=", "device=0,,1", "device=1,1"])
@@ -39,13 +39,13 @@ def test_a_malformed_request_is_refused(text: str) -> None:
 def test_more_than_there_is_is_the_machines_fault(text: str) -> None:
     """A count or an id that the machine lacks is strict."""
     with pytest.raises(MachineError, match="this machine has 4"):
-        gpus.allowed(gpus.parse(text), FOUR)
+        gpus.select(gpus.parse(text), FOUR)
 
 
 @pytest.mark.parametrize("text", ["auto", "all"])
 def test_a_machine_without_gpus_is_used_as_it_is(text: str) -> None:
     """auto and all run on the CPU where there is no GPU."""
-    assert gpus.allowed(gpus.parse(text), []) == ()
+    assert gpus.select(gpus.parse(text), []) == ()
 
 
 def test_a_lesson_leases_no_more_than_it_can_use(read: Read) -> None:
@@ -67,7 +67,7 @@ def test_gpus_are_those_that_the_driver_lists(
     _nvidia_smi(tmp_path, 'echo "0, GPU-a, NVIDIA H100"; echo "1, GPU-b, NVIDIA H100"')
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert [gpu.uuid for gpu in gpus.present()] == ["GPU-a", "GPU-b"]
+    assert [gpu.uuid for gpu in gpus.detect()] == ["GPU-a", "GPU-b"]
 
 
 def test_a_scheduler_limits_what_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +75,7 @@ def test_a_scheduler_limits_what_is_seen(tmp_path: Path, monkeypatch: pytest.Mon
     _nvidia_smi(tmp_path, 'echo "0, GPU-a, NVIDIA H100"; echo "1, GPU-b, NVIDIA H100"')
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert [gpu.uuid for gpu in gpus.present()] == ["GPU-b"]
+    assert [gpu.uuid for gpu in gpus.detect()] == ["GPU-b"]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_the_limit_is_read_as_cuda_reads_it(
     _nvidia_smi(tmp_path, 'echo "0, GPU-aa, NVIDIA H100"; echo "1, GPU-bb, NVIDIA H100"')
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
-    assert "".join(gpu.uuid[-1] for gpu in gpus.present()) == seen
+    assert "".join(gpu.uuid[-1] for gpu in gpus.detect()) == seen
 
 
 @pytest.mark.parametrize("allowed", ["7", "MIG-1", "0,0", "GPU-"])
@@ -101,10 +101,10 @@ def test_a_limit_that_means_no_gpu_is_the_machines_fault(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
     with pytest.raises(MachineError, match="^CUDA_VISIBLE_DEVICES="):
-        gpus.present()
+        gpus.detect()
 
 
 def test_one_gpu_by_two_names_is_one() -> None:
     """A lease of two must be two."""
     with pytest.raises(UsageError, match="twice"):
-        gpus.allowed(gpus.parse("device=0,GPU-0"), FOUR)
+        gpus.select(gpus.parse("device=0,GPU-0"), FOUR)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from ci.lab import containers, image
+from ci.lab import image
+from ci.lab.docker_engine import connect
 from ci.lab.image import VARIANTS, Image
 from tests.conftest import DOCKER, ROOT, missing
 
@@ -135,7 +136,7 @@ def test_the_lab_holds_the_lock_and_no_more(lab_image: Image) -> None:
     wanted = pins("cpu")
     del wanted["rfc3987-syntax"]
     assert found == wanted
-    with containers.connect() as client:
+    with connect() as client:
         assert client.images.get(lab_image.id).attrs["Size"] < 1.2e9
 
 
@@ -226,5 +227,5 @@ def test_half_a_system_is_no_base(root: None, base_image: str, tmp_path: Path) -
     assert status == 3
     assert f"The repository 'file:{tmp_path} bookworm Release'" in said
     assert list(tmp_path.iterdir()) == []
-    with containers.connect() as client:
+    with connect() as client:
         assert client.images.list(name="test-of-half-a-system") == []

@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from ci.errors import MachineError, UsageError
-from ci.lab import containers, image
+from ci.lab import builder, image
+from ci.lab.docker_engine import connect
 from ci.lab.image import Image
 from tests.conftest import DOCKER, ROOT, missing
 
@@ -26,7 +27,7 @@ SMALL = "small-test"  # a variant of the tests' own, so that no image of the lab
 def test_an_unknown_variant_is_the_command_lines_fault() -> None:
     """The message has the nearest one that there is."""
     with pytest.raises(UsageError, match="--variant cup: no such variant; did you mean 'cpu'"):
-        image.parse("cup")
+        image.parse_variant("cup")
 
 
 @pytest.fixture
@@ -51,40 +52,40 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("part", ["Dockerfile", ".dockerignore", "overrides.json", f"{SMALL}.txt"])
 def test_each_part_of_an_image_makes_it_another(folder: Path, part: str) -> None:
     """An image is stale when what it is made of has changed."""
-    labels = image.labels(SMALL, BASE, folder)
-    assert image.stale(labels, SMALL, folder) == ""
+    labels = builder.make_labels(SMALL, BASE, folder)
+    assert image.stale_reason(labels, SMALL, folder) == ""
     with (folder / part).open("a") as file:
         file.write("\n")
-    assert image.stale(labels, SMALL, folder) == "docker/ has changed since it was built"
+    assert image.stale_reason(labels, SMALL, folder) == "docker/ has changed since it was built"
 
 
 def test_another_lock_or_a_wheel_is_no_part_of_an_image(folder: Path) -> None:
     """The hashes of the lock decide which wheels are taken."""
-    labels = image.labels(SMALL, BASE, folder)
+    labels = builder.make_labels(SMALL, BASE, folder)
     (folder / "cuda.txt").write_text("")
     (folder / "wheels/other-1.0-py3-none-any.whl").write_text("")
-    assert image.stale(labels, SMALL, folder) == ""
+    assert image.stale_reason(labels, SMALL, folder) == ""
 
 
 def test_a_part_that_is_missing_is_named(folder: Path) -> None:
     """One line with its path."""
     (folder / "overrides.json").unlink()
     with pytest.raises(MachineError, match="docker/overrides.json: no such file"):
-        image.inputs(SMALL, folder)
+        image.digest_inputs(SMALL, folder)
 
 
 def test_the_labels_say_what_an_image_is_made_of() -> None:
     """The standard's names for commit and base, and the lock's digest."""
-    labels = image.labels("cpu", BASE, DOCKER)
+    labels = builder.make_labels("cpu", BASE, DOCKER)
     assert labels["org.opencontainers.image.base.name"] == "base:1"
     assert labels["org.opencontainers.image.base.digest"] == "sha256:1"
     assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", labels["org.opencontainers.image.revision"])
-    assert labels[image.LOCK] == hashlib.sha256((DOCKER / "cpu.txt").read_bytes()).hexdigest()
+    assert labels[builder.LOCK] == hashlib.sha256((DOCKER / "cpu.txt").read_bytes()).hexdigest()
 
 
 def test_outside_a_repository_no_commit_is_claimed(folder: Path) -> None:
     """The label is left out where git knows nothing."""
-    assert "org.opencontainers.image.revision" not in image.labels(SMALL, BASE, folder)
+    assert "org.opencontainers.image.revision" not in builder.make_labels(SMALL, BASE, folder)
 
 
 CLIENT = """\
@@ -97,7 +98,7 @@ esac
 
 
 @pytest.mark.parametrize(
-    ("version", "buildx", "builder"),
+    ("version", "buildx", "name"),
     [
         ("29.7.2", True, "buildx"),
         ("20.10.24+dfsg1", True, "buildx"),
@@ -107,16 +108,16 @@ esac
     ],
 )
 def test_the_best_builder_of_a_docker_command_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, buildx: bool, builder: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, buildx: bool, name: str
 ) -> None:
     """buildx where there is one, what an old client has else, and the one that each has."""
     (tmp_path / "docker").write_text(CLIENT.format(version=version, buildx=buildx))
     (tmp_path / "docker").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.delenv("DOCKER_BUILDKIT", raising=False)
-    assert image.builder().name == builder
+    assert builder.find_builder().name == name
     monkeypatch.setenv("DOCKER_BUILDKIT", "0")
-    assert image.builder().name == "the classic builder"
+    assert builder.find_builder().name == "the classic builder"
 
 
 def test_without_a_docker_command_nothing_can_be_built(
@@ -125,7 +126,7 @@ def test_without_a_docker_command_nothing_can_be_built(
     """The SDK alone builds no image."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MachineError, match="no `docker` command here.*: install Docker"):
-        image.builder()
+        builder.find_builder()
 
 
 def test_a_build_gets_the_callers_package_index_by_name(
@@ -134,12 +135,13 @@ def test_a_build_gets_the_callers_package_index_by_name(
     """An index may have a password in it, which no command line shows; the unset is left out."""
     monkeypatch.setenv("PIP_INDEX_URL", "secret")
     monkeypatch.delenv("PIP_NO_INDEX", raising=False)
-    by = image.Builder("any", ("docker", "build"), {})
-    words = image.command(by, SMALL, BASE, folder)
+    by = builder.Builder("any", ("docker", "build"), {})
+    words = builder.build_command(by, SMALL, BASE, folder)
     assert words[words.index("PIP_INDEX_URL") - 1] == "--build-arg"
     assert "PIP_NO_INDEX" not in words
     assert "secret" not in "".join(words)
-    assert set(image.command(by, SMALL, BASE, folder, no_cache=True)) - set(words) == {"--no-cache"}
+    without_cache = builder.build_command(by, SMALL, BASE, folder, no_cache=True)
+    assert set(without_cache) - set(words) == {"--no-cache"}
 
 
 @pytest.fixture(params=["the classic builder", "BuildKit"])
@@ -154,13 +156,13 @@ def base(
         path = os.environ["PATH"]
         for place in path.split(":"):
             monkeypatch.setenv("PATH", f"{place}:{path}")
-            if image.builder().name != "the classic builder":
+            if builder.find_builder().name != "the classic builder":
                 break
         else:
             missing("buildx, or a docker command older than 23")
-    with containers.connect() as client:
-        yield containers.base(client, base_image, pytest.fail)
-        for left in client.images.list(name=image.name(SMALL)):
+    with connect() as client:
+        yield image.find_base(client, base_image, pytest.fail)
+        for left in client.images.list(name=image.tag(SMALL)):
             client.images.remove(left.id, force=True)
         image.prune(client)
 
@@ -169,12 +171,12 @@ def base(
 def test_each_builder_builds_the_same(base: image.Base, folder: Path) -> None:
     """From wheels alone: the packages, without their tests, without the wheels; and its labels."""
     steps: list[str] = []
-    image.build(SMALL, base, folder, on_step=steps.append)
+    builder.build(SMALL, base, folder, on_step=steps.append)
     assert [step for step in steps if "pip install" in step]
-    with containers.connect() as client:
+    with connect() as client:
         assert image.is_current(client, SMALL, base, folder)
         assert not image.is_current(client, SMALL, image.Base(base.name, "sha256:2"), folder)
-        name, packages = image.name(SMALL), "/opt/venv/lib/python3.11/site-packages"
+        name, packages = image.tag(SMALL), "/opt/venv/lib/python3.11/site-packages"
         listed = client.containers.run(
             name,
             ["ls", "/", "/opt/venv/bin", f"{packages}/small"],
@@ -189,13 +191,13 @@ def test_each_builder_builds_the_same(base: image.Base, folder: Path) -> None:
 @pytest.mark.slow
 def test_a_rebuild_leaves_no_image_without_a_name(base: image.Base, folder: Path) -> None:
     """Neither what was the lab's before, nor the stage that the packages come from: gigabytes."""
-    with containers.connect() as client:
-        image.build(SMALL, base, folder, on_step=lambda step: None)
+    with connect() as client:
+        builder.build(SMALL, base, folder, on_step=lambda step: None)
         first = image.find(client, [SMALL], folder)
         (folder / "overrides.json").write_text("{}")
         with pytest.raises(MachineError, match="is stale"):
             image.find(client, [SMALL], folder)
-        image.build(SMALL, base, folder, on_step=lambda step: None)
+        builder.build(SMALL, base, folder, on_step=lambda step: None)
         image.prune(client)
         assert image.find(client, [SMALL], folder).id != first.id
         assert first.id not in [found.id for found in client.images.list(all=True)]
@@ -207,12 +209,12 @@ def test_a_step_that_fails_is_shown_with_its_last_lines(base: image.Base, folder
     """A wheel with other hashes than the lock's is refused; neither image nor container is left."""
     (folder / f"{SMALL}.txt").write_text(f"small==1.0 --hash=sha256:{'0' * 64}\n")
     with pytest.raises(MachineError, match="failed at .*pip install") as error:
-        image.build(SMALL, base, folder, on_step=lambda step: None)
+        builder.build(SMALL, base, folder, on_step=lambda step: None)
     assert "THESE PACKAGES DO NOT MATCH THE HASHES" in str(error.value)
     assert "\x1b" not in str(error.value)
-    assert len(str(error.value).splitlines()) <= image.LAST + 1
-    with containers.connect() as client:
-        assert client.images.list(name=image.name(SMALL)) == []
+    assert len(str(error.value).splitlines()) <= builder.LAST + 1
+    with connect() as client:
+        assert client.images.list(name=image.tag(SMALL)) == []
         left = [found.attrs["Config"]["Cmd"] for found in client.containers.list(all=True)]
     assert "--require-hashes" not in str(left)
 
@@ -243,10 +245,10 @@ def test_an_interrupted_build_stops(base: image.Base, folder: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        image.build(SMALL, base, folder, on_step=interrupt)
+        builder.build(SMALL, base, folder, on_step=interrupt)
     wait_until(lambda: not asleep(seconds))
-    with containers.connect() as client:
-        assert client.images.list(name=image.name(SMALL)) == []
+    with connect() as client:
+        assert client.images.list(name=image.tag(SMALL)) == []
 
 
 def invoke(*words: str) -> tuple[int, list[str]]:

@@ -15,6 +15,7 @@ import pytest
 from ci.errors import MachineError
 from ci.lab import containers
 from ci.lab.containers import GIB, Container
+from ci.lab.docker_engine import connect
 from ci.lab.image import Image
 from ci.plan.gpus import Gpu
 from tests.conftest import DOCKER, ROOT, Write, containers_named, eventually, missing
@@ -59,7 +60,7 @@ def start(course: Path) -> subprocess.Popen[str]:
 
 def running(word: str) -> bool:
     """Whether a container with `word` in its name runs."""
-    with containers.connect() as client:
+    with connect() as client:
         return bool(client.containers.list(filters={"name": word}))
 
 
@@ -92,8 +93,8 @@ def test_the_container_of_a_living_process_is_not_swept(lab_image: Image) -> Non
     options = containers.hardened(GIB, user="1000:1000")
     with_us = Container(lab_image.id, ["sleep", "60"], {**options, "name": "pytorch-course-ours"})
     try:
-        with containers.connect() as client:
-            assert "pytorch-course-ours" not in containers.sweep(client)
+        with connect() as client:
+            assert "pytorch-course-ours" not in containers.remove_orphans(client)
         assert containers_named("pytorch-course-ours") == ["pytorch-course-ours"]
     finally:
         with_us.close()
@@ -152,7 +153,7 @@ def test_a_user_without_permission_gets_the_remedy(docker_engine: None) -> None:
     """The socket is the group's; joining it is being root, and that is said."""
     os.seteuid(65534)
     try:
-        with pytest.raises(MachineError, match="join the group 'docker'"), containers.connect():
+        with pytest.raises(MachineError, match="join the group 'docker'"), connect():
             pass
     finally:
         os.seteuid(0)

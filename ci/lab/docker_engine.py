@@ -1,0 +1,114 @@
+"""The Docker engine: a connection to it, what it can do, and its refusals in plain words."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ci.errors import MachineError
+
+SOCKET = "unix:///var/run/docker.sock"  # where the SDK looks without DOCKER_HOST
+MEMORY_FRACTION = 0.8  # of the engine's memory, for all containers of a plan together
+
+
+@contextlib.contextmanager
+def connect() -> Iterator[Any]:
+    """Yield a client of the engine that the `docker` command would use.
+
+    Raises MachineError, with the remedy, if the engine cannot be reached or refuses a request.
+    """
+    _require_socket()
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        client = docker.from_env()
+    except DockerException as error:
+        raise MachineError(_unreachable(error)) from None
+    with contextlib.closing(client), explained():
+        yield client
+
+
+def _require_socket() -> None:
+    """Fail early if there is no engine, because loading the SDK takes a tenth of a second."""
+    kind, _, path = os.environ.get("DOCKER_HOST", SOCKET).partition("://")
+    if kind == "unix":
+        try:
+            os.stat(path)  # noqa: PTH116 - Path.exists would hide a lack of permission
+        except FileNotFoundError as error:
+            raise MachineError(_unreachable(error)) from None
+        except OSError:
+            return  # the SDK's error says more
+
+
+def _unreachable(error: BaseException) -> str:
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, PermissionError):
+        cause = cause.__cause__ or cause.__context__
+    if cause:
+        return (
+            "no permission to use the Docker engine: join the group 'docker', whose members are "
+            "root on this machine"
+        )
+    where = os.environ.get("DOCKER_HOST")
+    return f"no Docker engine answers{f' at {where}' if where else ''}: start it"
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Turn the SDK's errors into a MachineError that says what to do."""
+    from docker.errors import DockerException
+    from requests.exceptions import RequestException
+
+    try:
+        yield
+    except (DockerException, RequestException) as error:
+        raise MachineError(_remedy(explanation(error))) from None
+
+
+def explanation(error: Exception) -> str:
+    """Return the engine's own words in an error of the SDK."""
+    return str(getattr(error, "explanation", "") or error)
+
+
+def _remedy(text: str) -> str:
+    if "could not select device driver" in text:
+        return (
+            "the Docker engine cannot give GPUs to containers: install the NVIDIA Container "
+            "Toolkit and restart Docker, or use --gpus none"
+        )
+    if "nvidia-container-cli:" in text:
+        fault = text.partition("nvidia-container-cli:")[2].strip().partition("\n")[0]
+        return f"NVIDIA's hook: {fault}"
+    if "bind source path does not exist" in text:
+        return f"the Docker engine cannot see this machine's files; is it on another one? {text}"
+    return f"the Docker engine: {' '.join(text.split())}"
+
+
+def field(answer: Any, *keys: str) -> Any:
+    """Return `answer[key][key]…` from an answer of the engine.
+
+    Raises MachineError if there is no such key: other engines that speak Docker's API omit some.
+    """
+    found = answer
+    for key in keys:
+        if not isinstance(found, Mapping) or key not in found:
+            raise MachineError(
+                f"the Docker engine's answer has no {'.'.join(keys)}: use Docker's own engine"
+            )
+        found = found[key]
+    return found
+
+
+def memory_share(client: Any, slots: int = 1) -> int:
+    """Return the memory limit of one container, in bytes, if `slots` containers run at once."""
+    return int(field(client.info(), "MemTotal") * MEMORY_FRACTION / slots)
+
+
+def is_rootless(client: Any) -> bool:
+    """Return whether the engine runs as an ordinary user, who is then root in its containers.
+
+    Every other user in a container is a subordinate user id of the machine, which cannot write the
+    caller's files.
+    """
+    return "rootless" in " ".join(client.info().get("SecurityOptions") or [])

@@ -1,0 +1,47 @@
+"""Short questions to other programs, which may be missing, fail or hang: `git describe`."""
+
+import contextlib
+import os
+import signal
+import subprocess
+
+from ci.errors import MachineError
+
+TIMEOUT_S = 60.0
+KILL_S = 1.0  # for a killed program to end; one that is stuck in a driver never does
+
+
+def ask(*command: str) -> "subprocess.CompletedProcess[str]":
+    """Run a program and return its exit status and output.
+
+    Raises MachineError if it does not end within TIMEOUT_S, and OSError if it cannot be started.
+    """
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # so that what it has started can be killed, too
+    )
+    try:
+        output, errors = process.communicate(timeout=TIMEOUT_S)
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=KILL_S)
+        if isinstance(error, subprocess.TimeoutExpired):
+            name = os.path.basename(command[0])  # noqa: PTH119 - a word, not a path
+            raise MachineError(f"{name} gave no answer in {TIMEOUT_S:g} s") from None
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
+def answer(*command: str) -> str:
+    """Return the output of a program, stripped; empty if it is missing, fails or hangs."""
+    try:
+        done = ask(*command)
+    except (OSError, MachineError):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
