@@ -1,4 +1,4 @@
-"""The commands: `invoke run`, and `invoke --list` for the others. Parse, call, report; no logic."""
+"""The commands: `invoke run`, and `invoke --list` for the others. Each parses, calls, and exits."""
 
 import contextlib
 import signal
@@ -27,8 +27,8 @@ SMALL = ROOT / "tests" / "bench" / "06_regression.py"
         "gpus": "auto | all | none | a number | device=0,2 (default: auto)",
         "handouts": "default | all: with all, each run of a sweep gets handouts too",
         "timeout": "seconds that a run may take (default: the lesson's, or 600)",
-        "fresh": "execute all, also what is unchanged since it was verified",
-        "jobs": "runs that go on at once (default: one a GPU, or one a core)",
+        "fresh": "execute all lessons, also those that are unchanged since they were verified",
+        "jobs": "how many runs execute in parallel (default: one per GPU, or one per core)",
         "as-root": "in the lab, be root in the container",
     },
 )
@@ -46,71 +46,10 @@ def run(
 ) -> None:
     """Execute the lessons, check what they show, and write the handouts."""
     with _boundary("interrupted; nothing was published"):
-        from ci.execute import engine, executor
-        from ci.handout import manifest, pdf, pool, publish
-        from ci.judge import agreement, verdicts
-        from ci.lesson import oracle, reader
-        from ci.plan import cache, planner, schedule
-        from ci.plan import gpus as devices
-        from ci.report import github, json_report, junit, terminal, utilization
+        from ci.run import Options, run
 
-        request = devices.parse(gpus)
-        json_report.forget(BUILD)
-        paths = reader.find(LESSONS)
-        chosen = [cache.read(path, BUILD) for path in reader.select(paths, lessons)]
-        granted = devices.grant(request)
-        slots = planner.slots(jobs, granted)
-        runs = planner.runs(
-            chosen, p or [], granted, timeout_s=planner.seconds(timeout), slots=slots
-        )
-        notes = publish.notes(request, granted, handouts)
-        where, said = executor.choose(on, granted, DOCKER, slots=slots, as_root=as_root)
-        ledger = cache.Ledger(BUILD, where)
-        ready = [run for run in runs if not run.lacks_gpus]
-        work = ledger.sort(ready, manifest.settled(BUILD, notes), fresh=fresh)
-        ordered = schedule.order(work.execute, ledger.seconds, slots=slots, gpus=granted)
-        oracles = {lesson.name: oracle.load(lesson) for lesson in work.lessons}
-        events: list[engine.Event] = []
-        outcomes = [verdicts.not_run(run) for run in runs if run.lacks_gpus]
-        outcomes += [kept.unchanged() for kept in work.unchanged]
-        outcomes += [ledger.keep(kept.judge(oracles[kept.run.lesson.name])) for kept in work.judge]
-        with (
-            contextlib.closing(
-                engine.start(ordered, BUILD / "runs", where, slots=slots, gpus=granted)
-            ) as executing,
-            pool.HandoutPool() as handout_pool,
-        ):
-            pdf.check_formulas(work.lessons)  # while kernels come up
-            submit = partial(publish.submit, pool=handout_pool, handouts=handouts, notes=notes)
-            with terminal.Screen(runs) as screen:
-                for note in (*said, *(note["en"] for note in notes)):
-                    screen.say(note)
-                for outcome in outcomes:
-                    screen.on_outcome(outcome)
-                    submit(outcome)
-                for event in executing:
-                    events.append(event)
-                    screen.on_event(event)
-                    if event.kind == "ended":
-                        judged = verdicts.outcome(event, oracles[event.run.lesson.name])
-                        outcomes.append(ledger.keep(judged))
-                        screen.on_outcome(outcomes[-1])
-                        submit(outcomes[-1])
-            outcomes.sort(key=lambda outcome: runs.index(outcome.run))
-            agreed = agreement.matrices(outcomes, oracles)
-            uses = utilization.of(events, slots)
-            json_report.write(outcomes, BUILD, agreed, uses)
-            junit.write(outcomes, BUILD)
-            github.write(outcomes, BUILD, agreed)
-            screen.finish(outcomes, agreed, uses)
-            for annotation in github.annotations(outcomes):
-                screen.say(annotation)
-            order = [path.stem for path in paths]
-            for folder in publish.publish(
-                outcomes, order, BUILD, handout_pool, handouts=handouts, notes=notes, agreed=agreed
-            ):
-                screen.say(f"{folder.relative_to(ROOT)}/")
-    sys.exit(verdicts.status(outcomes, request))
+        options = Options(lessons, p or (), on, gpus, handouts, timeout, jobs, fresh, as_root)
+        sys.exit(run(options, ROOT))
 
 
 @task(
@@ -199,11 +138,12 @@ def prove(
     """Break the lessons on purpose: each mistake must be noticed; status 1 if one is not."""
     with _boundary():
         from ci.lesson import reader
+        from ci.lesson.lesson import find_lessons, select_lessons
         from ci.plan import planner
         from ci.prove import mutants
         from ci.prove import prove as proof
 
-        chosen = [reader.read(path) for path in reader.select(reader.find(LESSONS), lessons)]
+        chosen = [reader.read(path) for path in select_lessons(find_lessons(LESSONS), lessons)]
         number = None if all else proof.whole(sample, "--sample")
         tried = proof.choose(MUTANTS, chosen, sample=number, seed=proof.whole(seed, "--seed"))
         verdicts = proof.show(
@@ -244,28 +184,31 @@ def bench(_: Context, rows: str = "", rounds: str = "3", all: bool = False) -> N
 
 @task
 def clean(_: Context) -> None:
-    """Remove what runs have left in build/, but each lesson's last three; the handouts stay."""
+    """Remove what runs have left in build/, except each lesson's last three, and the handouts."""
     with _boundary():
-        from ci.plan import cache
+        from ci.run import clean
 
-        cache.clean(BUILD)
+        clean(ROOT)
 
 
 @contextlib.contextmanager
 def _boundary(interrupted: str = "interrupted") -> Iterator[None]:
-    """Turn what goes wrong into one line and an exit status."""
+    """Turn a fault of the course, the command line or the machine into a line and a status."""
     from ci.errors import CourseError
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, interrupt)
     try:
         yield
     except CourseError as error:
         raise Exit(str(error), error.status) from None
     except OSError as error:
+        if error.errno is None:  # a library's own exception: a bug, which shows its traceback
+            raise
         raise Exit(f"{error.filename or 'the machine'}: {error.strerror}", 3) from None
     except KeyboardInterrupt:
         raise Exit(interrupted, 1) from None

@@ -1,45 +1,73 @@
-"""Folders and files that take the place of others as a whole, or not at all."""
+"""Files and folders that are written, replaced, locked and removed as a whole or not at all."""
 
 import contextlib
 import ctypes
 import fcntl
+import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-AT_FDCWD, RENAME_EXCHANGE = -100, 2
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
+PREFIX = "pytorch-course-"  # of private folders
+LOCKED_AFTER_S = 10.0  # a private folder that is younger may not be locked yet
+
+
+def write(path: Path, text: str) -> None:
+    """Write `text` to `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.unlink(missing_ok=True)  # a lesson may have put a link there
+    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+    partial.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain data to `path`, for people to read too."""
+    write(path, json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; an empty one where the file is gone or damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `target` when the block ends, and not if it raises."""
+    """A new folder that replaces `target` when the block ends, unless the block raises."""
     new = _beside(target, "new")
-    with _alone(target):
-        _recover(target)
+    _recover(target)
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        yield new
+        _swap(new, target)
+    finally:
         shutil.rmtree(new, ignore_errors=True)
-        new.mkdir()
-        try:
-            yield new
-            swap(new, target)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
 
 
-def swap(new: Path, target: Path) -> None:
-    """Put the folder `new` in the place of `target`; the old one is left at `new`, if any."""
+def _swap(new: Path, target: Path) -> None:
+    """Put the folder `new` in the place of `target`, and an old `target` in the place of `new`."""
     if not target.exists():
         new.rename(target)
     elif not _exchange(new, target):
         old = _beside(target, "old")
-        target.rename(old)  # between these two there is no page: `_recover` mends a stop here
+        target.rename(old)  # until the next line there is no target: `_recover` restores it
         new.rename(target)
         old.rename(new)
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two names atomically, where the system and its file system can."""
+    """Exchange two names in one step; False where the system or its file system cannot."""
     if sys.platform != "linux":
         return False
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
@@ -50,7 +78,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _recover(target: Path) -> None:
-    """Complete the swap of a run that was stopped between its two renames."""
+    """Complete the swap of a process that was stopped between the two renames."""
     old = _beside(target, "old")
     if old.exists() and not target.exists():
         old.rename(target)
@@ -62,17 +90,49 @@ def _beside(target: Path, word: str) -> Path:
 
 
 @contextlib.contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    """Wait until no other process publishes here."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(target, "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def exclusive(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock of `folder`; call `on_wait` once where another process holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def write(path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    partial.replace(path)
+@contextlib.contextmanager
+def private_folder(parent: Path | None = None) -> Iterator[Path]:
+    """A temporary folder for this user alone, removed at the end of the block.
+
+    It is locked, so that `sweep_private_folders` recognises those of processes that were killed,
+    also from a container with other process ids.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def sweep_private_folders() -> None:
+    """Remove the private folders of processes that were killed."""
+    for parent in {Path(tempfile.gettempdir()), Path("/tmp")}:
+        for folder in parent.glob(f"{PREFIX}*/"):
+            with contextlib.suppress(OSError):  # another user's, or gone
+                _remove_abandoned(folder)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    if time.time() - folder.stat().st_mtime < LOCKED_AFTER_S:
+        return
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(lock)

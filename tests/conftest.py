@@ -6,19 +6,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from ci.errors import MachineError
+from ci.execute import engine
+from ci.execute.events import Execution, Finished
+from ci.execute.executor import Executor
+from ci.execute.local import LocalExecutor
 from ci.handout.pool import HandoutPool
 from ci.lab import image
 from ci.lab.docker_engine import connect
 from ci.lab.image import Image
 from ci.lesson import reader
-from ci.lesson.reader import Lesson
+from ci.lesson.lesson import Lesson
+from ci.plan.planner import Run
 
 ROOT = Path(__file__).parents[1]
 DOCKER = ROOT / "docker"
@@ -100,6 +105,14 @@ def missing(part: str) -> NoReturn:
     """A system part is not there: the test is skipped, and in CI it fails."""
     (pytest.fail if "CI" in os.environ else pytest.skip)(f"needs {part}")
     raise AssertionError
+
+
+def executions(
+    runs: Sequence[Run], folder: Path, executor: Executor | None = None, *, slots: int = 1
+) -> list[Execution]:
+    """The executions of `runs`, in the order in which they end; on this machine by default."""
+    events = engine.execute(runs, folder, executor or LocalExecutor(), slots=slots)
+    return [event.execution for event in events if isinstance(event, Finished)]
 
 
 def eventually(condition: Callable[[], object], timeout_s: float = 10) -> bool:

@@ -1,5 +1,11 @@
-"""A folder in another's place: complete, or as it was."""
+"""Files and folders that are complete or as they were."""
 
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -53,3 +59,81 @@ def test_a_swap_that_was_stopped_in_the_middle_is_mended(tmp_path: Path) -> None
     with pytest.raises(ZeroDivisionError), atomic.replacing(target):
         raise ZeroDivisionError
     assert files(target) == {"a": b"1"}
+
+
+def test_two_processes_take_turns(tmp_path: Path) -> None:
+    """The second waits, says so once, and goes on when the first has ended."""
+    waits = threading.Event()
+    entered = threading.Event()
+
+    def second() -> None:
+        with atomic.exclusive(tmp_path, waits.set):
+            entered.set()
+
+    with atomic.exclusive(tmp_path, on_wait=waits.set):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waits.wait(10)
+        assert not entered.is_set()
+    thread.join(10)
+    assert entered.is_set()
+
+
+def test_a_killed_process_gives_its_lock_back(tmp_path: Path) -> None:
+    """Nobody has to remove a lock file by hand."""
+    process = holding(f"atomic.exclusive(Path({str(tmp_path)!r}), print)")
+    process.kill()
+    process.wait()
+    with atomic.exclusive(tmp_path, on_wait=lambda: pytest.fail("it is still locked")):
+        pass
+
+
+def holding(context: str) -> "subprocess.Popen[str]":
+    """A process inside a context of `atomic`, whose value it prints."""
+    program = (
+        "import time; from pathlib import Path; from ci import atomic\n"
+        f"with {context} as held: print(held, flush=True); time.sleep(600)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    process.path = Path(process.stdout.readline().strip())  # type: ignore[attr-defined]
+    process.stdout.close()
+    return process
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, None])
+def test_only_private_folders_of_ended_processes_are_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: signal.Signals | None
+) -> None:
+    """A lock tells them apart, and no process id, which means nothing in another container."""
+    monkeypatch.setattr(atomic, "LOCKED_AFTER_S", 0.0)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    process = holding("atomic.private_folder()")
+    try:
+        if end:
+            os.kill(process.pid, end)
+            process.wait()
+        atomic.sweep_private_folders()
+        assert process.path.exists() == (end is None)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_new_private_folder_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process may not have locked it yet."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / "pytorch-course-new"
+    folder.mkdir()
+    atomic.sweep_private_folders()
+    assert folder.exists()
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"a": ', "\0"])
+def test_a_damaged_record_reads_as_empty(tmp_path: Path, text: str) -> None:
+    """It is as good as none."""
+    (tmp_path / "record.json").write_text(text)
+    assert atomic.read_json(tmp_path / "record.json") == {}

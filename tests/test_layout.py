@@ -1,6 +1,8 @@
 """The layout of the project, which keeps later traps shut."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,18 @@ def test_nothing_in_the_pipeline_imports_torch_at_start(module: Path) -> None:
 def test_only_the_lab_imports_the_docker_sdk() -> None:
     """Everything else speaks to the engine through it."""
     assert {path.parent.name for path in MODULES if "docker" in imports(path)} == {"lab"}
+
+
+def test_data_flows_forward() -> None:
+    """Each package imports only those before it: the contracts of import-linter in pyproject."""
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_docker_holds_no_python() -> None:

@@ -23,7 +23,7 @@ from ci.bench.contenders import Contender, Shown
 from ci.bench.rows import ROWS, SMALL, TARGETS, Row, Target
 from ci.bench.workload import Workload
 from ci.errors import CourseError, UsageError, nearest
-from ci.lesson import reader
+from ci.lesson.lesson import find_lessons, select_lessons
 
 DISTURBED = 0.2  # the share that others may have while something is measured
 QUIET = 0.1  # the share of the machine that others may have before it is called busy
@@ -133,8 +133,8 @@ def run(
     """
     for row in chosen:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            paths = [small] if row.lessons == SMALL else reader.find(root / "lessons")
-            scripts = reader.select(paths, row.lessons)
+            paths = [small] if row.lessons == SMALL else find_lessons(root / "lessons")
+            scripts = select_lessons(paths, row.lessons)
             work = workload.prepare(scripts, root, Path(folder, "work"), row.settings)
             yield measure(row, work, number=number, whole=whole, say=say)
 

@@ -16,7 +16,7 @@ from typing import Literal
 import nbformat
 
 from ci.bench.workload import JOBS, Workload
-from ci.plan.attempts import EXECUTED
+from ci.plan.attempts import NOTEBOOK
 
 PYTHON = (sys.executable, "-P", "-m")
 INVOKE = (sys.executable, "-m", "invoke", "run", "--on", "here", "--gpus", "none")
@@ -80,7 +80,7 @@ def in_report(workload: Workload, place: Path) -> Shown:
     """What the checks of our runs show, which `build/report.json` lists in their order."""
     runs = json.loads((place / "build" / "report.json").read_text(encoding="utf-8"))["runs"]
     attempts = {name: run["attempt"] for name, run in zip(workload.names, runs, strict=True)}
-    found = [of_notebook(Path(path, EXECUTED), name) for name, path in attempts.items()]
+    found = [of_notebook(Path(path, NOTEBOOK), name) for name, path in attempts.items()]
     return {name: text for shown in found for name, text in shown.items()}
 
 

@@ -14,41 +14,41 @@ import psutil
 
 from ci.bench.stopwatch import MEGA, memory_mb
 from ci.execute import engine
-from ci.execute.engine import Event
-from ci.execute.local import Here
+from ci.execute.events import End, Execution, Finished
+from ci.execute.local import LocalExecutor
 from ci.handout import handout
 from ci.judge import verdicts
 from ci.lesson import oracle, reader
+from ci.lesson.lesson import find_lessons
 from ci.plan import planner, schedule
-from ci.report import json_report
+from ci.report import files
 
 LESSONS, BUILD = Path("lessons").resolve(), Path("build").resolve()
 
 
 def checked(jobs: str, *settings: str) -> None:
     """Execute all lessons, `jobs` at once, and judge them; exit status 1 if not all is verified."""
-    lessons = [reader.read(path) for path in reader.find(LESSONS)]
+    lessons = [reader.read(path) for path in find_lessons(LESSONS)]
     runs = planner.runs(lessons, settings, (), slots=int(jobs))
-    ordered = schedule.order(runs, lambda _: None, slots=int(jobs))  # as in a project that is new
+    ordered = schedule.order(runs, lambda _: None)  # as in a project that is new
     oracles = {lesson.name: oracle.load(lesson) for lesson in lessons}
     outcomes = [
-        verdicts.outcome(event, oracles[event.run.lesson.name])
-        for event in engine.start(ordered, BUILD / "runs", Here(), slots=int(jobs))
-        if event.kind == "ended"
+        verdicts.judge(event.execution, oracles[event.execution.run.lesson.name])
+        for event in engine.execute(ordered, BUILD / "runs", LocalExecutor(), slots=int(jobs))
+        if isinstance(event, Finished)
     ]
     outcomes.sort(key=lambda outcome: runs.index(outcome.run))
-    json_report.write(outcomes, BUILD)
+    files.write(outcomes, BUILD)
     sys.exit(not all(outcome.green for outcome in outcomes))
 
 
 def set_handout(executed: str, language: str) -> None:
     """The HTML, the PDF and the notebook of one language, in `out/`."""
-    lesson = reader.read(reader.find(LESSONS)[0])
+    lesson = reader.read(find_lessons(LESSONS)[0])
     (run,) = planner.runs([lesson], [], ())
-    event = Event("ended", run, Path(), status="completed", executed=Path(executed))
-    handout.write(
-        handout.from_outcome(verdicts.outcome(event, oracle.load(lesson))), Path("out"), [language]
-    )
+    execution = Execution(run, Path(), End.COMPLETED, notebook=Path(executed))
+    outcome = verdicts.judge(execution, oracle.load(lesson))
+    handout.write(handout.from_outcome(outcome), Path("out"), [language])
 
 
 def memory(answer: str) -> None:
@@ -57,13 +57,13 @@ def memory(answer: str) -> None:
     Once it has imported torch, and at the end of its lesson; then also what it adds to the memory
     that is in use, which counts pages too that it shares with its stand-by for ranks alone.
     """
-    from ci.worker.forked import Nursery
+    from ci.worker.forked import ForkServer
     from ci.worker.notebook import BACKEND, execute
 
-    lesson, nursery = reader.read(reader.find(LESSONS)[0]), Nursery()
+    lesson, fork_server = reader.read(find_lessons(LESSONS)[0]), ForkServer()
     found: dict[str, float] = {}
-    nursery.start({**os.environ, **BACKEND}, LESSONS)
-    (parent,) = map(psutil.Process, nursery.pids)
+    fork_server.start({**os.environ, **BACKEND}, LESSONS)
+    (parent,) = map(psutil.Process, fork_server.pids)
     alone = parent.memory_full_info().pss / MEGA
     sources = [cell.source for cell in lesson.notebook.cells]
     imported = next(i for i, source in enumerate(sources) if "import torch" in source) + 1
@@ -76,8 +76,8 @@ def memory(answer: str) -> None:
             found["private_at_end_mb"] = memory_mb(parent, "uss")
             found["added_mb"] = together - alone
 
-    execute(lesson, lesson.defaults, on_cell=look, nursery=nursery)
-    nursery.end()
+    execute(lesson, lesson.defaults, on_cell=look, fork_server=fork_server)
+    fork_server.end()
     Path(answer).write_text(json.dumps(found), encoding="utf-8")
 
 

@@ -17,6 +17,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
 from ci.lesson import reader
+from ci.lesson.lesson import find_lessons
 from ci.lesson.parameters import Value
 from ci.plan import planner
 from ci.plan.planner import THREAD_VARIABLES, Run
@@ -84,7 +85,7 @@ def prepare(
         shutil.copy(root / name, project)
     wanted = {script.name for script in scripts}
     for source in {script.parent for script in scripts}:
-        others = [path.name for path in reader.find(source) if path.name not in wanted]
+        others = [path.name for path in find_lessons(source) if path.name not in wanted]
         ignored = shutil.ignore_patterns("__pycache__", *others)
         shutil.copytree(source, project / "lessons", ignore=ignored, dirs_exist_ok=True)
     lessons = [reader.read(project / "lessons" / name) for name in sorted(wanted)]

@@ -35,9 +35,10 @@ from ci.doctor.diagnosis import (
 from ci.doctor.probe import DEADLINE_S, LAST, Fact
 from ci.errors import MachineError
 from ci.execute import executor
-from ci.execute.executor import COURSE, PIDS_PER_RANK, Channel
-from ci.execute.local import Here, Process
+from ci.execute.executor import Channel
+from ci.execute.local import LocalExecutor, Process
 from ci.lab import builder, containers, docker_engine, image
+from ci.lab.containers import COURSE
 from ci.lab.docker_engine import field
 from ci.plan import gpus
 from ci.plan.gpus import Gpu
@@ -133,7 +134,7 @@ def _examine_builder() -> Finding:
 
 def _examine_images(client: Any, docker: Path, granted: Sequence[Gpu]) -> list[Finding]:
     """Return a finding per variant. It fails for the one to build if a run could use neither."""
-    wanted = executor.variants(granted)
+    wanted = image.variants(bool(granted))
     findings = {variant: _examine_image(client, variant, docker) for variant in image.VARIANTS}
     if not any(findings[variant].verdict == Verdict.OK for variant in wanted):
         remedy = f"invoke build-lab --variant {wanted[0]}"
@@ -157,7 +158,7 @@ def _examine_image(client: Any, variant: str, docker: Path) -> Finding:
 def _examine_here(granted: Sequence[Gpu]) -> Iterator[Finding]:
     facts: list[Fact] = []
     try:
-        Here()  # raises if a package is not installed
+        LocalExecutor()  # raises if a package is not installed
         with closing(Process("ci.doctor.probe", _visible(granted))) as process:
             facts = _read_facts(process)
     except MachineError as error:
@@ -197,13 +198,13 @@ def _probe_lab(client: Any, docker: Path, granted: Sequence[Gpu]) -> list[Fact]:
     options = containers.hardened(
         docker_engine.memory_share(client),
         user=containers.user_inside(as_root=containers.needs_root(client)),
-        pids=containers.PIDS + PIDS_PER_RANK * max(2, len(granted)),
+        pids=containers.PIDS + containers.PIDS_PER_RANK * max(2, len(granted)),
         environment={**_visible(granted), "PYTHONPATH": COURSE},
         gpus=granted,
     )
     options["name"] = containers.unique_name("doctor")
     options["mounts"] = [containers.mount(PROBE, f"{COURSE}/probe.py")]
-    found = image.find(client, executor.variants(granted), docker)
+    found = image.find(client, image.variants(bool(granted)), docker)
     command = ["python", "-P", f"{COURSE}/probe.py"]
     with closing(containers.Container(found.id, command, options)) as container:
         return _read_facts(container)

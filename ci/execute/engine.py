@@ -1,300 +1,170 @@
-"""Workers at their place, each in a slot, and what they tell of the runs that they execute."""
+"""Execute runs in parallel slots, and tell what happens."""
 
 import contextlib
-import json
 import queue
-import shutil
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import traceback
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-from ci.errors import MachineError
-from ci.execute.executor import Place
+from ci.errors import CourseError, MachineError
+from ci.execute.events import End, Event, Execution, Finished, Started, Waiting
+from ci.execute.executor import Executor
 from ci.execute.leases import Lease
-from ci.execute.run_queue import Waiting
+from ci.execute.run_queue import RunQueue
+from ci.execute.worker_client import WorkerClient
 from ci.plan import attempts, memory
 from ci.plan.gpus import Gpu
 from ci.plan.planner import Run
 
-GRACE_S = 60.0  # beyond a run's own deadline, which the worker keeps
-LOOK_S = 0.5  # between two looks at the machine's memory
+POLL_S = 0.5  # between two looks at the machine's memory
+
+Events = queue.SimpleQueue[Event | Exception]
 
 
-@dataclass(frozen=True)
-class Event:
-    """What happened to a run: `waiting` (for GPUs that another invocation on this machine has),
-    `started`, `cell` (n of m begins), or `ended`.
-
-    It happened in a slot, on the GPUs that the run leased, `when` seconds after the first could
-    begin. An end has a status (completed, failed, timed out), the cell and the reason of a fault,
-    the notebook if the worker left one, the seconds that it took, the date (UTC), and the
-    environment that it ran in.
-    """
-
-    kind: str
-    run: Run
-    folder: Path
-    slot: int = 0
-    when: float = 0.0
-    gpus: tuple[Gpu, ...] = ()
-    cell: int = 0
-    cells: int = 0
-    status: str = ""
-    at: str = ""
-    reason: str = ""
-    executed: Path | None = None
-    seconds: float = 0.0
-    date: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-def start(
+def execute(
     runs: Sequence[Run],
     folder: Path,
-    place: Place,
+    executor: Executor,
     *,
     slots: int = 1,
     gpus: Sequence[Gpu] = (),
     reserve: int | None = None,
 ) -> Generator[Event, None, None]:
-    """Execute `runs` at `place`, `slots` at once, and yield what happens, ends last.
+    """Execute `runs` with `executor`, up to `slots` in parallel, and yield what happens.
 
-    They begin at once, in this order, as GPUs are free to be leased, and while `reserve` bytes of
-    memory are left (5 % of all). Each has an attempt of its own, a new folder under `folder`.
-    Closing the generator ends all that is still running.
+    Runs start in this order, as soon as `gpus` can be leased and while `reserve` bytes of memory
+    (5 % by default) are left. Each run gets a new attempt below `folder`, and ends with a
+    `Finished`, even if the machine or the pipeline fails. The first runs start at once, before
+    the first event is consumed; closing the generator ends all runs.
     """
-    attempts.sweep(folder)
-    keep = memory.reserve() if reserve is None else reserve
-    waiting = Waiting(runs, gpus, keep + memory.RUN, slots=slots, shared=place.shared)
-    events = queue.SimpleQueue[Event | Exception]()
-    serving = [Slot(number, waiting, folder, place, events) for number in range(slots)]
-    happening = _follow(len(runs), serving, waiting, events, keep)
-    next(happening)  # now they begin, and from now on to close it ends them
+    reserved = memory.reserve() if reserve is None else reserve
+    waiting = RunQueue(runs, gpus, reserved + memory.RUN, slots=slots, shared=executor.shared)
+    events = Events()
+    workers = [Slot(number, waiting, folder, executor, events) for number in range(slots)]
+    happening = _follow(len(runs), workers, waiting, events, reserved)
+    next(happening)  # starts the slots, and makes sure that closing the generator ends them
     return cast("Generator[Event, None, None]", happening)
 
 
 def _follow(
-    left: int,
-    serving: Sequence["Slot"],
-    waiting: Waiting,
-    events: "queue.SimpleQueue[Event | Exception]",
-    keep: int,
+    left: int, slots: Sequence["Slot"], waiting: RunQueue, events: Events, reserved: int
 ) -> Generator[Event | None, None, None]:
-    """None when all slots have begun; then what happens, until `left` runs have ended."""
-    look = 0.0
+    """Yield None once the slots have started, then all events until `left` runs have finished."""
+    next_look = 0.0
     try:
-        for slot in serving:
+        for slot in slots:
             slot.start()
         yield None
         while left:
             with contextlib.suppress(queue.Empty):
-                event = events.get(timeout=LOOK_S)
+                event = events.get(timeout=POLL_S)
                 if isinstance(event, Exception):
                     raise event
-                left -= event.kind == "ended"
+                left -= isinstance(event, Finished)
                 yield event
-            if run := waiting.for_others():
-                yield Event("waiting", run, Path())
-            if time.monotonic() > look:
-                look = time.monotonic() + LOOK_S
-                if memory.left() < keep:
-                    _end_largest(serving)
+            if run := waiting.newly_blocked():
+                yield Waiting(run)
+            if time.monotonic() > next_look:
+                next_look = time.monotonic() + POLL_S
+                if memory.left() < reserved:
+                    _end_largest(slots)
     finally:
         waiting.stop()
-        for slot in serving:
+        for slot in slots:
             if slot.ident:
                 slot.join()
 
 
-def _end_largest(serving: Sequence["Slot"]) -> None:
-    """End the run that has the most memory, if that is more than a run is expected to want."""
-    workers = [worker for slot in serving if (worker := slot.worker)]
-    found = [(worker.memory(), worker.run, worker) for worker in workers]
-    took, run, largest = max(found, key=lambda each: each[0], default=(0, None, None))
-    if took > memory.RUN and run and largest:
+def _end_largest(slots: Sequence["Slot"]) -> None:
+    """End the run that uses the most memory, if it uses more than a run is expected to."""
+    clients = [client for slot in slots if (client := slot.client)]
+    found = [(client.memory(), client.run, client) for client in clients]
+    used, run, largest = max(found, key=lambda each: each[0], default=(0, None, None))
+    if used > memory.RUN and run and largest:
         largest.end(
             run,
-            f"out of memory: it had taken {took / memory.GIB:.1f} GiB, and the machine, which has "
-            f"{memory.total() / memory.GIB:.1f}, was about to swap; try --jobs 1",
+            f"out of memory: it used {used / memory.GIB:.1f} GiB, and the machine with its "
+            f"{memory.total() / memory.GIB:.1f} GiB was about to swap; try --jobs 1",
         )
 
 
 class Slot(threading.Thread):
-    """Executes one run after the other, as long as some wait."""
+    """Executes one run after the other, and lets a worker serve several where it can."""
 
     def __init__(
-        self,
-        number: int,
-        waiting: Waiting,
-        folder: Path,
-        place: Place,
-        events: "queue.SimpleQueue[Event | Exception]",
+        self, number: int, waiting: RunQueue, folder: Path, executor: Executor, events: Events
     ) -> None:
         super().__init__(name=f"slot {number}")
         self._number, self._waiting, self._folder = number, waiting, folder
-        self._place, self._events = place, events
-        self.worker: Worker | None = None
-        self._began = time.monotonic()
+        self._executor, self._events = executor, events
+        self.client: WorkerClient | None = None
+        self._start = time.monotonic()
 
     def run(self) -> None:
-        """A worker goes on to the next run where that needs the same."""
+        """Execute runs until none is left."""
         try:
             while found := self._waiting.take():
-                first, lease = found
-                try:
-                    self._serve(first, lease)
-                finally:
-                    self.worker = None
-                    self._waiting.leave(lease)
+                self._serve(*found)
         except Exception as error:  # the thread that consumes the events raises it again
             self._events.put(error)
 
     def _serve(self, first: Run, lease: Lease) -> None:
+        """Execute `first`, and compatible runs after it."""
         run: Run | None = first
-        with Worker(first, lease, self._folder, self._place, self._waiting) as worker:
-            self.worker = worker
+        is_stuck = False
+        try:
             while run:
-                for event in worker.execute(run):
-                    when = time.monotonic() - self._began
-                    self._events.put(replace(event, slot=self._number, when=when, gpus=lease.gpus))
-                run = self._waiting.take_on(first, lease) if worker.alive else None
+                attempt = attempts.begin(run, self._folder)
+                try:
+                    self.client = self.client or self._client(first, lease)
+                    self._execute(self.client, run, attempt)
+                except Exception as error:  # it becomes the outcome of this run
+                    self._finish(failure(run, attempt, error), lease)
+                    break
+                is_alive = self.client.alive
+                run = self._waiting.next_compatible(first, lease) if is_alive else None
+        finally:
+            client, self.client = self.client, None
+            if client:
+                client.close()
+                is_stuck = client.stuck
+            self._waiting.release(lease, withhold=is_stuck)
+
+    def _client(self, first: Run, lease: Lease) -> WorkerClient:
+        runs = [first, *self._waiting.compatible(first)]
+        is_forked = self._waiting.share(first) >= 1
+        channel = self._executor.start(runs, lease, self._folder, first.environment)
+        return WorkerClient(channel, lease, self._executor, self._waiting, forked=is_forked)
+
+    def _execute(self, client: WorkerClient, run: Run, attempt: Path) -> None:
+        self._events.put(Started(run, self._number, self._elapsed(), client.lease.gpus))
+        for happened in client.execute(run, attempt):
+            if isinstance(happened, Execution):
+                self._finish(happened, client.lease)
+            else:
+                self._events.put(happened)
+
+    def _finish(self, execution: Execution, lease: Lease) -> None:
+        self._events.put(Finished(execution, self._number, self._elapsed(), lease.gpus))
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._start
 
 
-class Worker:
-    """A worker for `first` and for runs like it; if it may expect one, its kernels are warm."""
-
-    def __init__(
-        self, first: Run, lease: Lease, folder: Path, place: Place, waiting: Waiting
-    ) -> None:
-        self._folder, self._place, self._waiting = folder, place, waiting
-        self._lease, self._warm = lease, waiting.share(first) >= 1
-        runs = [first, *waiting.alike(first)]
-        self._channel = place.start(runs, lease, folder, first.environment)
-        self._lines = queue.SimpleQueue[str]()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        self._environment: dict[str, str] = {}
-        self._ended: tuple[Run, str] | None = None  # by us, and why
-        self.run: Run | None = None
-        self.alive = True
-
-    def memory(self) -> int:
-        """What it has, and all that it has started, in bytes."""
-        return self._channel.memory()
-
-    def end(self, run: Run, reason: str) -> None:
-        """End `run`, for this reason, unless it has ended by now."""
-        self._ended = (run, reason)
-
-    def __enter__(self) -> "Worker":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End the worker, and whatever it could not end itself."""
-        self._channel.close()
-        self._reader.join()
-
-    def execute(self, run: Run) -> Iterator[Event]:
-        """Execute one run; the last event is its end, whatever becomes of the worker."""
-        self.run = run
-        path = attempts.begin(run, self._folder)
-        yield Event("started", run, path)
-        began = time.monotonic()
-        self._request(run, path)
-        deadline = began + run.timeout_s + GRACE_S
-        for message in self._messages(deadline):
-            if message["event"] == "ready":
-                self._environment = {**message["environment"], **self._place.facts}
-                _require_cuda(run, self._environment)
-            elif message["event"] == "cell":
-                yield Event("cell", run, path, cell=message["cell"], cells=message["cells"])
-            elif message["event"] == "ended":
-                self._place.reclaim(path)
-                left = attempts.tidy(path)
-                yield Event(
-                    "ended",
-                    run,
-                    path,
-                    status=message["status"],
-                    at=message["cell"],
-                    reason=message["reason"],
-                    executed=left if message["saved"] else None,
-                    seconds=message["seconds"],
-                    date=attempts.now(),
-                    environment=self._environment,
-                )
-                return
-        self.alive = False
-        reason = self._death()
-        self._channel.close()  # before we tidy up behind it
-        self._place.reclaim(path)
-        attempts.tidy(path)
-        if self._waiting.stopped:
-            shutil.rmtree(path, ignore_errors=True)
-        yield Event(
-            "ended",
-            run,
-            path,
-            status="failed",
-            reason=reason,
-            seconds=time.monotonic() - began,
-            date=attempts.now(),
-            environment=self._environment,
-        )
-
-    def _request(self, run: Run, path: Path) -> None:
-        request = {
-            "run": run.key,
-            "lesson": self._place.lesson(run.lesson.path),
-            "digest": run.lesson.digest,
-            "parameters": dict(run.parameters),
-            "output": self._channel.attempt(path),
-            "timeout_s": run.timeout_s,
-            "warm": self._warm,
-            "environment": {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in self._lease.gpus)},
-        }
-        with contextlib.suppress(OSError):  # a worker that is gone shows in its answers
-            self._channel.send(json.dumps(request) + "\n")
-
-    def _messages(self, deadline: float) -> Iterator[dict[str, Any]]:
-        """What the worker says, until it ends, hangs beyond `deadline`, or we are to stop."""
-        while time.monotonic() < deadline and not self._waiting.stopped:
-            try:
-                line = self._lines.get(timeout=0.2)
-            except queue.Empty:
-                if self._why:
-                    return
-                continue
-            if not line:
-                return
-            with contextlib.suppress(ValueError):  # something else printed, a sitecustomize
-                message = json.loads(line)
-                if isinstance(message, dict) and "event" in message:
-                    yield message
-
-    @property
-    def _why(self) -> str:
-        """Why we end the run that goes on; empty where we don't."""
-        run, reason = self._ended or (None, "")
-        return reason if run is self.run else ""
-
-    def _read(self) -> None:
-        for line in self._channel.lines():
-            self._lines.put(line)
-        self._lines.put("")
-
-    def _death(self) -> str:
-        if self._waiting.stopped:
-            return "interrupted"
-        return self._why or f"its worker {self._channel.ending()}"
-
-
-def _require_cuda(run: Run, environment: Mapping[str, str]) -> None:
-    if run.gpus and not environment.get("cuda"):
-        raise MachineError(
-            f"{run.gpus[0].name} is there, but torch {environment.get('torch')} is a CPU build: "
-            "install the CUDA build, or say --gpus none"
-        )
+def failure(run: Run, attempt: Path, error: Exception) -> Execution:
+    """The execution of a run that the machine or the pipeline could not execute."""
+    reason = str(error)
+    if not isinstance(error, CourseError):
+        reason = f"the pipeline broke: {type(error).__name__}: {error}"
+        (attempt / attempts.LOG).write_text("".join(traceback.format_exception(error)))
+    return Execution(
+        run,
+        attempt,
+        End.FAILED,
+        reason=reason,
+        machine_fault=isinstance(error, MachineError),
+        date=attempts.timestamp(),
+    )

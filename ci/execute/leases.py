@@ -1,8 +1,8 @@
-"""Leases of GPUs: none is given to two runs, also not by two invocations on one machine.
+"""Leases of GPUs: no GPU is leased to two runs, across all invocations on this machine.
 
-A lease is a lock on a file for each of its GPUs. A worker on this machine inherits the open files,
-so that its GPUs are free when it is gone, whoever was killed before. Invocations that don't see the
-same folder, by a private /tmp or in a container, don't see each other.
+A lease is a lock on one file per GPU. A worker on this machine inherits the open files, so that
+its GPUs stay leased until it has ended, even if this process is killed. Invocations that do not
+see the same folder (in a container, or with a private /tmp) do not see each other's leases.
 """
 
 import contextlib
@@ -12,51 +12,52 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ci.plan.gpus import Gpu
+from ci.plan.schedule import pick
 
 
-def _folder() -> Path:
-    """Where everybody may write and nobody clears up: not the folder for a user's own files."""
-    shared = Path("/run/lock")
-    everybody = shared.is_dir() and shared.stat().st_mode & 0o002
-    return (shared if everybody else Path("/tmp")) / "pytorch-course"
+def _shared_folder() -> Path:
+    """A folder where everyone can write and nothing is cleaned up while it is in use."""
+    lock = Path("/run/lock")
+    is_shared = lock.is_dir() and lock.stat().st_mode & 0o002
+    return (lock if is_shared else Path("/tmp")) / "pytorch-course"
 
 
-FOLDER = _folder()
+FOLDER = _shared_folder()
 
 
 class Lease:
-    """GPUs that are ours until it is closed. `descriptors` are of the files that say so."""
+    """GPUs that are leased until `close`; `descriptors` are the open lock files."""
 
     def __init__(self, gpus: Sequence[Gpu] = (), descriptors: Sequence[int] = ()) -> None:
         self.gpus, self.descriptors = tuple(gpus), list(descriptors)
 
     def close(self) -> None:
-        """Give the GPUs back, as soon as no worker has them any more."""
+        """Return the GPUs. They are free as soon as no worker holds the lock files either."""
         _close(self.descriptors)
 
 
-class Desk:
-    """Where the runs of one invocation get GPUs, of those that it was granted. Never waits.
+class GpuPool:
+    """The GPUs that one invocation may lease. It never waits.
 
-    `waits` is whether the last run that wanted some could not get them for others.
+    `waits` says whether the last request failed because other invocations hold the GPUs.
     """
 
     def __init__(self, gpus: Sequence[Gpu], folder: Path | None = None) -> None:
         self._gpus, self._folder = tuple(gpus), folder or FOLDER
-        self._given: list[Lease] = []
+        self._leases: list[Lease] = []
         self._turn: list[int] = []
         self.waits = False
 
     @property
     def free(self) -> list[Gpu]:
-        """The GPUs that no run of this invocation has; others may have them."""
-        self._given = [lease for lease in self._given if lease.descriptors]
-        ours = {gpu for lease in self._given for gpu in lease.gpus}
-        return [gpu for gpu in self._gpus if gpu not in ours]
+        """The GPUs that no run of this invocation holds; other invocations may hold them."""
+        self._leases = [lease for lease in self._leases if lease.descriptors]
+        leased = {gpu for lease in self._leases for gpu in lease.gpus}
+        return [gpu for gpu in self._gpus if gpu not in leased]
 
     @property
     def wanted(self) -> bool:
-        """Whether another invocation waits for GPUs that we may have."""
+        """Whether another invocation waits for GPUs of this pool."""
         if self._turn:
             return False
         refused = not self._take_turn()
@@ -64,15 +65,15 @@ class Desk:
         return refused
 
     def lease(self, wanted: Sequence[Gpu]) -> Lease | None:
-        """GPUs of the kinds of `wanted`; None where there are not as many now.
+        """A lease of GPUs of the same models as `wanted`; None where too few are free now.
 
-        Whoever waits for others is the next to get what they give back: many small runs of one
-        invocation don't keep a big one of another waiting.
+        An invocation that waits is the next to get GPUs that others return, so that many small runs
+        of one invocation cannot keep a large run of another waiting.
         """
         if not wanted:
             return Lease()
         if not pick(wanted, self.free):
-            self.close()
+            self.stop_waiting()
             return None
         self.waits = True
         if not (self._turn or self._take_turn()):
@@ -83,17 +84,17 @@ class Desk:
         _close([*locks.values()])
         if not chosen:
             return None
-        self.close()
-        self._given.append(lease)
+        self.stop_waiting()
+        self._leases.append(lease)
         return lease
 
-    def close(self) -> None:
-        """Want none for now, and let others have their turn."""
+    def stop_waiting(self) -> None:
+        """Give the turn to other invocations."""
         self.waits = False
         _close(self._turn)
 
     def _take_turn(self) -> bool:
-        """Be the next at each GPU that we may have, or at none."""
+        """Become the next in line at all GPUs of this pool, or at none."""
         for gpu in sorted(self._gpus, key=lambda gpu: gpu.uuid):
             lock = self._lock(f"turn-{gpu.uuid}")
             if lock is None:
@@ -103,17 +104,17 @@ class Desk:
         return True
 
     def _lock(self, name: str) -> int | None:
-        """The descriptor of a locked file; None where somebody else has it."""
+        """The descriptor of a locked file; None where another process holds the lock."""
         with contextlib.suppress(FileExistsError):
             self._folder.mkdir()
-        with contextlib.suppress(PermissionError):  # it is somebody else's, who has done it
+        with contextlib.suppress(PermissionError):  # another user owns the folder, and has done it
             self._folder.chmod(0o1777)
         path = self._folder / f"{name}.lock"
         with contextlib.suppress(FileExistsError):
-            made = os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o444)
-            os.fchmod(made, 0o444)  # whatever our umask
-            os.close(made)
-        # To read is enough for a lock; others' files can't be opened to write in such a folder.
+            created = os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o444)
+            os.fchmod(created, 0o444)  # regardless of the umask
+            os.close(created)
+        # Reading is enough for a lock, and other users' files cannot be opened for writing here.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -121,22 +122,10 @@ class Desk:
                 return descriptor
         except (BlockingIOError, FileNotFoundError):
             pass
-        os.close(descriptor)  # somebody has it, or has removed the file meanwhile
+        os.close(descriptor)  # another process holds it, or has removed the file meanwhile
         return None
 
 
 def _close(descriptors: list[int]) -> None:
     while descriptors:
         os.close(descriptors.pop())
-
-
-def pick(wanted: Sequence[Gpu], free: Sequence[Gpu]) -> tuple[Gpu, ...] | None:
-    """As many of the `free` GPUs, of the same kinds; None where there are too few."""
-    left, chosen = list(free), []
-    for gpu in wanted:
-        alike = next((each for each in left if each.name == gpu.name), None)
-        if alike is None:
-            return None
-        left.remove(alike)
-        chosen.append(alike)
-    return tuple(chosen)

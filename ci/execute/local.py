@@ -17,44 +17,55 @@ from ci.execute.leases import Lease
 from ci.plan import keys
 from ci.plan.planner import Run
 
-MARK = "PYTORCH_COURSE_WORKER"  # in the environment of all that a worker starts
+MARK = "PYTORCH_COURSE_WORKER"  # environment variable of a worker and everything that it starts
+CLOSE_S = 10.0  # for a worker to end after its input was closed
 
 
-class Here:
-    """This machine, with the packages of this interpreter. A `Place`."""
+class LocalExecutor:
+    """This machine, with the packages of this interpreter. An `Executor`."""
 
-    facts: Mapping[str, str] = {}
+    provenance: Mapping[str, str] = {}
     shared = True
 
     def __init__(self) -> None:
-        if lacking := [name for name in ("torch", "papermill", "ipykernel") if not find_spec(name)]:
+        needed = ("torch", "papermill", "ipykernel")
+        if missing := [name for name in needed if not find_spec(name)]:
             raise MachineError(
-                f"{lacking[0]} is not installed here: pip install -e '.[here]', or say --on lab"
+                f"{missing[0]} is not installed here: pip install -e '.[here]', or say --on lab"
             )
 
     def start(
-        self, runs: Sequence[Run], lease: Lease, folder: Path, settings: Mapping[str, str]
+        self, runs: Sequence[Run], lease: Lease, folder: Path, variables: Mapping[str, str]
     ) -> "Process":
-        """Start a worker process; it inherits our environment, and the locks of its GPUs."""
-        return Process("ci.worker.server", settings, lease.descriptors)
+        """Start a worker process, which inherits the environment and the locks of its GPUs."""
+        return Process("ci.worker.server", variables, lease.descriptors)
 
-    def identity(self) -> str:
-        """Interpreter, packages and settings of this machine."""
-        return keys.here()
+    def facts(self) -> Mapping[str, object]:
+        """Interpreter, C library, packages, and the variables that libraries read."""
+        libc = ""
+        with contextlib.suppress(ValueError, AttributeError, OSError):
+            libc = os.confstr("CS_GNU_LIBC_VERSION") or ""
+        return {
+            "executor": "local",
+            "python": sys.version,
+            "libc": libc,
+            "packages": keys.packages(tuple(sys.path)),
+            "variables": keys.settings(os.environ),
+        }
 
     def lesson(self, path: Path) -> str:
         """The same path: the worker sees the same files."""
         return str(path)
 
     def reclaim(self, path: Path) -> None:
-        """It was ours all the time."""
+        """Nothing to do: the worker runs as the current user."""
 
 
 class Process:
-    """A module that runs in a process of its own, a worker. A `WorkerChannel`."""
+    """A module of the pipeline that runs in a process of its own. A `WorkerChannel`."""
 
     def __init__(
-        self, module: str, settings: Mapping[str, str], inherited: Sequence[int] = ()
+        self, module: str, variables: Mapping[str, str], inherited: Sequence[int] = ()
     ) -> None:
         self._mark = uuid.uuid4().hex
         self._process = subprocess.Popen(
@@ -63,12 +74,13 @@ class Process:
             stdout=subprocess.PIPE,
             text=True,
             pass_fds=inherited,
-            start_new_session=True,  # Ctrl-C is ours to answer
-            env={**os.environ, **settings, MARK: self._mark},
+            start_new_session=True,  # so that Ctrl-C reaches only this process
+            env={**os.environ, **variables, MARK: self._mark},
         )
+        self._abandoned = False
 
     def attempt(self, path: Path) -> str:
-        """The same path: the worker is the same user."""
+        """The same path: the worker sees the same files."""
         return str(path)
 
     def send(self, line: str) -> None:
@@ -84,39 +96,45 @@ class Process:
             yield from lines
 
     def memory(self) -> int:
-        """The bytes of all below it, as far as we may look; what several share counts once."""
-        found = 0
+        """The bytes that its descendants use, as far as readable; shared pages count once."""
+        used = 0
         with contextlib.suppress(psutil.Error):
             for process in psutil.Process(self._process.pid).children(recursive=True):
                 with contextlib.suppress(psutil.Error):
                     memory = process.memory_full_info()
-                    found += getattr(memory, "pss", memory.uss)
-        return found
+                    used += getattr(memory, "pss", memory.uss)
+        return used
 
     def ending(self) -> str:
-        """Its signal or exit status; `hangs` where it has none."""
+        """Its signal or exit status; `hangs` while it runs."""
         try:
             code = self._process.wait(1)
         except subprocess.TimeoutExpired:
             return "hangs"
         if code < 0:
             return f"was killed by {signal.Signals(-code).name}"
-        return f"was gone, exit status {code}"
+        return f"ended with exit status {code}"
+
+    def abandon(self) -> None:
+        """Do not kill it in `close`: it waits for a process that cannot be killed."""
+        self._abandoned = True
 
     def close(self) -> None:
-        """End its input, wait for it, and end what it left."""
+        """Close its input, wait for it, and kill what it has left."""
         assert self._process.stdin
         with contextlib.suppress(OSError):
             self._process.stdin.close()
+        if self._abandoned:
+            return
         try:
-            self._process.wait(10)
+            self._process.wait(CLOSE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._end_marked()
+        self._kill_marked()
 
-    def _end_marked(self) -> None:
-        """End what a killed worker left: it could not, and its subreaper's duty died with it."""
+    def _kill_marked(self) -> None:
+        """Kill what a worker that was killed could not kill itself."""
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 if process.environ().get(MARK) == self._mark:

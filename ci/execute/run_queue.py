@@ -1,109 +1,112 @@
-"""The runs that have not begun, for all slots: who takes which, when, and on what GPUs."""
+"""The runs that have not started: which slot takes which run, when, and on which GPUs."""
 
 import threading
 from collections.abc import Sequence
 
-from ci.execute.leases import Desk, Lease, pick
+from ci.execute.leases import GpuPool, Lease
 from ci.plan import memory
 from ci.plan.gpus import Gpu
 from ci.plan.planner import Run
-from ci.plan.schedule import following
+from ci.plan.schedule import first_fitting, pick
 
-LOOK_S = 0.2  # between two looks for GPUs, and memory, that others have
+POLL_S = 0.2  # between two looks for GPUs and memory that other processes hold
 
 
-class Waiting:
-    """Runs in the order in which they are to begin. Each method may be called by any thread."""
+class RunQueue:
+    """Runs in the order in which they should start. Any thread may call any method."""
 
     def __init__(
-        self, runs: Sequence[Run], gpus: Sequence[Gpu], room: int, *, slots: int, shared: bool
+        self, runs: Sequence[Run], gpus: Sequence[Gpu], headroom: int, *, slots: int, shared: bool
     ) -> None:
-        """At a `shared` place a worker may serve several lessons. None begins beside others while
-        fewer than `room` bytes of memory are left.
+        """With a `shared` executor, a worker can serve several lessons.
+
+        While fewer than `headroom` bytes of memory are left, no run starts beside another.
         """
         if unmet := [run for run in runs if pick(run.gpus, gpus) is None]:
-            raise ValueError(f"{unmet[0].name}: wants GPUs that are not among those to lease")
-        self._runs, self._desk, self._room = list(runs), Desk(gpus), room
+            raise ValueError(f"{unmet[0].name}: needs GPUs that are not among those to lease")
+        self._runs, self._pool, self._headroom = list(runs), GpuPool(gpus), headroom
         self._slots, self._shared = slots, shared
         self._changed = threading.Condition()
-        self._going = 0
+        self._running = 0
         self._stopped = False
-        self._refused: Run | None = None  # for others, and not told yet
+        self._blocked: Run | None = None  # by other invocations, and not reported yet
 
-    def for_others(self) -> Run | None:
-        """A run that waits for GPUs which another invocation has; it is told once."""
+    def newly_blocked(self) -> Run | None:
+        """A run that waits for GPUs of another invocation; each wait is returned once."""
         with self._changed:
-            refused, self._refused = self._refused, None
-            return refused
+            blocked, self._blocked = self._blocked, None
+            return blocked
 
     @property
     def stopped(self) -> bool:
-        """Whether all is to end."""
+        """Whether everything should end."""
         return self._stopped
 
     def stop(self) -> None:
-        """Let no other run begin."""
+        """Let no further run start."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
 
     def take(self) -> tuple[Run, Lease] | None:
-        """The first run that there is room for, as soon as there is; None where none waits."""
+        """Wait for the first run that fits; the run and its lease, or None when none is left."""
         with self._changed:
             while self._runs and not self._stopped:
-                if not self._has_room(0):
-                    self._desk.close()
+                if not self._has_memory(0):
+                    self._pool.stop_waiting()
                 elif found := self._lease():
-                    self._going += 1
+                    self._running += 1
                     return found
-                self._changed.wait(LOOK_S)
-            self._desk.close()
+                self._changed.wait(POLL_S)
+            self._pool.stop_waiting()
             return None
 
-    def take_on(self, run: Run, lease: Lease) -> Run | None:
+    def next_compatible(self, run: Run, lease: Lease) -> Run | None:
         """The next run for a worker that was started for `run`; None where there is none now."""
         with self._changed:
-            if self._stopped or not self._has_room(1) or (lease.gpus and self._desk.wanted):
+            if self._stopped or not self._has_memory(1) or (lease.gpus and self._pool.wanted):
                 return None
             if self._shared:
-                place = following(self._runs, [*self._desk.free, *lease.gpus])
-                fits = place is not None and self._alike(self._runs[place], run)
-                return self._runs.pop(place) if place is not None and fits else None
-            found = self.alike(run)  # rather than a container for another lesson
+                index = first_fitting(self._runs, [*self._pool.free, *lease.gpus])
+                if index is None or not self._is_compatible(self._runs[index], run):
+                    return None
+                return self._runs.pop(index)
+            found = self.compatible(run)  # rather than a container for another lesson
             return self._runs.pop(self._runs.index(found[0])) if found else None
 
-    def leave(self, lease: Lease) -> None:
-        """A worker has ended; its GPUs are free."""
+    def release(self, lease: Lease, *, withhold: bool = False) -> None:
+        """A worker has ended: return its GPUs, or `withhold` them if a process still uses them."""
         with self._changed:
-            lease.close()
-            self._going -= 1
+            if not withhold:
+                lease.close()
+            self._running -= 1
             self._changed.notify_all()
 
-    def alike(self, run: Run) -> list[Run]:
+    def compatible(self, run: Run) -> list[Run]:
         """The waiting runs that a worker for `run` can execute."""
         with self._changed:
-            return [other for other in self._runs if self._alike(other, run)]
+            return [other for other in self._runs if self._is_compatible(other, run)]
 
     def share(self, run: Run) -> float:
-        """How many of them it may expect, if all slots take from them."""
-        return len(self.alike(run)) / self._slots
+        """How many of them each slot can expect."""
+        return len(self.compatible(run)) / self._slots
 
     def _lease(self) -> tuple[Run, Lease] | None:
-        """Where the first has to wait for others' GPUs, none but one that wants no GPU goes by."""
-        waited = self._desk.waits
-        for free in (self._desk.free, []):
-            place = following(self._runs, free)
-            if place is None:
+        """While the first run waits for other invocations, only runs without GPUs overtake it."""
+        waited = self._pool.waits
+        for free in (self._pool.free, []):
+            index = first_fitting(self._runs, free)
+            if index is None:
                 continue
-            if lease := self._desk.lease(self._runs[place].gpus):
-                return self._runs.pop(place), lease
-            self._refused = self._refused if waited else self._runs[place]
+            if lease := self._pool.lease(self._runs[index].gpus):
+                return self._runs.pop(index), lease
+            self._blocked = self._blocked if waited else self._runs[index]
         return None
 
-    def _alike(self, one: Run, other: Run) -> bool:
-        kinds = [[gpu.name for gpu in run.gpus] for run in (one, other)]
-        same = self._shared or one.lesson.name == other.lesson.name
-        return same and kinds[0] == kinds[1] and one.threads == other.threads
+    def _is_compatible(self, one: Run, other: Run) -> bool:
+        models = [[gpu.name for gpu in run.gpus] for run in (one, other)]
+        same_place = self._shared or one.lesson.name == other.lesson.name
+        return same_place and models[0] == models[1] and one.threads == other.threads
 
-    def _has_room(self, own: int) -> bool:
-        return self._going <= own or memory.left() >= self._room
+    def _has_memory(self, own_runs: int) -> bool:
+        return self._running <= own_runs or memory.left() >= self._headroom

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ci.judge.verdicts import Result
+from ci.judge.outcome import Result
+from ci.lesson.lesson import Lesson
 from ci.lesson.parameters import Value
-from ci.lesson.reader import Lesson
 
 MARKS = {"verified": "✓", "given": "○", "differs": "✗", "missing": "✗", "invalid": "✗"}
 ROW = ("shown", "expected", "tolerance", "margin", "device")

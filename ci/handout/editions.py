@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from nbformat import NotebookNode
 
-from ci.lesson.reader import Lesson
+from ci.lesson.lesson import Lesson
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from ci.handout.check_table import ROW
 from ci.handout.editions import STUDENTS, Edition
 from ci.handout.exporters import HandoutHTMLExporter, HandoutPDFExporter
 from ci.handout.translations import translations
-from ci.judge.verdicts import Answer, Outcome, Result
+from ci.judge.outcome import Answer, Outcome, Result
+from ci.lesson.lesson import CELL_ATTRIBUTES, KERNELSPEC, LANGUAGES, Lesson
 from ci.lesson.parameters import Value, with_values
-from ci.lesson.reader import CELL_WORDS, KERNELSPEC, LANGUAGES, Lesson
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,9 @@ def _cell(cell: NotebookNode, parameters: Mapping[str, Value]) -> NotebookNode:
     cell = copy.deepcopy(cell)
     if "parameters" in cell.metadata.get("tags", []):
         cell.source = with_values(cell.source, parameters)
-    cell.metadata = NotebookNode({k: v for k, v in cell.metadata.items() if k in CELL_WORDS and v})
+    cell.metadata = NotebookNode(
+        {k: v for k, v in cell.metadata.items() if k in CELL_ATTRIBUTES and v}
+    )
     if cell.cell_type == "code":
         cell.outputs = [outputs.cleaned(output) for output in cell.outputs]
         if cell.metadata.keys() & {"check", "given"}:

@@ -15,7 +15,7 @@ from ci.handout.editions import STUDENTS, Edition
 from ci.handout.html import TEMPLATES
 from ci.handout.translations import translations
 from ci.judge.agreement import Matrix
-from ci.lesson.reader import LANGUAGES, Lesson
+from ci.lesson.lesson import LANGUAGES, Lesson
 
 
 def abstract(lesson: Lesson, language: str) -> str:

@@ -23,7 +23,7 @@ from nbformat import NotebookNode
 from ci.errors import CourseError
 from ci.handout import markdown
 from ci.handout.markdown import plain
-from ci.lesson.reader import Lesson
+from ci.lesson.lesson import Lesson
 
 EACH_GLYPH = ["a-2u"]  # PDF/A, level u: Typst refuses a character that no font has
 ACCESSIBLE = ["a-2a"]  # level a: it also refuses a picture or a formula without words

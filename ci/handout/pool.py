@@ -18,8 +18,8 @@ from ci.errors import MachineError
 from ci.handout import provenance
 from ci.handout.editions import EDITIONS, Edition
 from ci.handout.manifest import Note
-from ci.judge.verdicts import Outcome
-from ci.lesson.reader import LANGUAGES
+from ci.judge.outcome import Outcome
+from ci.lesson.lesson import LANGUAGES
 
 NICENESS = 10  # what is executed goes first: lessons measure time
 

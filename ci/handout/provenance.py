@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from ci.judge.verdicts import Outcome
+from ci.judge.outcome import Outcome
 
 
 def provenance(outcome: Outcome) -> dict[str, str]:

@@ -15,8 +15,8 @@ from ci.handout.editions import EDITIONS, STUDENTS, Edition, hidden, workbook
 from ci.handout.manifest import ENTRIES, Note
 from ci.handout.pool import HandoutPool
 from ci.judge.agreement import Matrix
-from ci.judge.verdicts import Outcome
-from ci.lesson.reader import LANGUAGES
+from ci.judge.outcome import Outcome
+from ci.lesson.lesson import LANGUAGES
 from ci.plan.gpus import Gpu, Request
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of all files in the archive: the same handouts, the same bytes
@@ -63,7 +63,7 @@ def publish(
     course page stays as it is. Other parameters make a sweep's summary, with how its runs
     `agreed`; with `handouts="all"` each of its runs gets handouts too.
     """
-    ran = [outcome for outcome in outcomes if not outcome.needs_gpus]
+    ran = [outcome for outcome in outcomes if not outcome.skipped]
     defaults = [outcome for outcome in ran if outcome.run.is_default]
     others = [outcome for outcome in ran if not outcome.run.is_default]
     green = all(outcome.green for outcome in ran)
@@ -199,7 +199,7 @@ def _entry(outcome: Outcome, edition: Edition = STUDENTS) -> dict[str, Any]:
         "label": outcome.run.label,
         "folder": str(provenance.run_folder(outcome)),
         "status": outcome.status,
-        "reason": "" if outcome.at in hidden(outcome.run.lesson, edition) else outcome.reason,
+        "reason": "" if outcome.cell in hidden(outcome.run.lesson, edition) else outcome.reason,
         "checks": len(outcome.results),
         "workbook": workbook(outcome.run.lesson, outcome.answers, edition),
         "facts": provenance.provenance(outcome),

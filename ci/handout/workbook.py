@@ -20,11 +20,11 @@ from ci.handout.handout import Handout
 from ci.handout.translations import translations
 from ci.judge import tolerances
 from ci.judge.compare import floating_dtype
-from ci.judge.verdicts import Answer
+from ci.judge.outcome import Answer
 from ci.lesson import parameters
 from ci.lesson.exercises import SETUP, Exercise, tags
+from ci.lesson.lesson import KERNELSPEC, LANGUAGES
 from ci.lesson.parameters import Value
-from ci.lesson.reader import KERNELSPEC, LANGUAGES
 from ci.lesson.value import Comparable
 
 LONGEST = 88  # characters of a check that stands in one line

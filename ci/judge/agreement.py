@@ -12,10 +12,10 @@ from itertools import combinations
 
 import numpy as np
 
-from ci.judge.verdicts import Outcome
+from ci.judge.outcome import Outcome
+from ci.lesson.lesson import Lesson
 from ci.lesson.oracle import Oracle
 from ci.lesson.parameters import Value
-from ci.lesson.reader import Lesson
 from ci.lesson.value import Comparable, expected_value, shown_value
 
 EXACT = ""  # the dtype of what is never rounded: whole numbers, truth values, texts

@@ -1,132 +1,101 @@
-"""Shown values against expected ones.
+"""Judge an execution: shown values against expected ones.
 
 What a cell showed is read from the executed notebook, in full precision. What it should show comes
-from the oracles in lessons/expected, which compute it without torch. Nothing is green here that was
-not compared: what did not report, could not be read or can't be wrong is a fault, by name.
+from the oracles in lessons/expected, which compute it without torch. Only what was compared is
+green: a value that did not report, cannot be read or could not differ is a fault, by name.
 """
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
 
 from ci.errors import CourseError
-from ci.execute.engine import Event
+from ci.execute.events import End, Execution
 from ci.judge.compare import Comparison
-from ci.lesson.expect import Rule
+from ci.judge.outcome import Answer, CheckStatus, Outcome, Result, Status, unchanged_outcome
+from ci.lesson.lesson import Check, Lesson
 from ci.lesson.oracle import Oracle
 from ci.lesson.parameters import Value
-from ci.lesson.reader import Check, Lesson
-from ci.lesson.value import Comparable, expected_value, shown_value
-from ci.plan.gpus import Request
+from ci.lesson.value import expected_value, shown_value
+from ci.plan.cache import Previous
 from ci.plan.planner import Run
 
-Status = Literal["verified", "given", "differs", "missing", "invalid"]
+ENDS = {End.FAILED: Status.FAILED, End.TIMED_OUT: Status.TIMED_OUT}
 
 
-@dataclass(frozen=True)
-class Result:
-    """What became of one declared check. `margin` is the share of the tolerance that was used."""
-
-    check: Check
-    status: Status
-    message: str = ""
-    shown: str = ""
-    expected: str = ""
-    derivation: str = ""
-    tolerance: str = ""
-    margin: float | None = None
-    devices: tuple[str, ...] = ()
-
-    @property
-    def green(self) -> bool:
-        """Whether it was compared and agreed (a given agrees in dtype, shape and finiteness)."""
-        return self.status in ("verified", "given")
+def skipped(run: Run) -> Outcome:
+    """The outcome of a run for which this machine lacks the GPUs."""
+    return Outcome(run, Status.NEEDS_GPUS, reason=f"{len(run.gpus)} leased")
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What the solution of an exercise must show, and how that is compared."""
-
-    expected: Comparable
-    rule: Rule
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one run. `at` is the cell of a fault, `attempt` the folder of its files,
-    `answers` what the lesson's exercises ask for, by name, `key` what its handouts are made from.
-
-    One that is `unchanged` stands on an earlier run, of that date."""
-
-    run: Run
-    status: str
-    results: tuple[Result, ...] = ()
-    reason: str = ""
-    at: str = ""
-    seconds: float = 0.0
-    date: str = ""
-    attempt: Path | None = None
-    notebook: NotebookNode | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
-    answers: Mapping[str, Answer] = field(default_factory=dict)
-    key: str = ""
-
-    @property
-    def green(self) -> bool:
-        """Verified, now or before; or without a check, where the lesson's header says why."""
-        excused = self.status == "unchecked" and self.run.lesson.unchecked_because
-        return self.status in ("verified", "unchanged") or bool(excused)
-
-    @property
-    def verdict(self) -> str:
-        """The status, and since when it stands if it is not of today."""
-        return f"unchanged since {self.date}" if self.status == "unchanged" else self.status
-
-    @property
-    def needs_gpus(self) -> bool:
-        """Whether it was not run, for lack of GPUs."""
-        return self.status.startswith("needs ")
-
-
-def not_run(run: Run) -> Outcome:
-    """The outcome of a run that this machine lacks the GPUs for."""
-    needed = f"needs {run.gpus_needed} GPU{'s' if run.gpus_needed > 1 else ''}"
-    return Outcome(run, needed, reason=f"{len(run.gpus)} leased")
-
-
-def outcome(end: Event, oracles: Mapping[str, Oracle]) -> Outcome:
-    """Judge an execution that has ended."""
-    run, notebook = end.run, end.run.lesson.notebook
-    if end.executed:
-        notebook = nbformat.read(end.executed, as_version=4)
-    results = judge(run.lesson, oracles, run.parameters, notebook)
-    status, reason = end.status, end.reason
-    at = end.at
-    if status == "completed":
-        status, reason = _status(run, results)
-        if cell := _skipped(notebook):
-            status, reason, at = "failed", "a cell did not run, or raised undeclared", cell
-        elif status == "verified" and (cell := _uncompared(notebook)):
-            status, at = "unchecked", cell
-            reason = "a cell shows a value that nothing compares: give it a check, or end it in ;"
+def judge(execution: Execution, oracles: Mapping[str, Oracle]) -> Outcome:
+    """The outcome of an execution."""
+    run, notebook = execution.run, execution.run.lesson.notebook
+    if execution.notebook:
+        notebook = nbformat.read(execution.notebook, as_version=4)
+    results = judge_checks(run.lesson, oracles, run.parameters, notebook)
+    cell, reason = execution.cell, execution.reason
+    if execution.end == End.COMPLETED:
+        status, reason, cell = _completed(run, results, notebook)
+    else:
+        status = ENDS[execution.end]
     return Outcome(
         run=run,
         status=status,
         results=tuple(results),
         reason=reason,
-        at=at,
-        seconds=end.seconds,
-        date=end.date,
-        attempt=end.folder,
+        cell=cell,
+        machine_fault=execution.machine_fault,
+        seconds=execution.seconds,
+        date=execution.date,
+        attempt=execution.attempt,
         notebook=notebook,
-        environment=end.environment,
-        answers=answers(run.lesson, oracles, run.parameters),
+        environment=execution.environment,
+        answers=exercise_answers(run.lesson, oracles, run.parameters),
     )
+
+
+def unchanged(previous: Previous) -> Outcome:
+    """The outcome of a run that was verified before with the same inputs, without its notebook."""
+    return unchanged_outcome(previous.run, previous.attempt, previous.facts)
+
+
+def judge_again(previous: Previous, oracles: Mapping[str, Oracle]) -> Outcome:
+    """The outcome of an earlier execution by today's oracles, from its notebook."""
+    outcome = judge(
+        Execution(
+            previous.run,
+            previous.attempt,
+            End.COMPLETED,
+            notebook=previous.notebook,
+            seconds=previous.facts["seconds"],
+            date=previous.facts["date"],
+            environment=previous.facts["environment"],
+        ),
+        oracles,
+    )
+    if outcome.status != Status.VERIFIED:
+        return outcome
+    if previous.verdict_is_current:
+        return replace(outcome, status=Status.UNCHANGED, key=previous.key)
+    return replace(outcome, reason=f"executed {outcome.date}, judged again")
+
+
+def _completed(
+    run: Run, results: Sequence[Result], notebook: NotebookNode
+) -> tuple[Status, str, str]:
+    """Status, reason and cell at fault of an execution that reached its end."""
+    status, reason = _status(run, results)
+    if cell := _skipped(notebook):
+        return Status.FAILED, "a cell did not run, or raised undeclared", cell
+    if status == Status.VERIFIED and (cell := _uncompared(notebook)):
+        reason = "a cell shows a value that nothing compares: give it a check, or end it in ;"
+        return Status.UNCHECKED, reason, cell
+    return status, reason, ""
 
 
 def _skipped(notebook: NotebookNode) -> str:
@@ -148,27 +117,20 @@ def _uncompared(notebook: NotebookNode) -> str:
     return ""
 
 
-def _status(run: Run, results: Sequence[Result]) -> tuple[str, str]:
+def _status(run: Run, results: Sequence[Result]) -> tuple[Status, str]:
     if all(result.check.kind == "given" for result in results):
-        return "unchecked", run.lesson.unchecked_because or "the lesson declares no check"
+        return Status.UNCHECKED, run.lesson.unchecked_because or "the lesson declares no check"
     bad = [result for result in results if not result.green]
     if bad:
-        return "differs", f"{len(bad)} of {len(results)} checks: {bad[0].check.name}"
+        return Status.DIFFERS, f"{len(bad)} of {len(results)} checks: {bad[0].check.name}"
     seen = {device for result in results for device in result.devices}
     unseen = [f"cuda:{i}" for i in range(len(run.gpus)) if f"cuda:{i}" not in seen]
     if unseen:
-        return "differs", f"leased {unseen[0]}, and no check shows a tensor that lives there"
-    return "verified", ""
+        return Status.DIFFERS, f"leased {unseen[0]}, and no check shows a tensor that lives there"
+    return Status.VERIFIED, ""
 
 
-def status(outcomes: Sequence[Outcome], request: Request) -> int:
-    """The exit status of a plan: 0 green, 1 the course is at fault, 3 the machine lacks GPUs."""
-    if any(not outcome.green and not outcome.needs_gpus for outcome in outcomes):
-        return 1
-    return 3 if request.strict and any(outcome.needs_gpus for outcome in outcomes) else 0
-
-
-def judge(
+def judge_checks(
     lesson: Lesson,
     oracles: Mapping[str, Oracle],
     parameters: Mapping[str, Value],
@@ -189,7 +151,7 @@ def judge(
     ]
 
 
-def answers(
+def exercise_answers(
     lesson: Lesson, oracles: Mapping[str, Oracle], parameters: Mapping[str, Value]
 ) -> dict[str, Answer]:
     """What the exercises of `lesson` ask for; those whose oracle fails are left out."""
@@ -210,10 +172,10 @@ def _judge_error(check: Check, cell: NotebookNode) -> Result:
         "derivation": f"The cell must raise {check.raises}.",
     }
     if cell.execution_count is None:
-        return Result(check, "missing", "its cell never ran", **{**facts, "shown": ""})
+        return Result(check, CheckStatus.MISSING, "its cell never ran", **{**facts, "shown": ""})
     if names != [check.raises]:
-        return Result(check, "differs", f"raised {facts['shown']}", **facts)
-    return Result(check, "verified", tolerance="exact", margin=0.0, **facts)
+        return Result(check, CheckStatus.DIFFERS, f"raised {facts['shown']}", **facts)
+    return Result(check, CheckStatus.VERIFIED, tolerance="exact", margin=0.0, **facts)
 
 
 def _judge_value(
@@ -227,14 +189,16 @@ def _judge_value(
     try:
         shown = shown_value(cell)
     except ValueError as error:
-        return Result(check, "missing", str(error), **facts)
+        return Result(check, CheckStatus.MISSING, str(error), **facts)
     facts |= {"shown": shown.text(), "devices": tuple(sorted(shown.devices()))}
     if lacking := [name for name in oracle.wants if name not in known]:
-        return Result(check, "missing", f"the given '{lacking[0]}' was not shown", **facts)
+        return Result(
+            check, CheckStatus.MISSING, f"the given '{lacking[0]}' was not shown", **facts
+        )
     try:
         expected = expected_value(oracle.value(known))
     except (CourseError, TypeError) as error:
-        return Result(check, "invalid", str(error), **facts)
+        return Result(check, CheckStatus.INVALID, str(error), **facts)
 
     comparison = Comparison(oracle.rule, parameters, given=check.kind == "given")
     comparison.compare(shown, expected)
@@ -246,7 +210,8 @@ def _judge_value(
         facts["tolerance"] = ", ".join(sorted(comparison.tolerances)) or "exact"
         facts["margin"] = comparison.margin
     if comparison.invalid:
-        return Result(check, "invalid", comparison.invalid[0], **facts)
+        return Result(check, CheckStatus.INVALID, comparison.invalid[0], **facts)
     if comparison.faults:
-        return Result(check, "differs", "; ".join(comparison.faults[:3]), **facts)
-    return Result(check, "given" if check.kind == "given" else "verified", **facts)
+        return Result(check, CheckStatus.DIFFERS, "; ".join(comparison.faults[:3]), **facts)
+    status = CheckStatus.GIVEN if check.kind == "given" else CheckStatus.VERIFIED
+    return Result(check, status, **facts)

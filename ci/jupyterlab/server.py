@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ci.errors import MachineError
-from ci.execute.executor import COURSE, variants
 from ci.lab import containers, docker_engine, image
+from ci.lab.containers import COURSE
 from ci.lesson import exercises, reader
+from ci.lesson.lesson import find_lessons
 from ci.plan import gpus as devices
 from ci.port import ADDRESS, parse, require_free
 
@@ -44,7 +45,7 @@ def serve(
     """
     number, granted = parse(port), devices.grant(devices.parse(gpus))
     with docker_engine.connect() as client:
-        found = image.find(client, variants(granted), docker)
+        found = image.find(client, image.variants(bool(granted)), docker)
         for name in containers.remove_orphans(client):
             yield f"removed {name}, left by a command that was killed"
         require_free(number)
@@ -100,7 +101,7 @@ def blank_solutions(lessons: Path, folder: Path) -> list[Path]:
     Raises CourseError for a malformed lesson, whose solutions might not be marked.
     """
     folder.mkdir(exist_ok=True)
-    found = [reader.read(path) for path in reader.find(lessons)]
+    found = [reader.read(path) for path in find_lessons(lessons)]
     scripts = [folder / lesson.path.name for lesson in found]
     for lesson, script in zip(found, scripts, strict=True):
         text = lesson.path.read_text(encoding="utf-8-sig")

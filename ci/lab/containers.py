@@ -20,7 +20,9 @@ from ci.plan.gpus import Gpu
 OWNER = "pytorch-course.owner"  # label: the process that made a container
 STUDENT = 1000  # the user id inside if the caller is root
 GIB = 2**30
+COURSE = "/course"  # in a container
 PIDS = 512
+PIDS_PER_RANK = 128
 PASSED_ON = re.compile("TZ|NCCL_.*|GLOO_.*|CUDA_LAUNCH_BLOCKING")  # the caller's variables
 LONGEST_LINE = 2**22  # bytes of one message of a worker
 END_S = 10  # how long a container may take to end before it is killed
@@ -42,7 +44,6 @@ def hardened(
     """
     from docker.types import DeviceRequest, LogConfig, Ulimit
 
-    passed_on = {name: text for name, text in os.environ.items() if PASSED_ON.fullmatch(name)}
     options: dict[str, Any] = {
         "network_mode": "none",
         "read_only": True,
@@ -58,7 +59,7 @@ def hardened(
         "pids_limit": pids,
         "ulimits": [Ulimit(name="core", soft=0, hard=0)],
         "log_config": LogConfig(type="json-file", config={"max-size": "10m", "max-file": "2"}),
-        "environment": {**passed_on, **(environment or {})},
+        "environment": {**passed_on(), **(environment or {})},
         "labels": {OWNER: owner.current_process()},
         "hostname": "lab",  # gloo looks it up, even without a network
         "extra_hosts": {"lab": "127.0.0.1"},
@@ -85,6 +86,11 @@ def needs_root(client: Any) -> bool:
             "user, not as root"
         )
     return True
+
+
+def passed_on() -> dict[str, str]:
+    """The variables of the caller's environment that a container gets."""
+    return {name: text for name, text in os.environ.items() if PASSED_ON.fullmatch(name)}
 
 
 def user_inside(as_root: bool) -> str:

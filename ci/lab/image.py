@@ -41,6 +41,11 @@ def tag(variant: str) -> str:
     return f"pytorch-course:{variant}"
 
 
+def variants(with_gpus: bool) -> list[str]:
+    """The variants that can run the lessons, the best one first."""
+    return ["cuda"] if with_gpus else ["cpu", "cuda"]
+
+
 def parse_variant(variant: str) -> str:
     """Return the value of `--variant`. Raises UsageError."""
     if variant not in VARIANTS:

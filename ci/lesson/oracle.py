@@ -1,4 +1,4 @@
-"""Expected values: the functions in lessons/expected, which derive them without torch."""
+"""Oracles: the functions in lessons/expected, which derive expected values without torch."""
 
 import ast
 import contextlib
@@ -14,7 +14,7 @@ from typing import Any
 
 from ci.errors import CourseError, nearest
 from ci.lesson.expect import Rule
-from ci.lesson.reader import Lesson
+from ci.lesson.lesson import Lesson
 
 DEADLINE_S = 30.0  # for a function that computes a few numbers
 LOADERS = {"__import__", "eval", "exec", "importlib", "runpy", "subprocess", "ctypes"}
@@ -31,29 +31,28 @@ class Oracle:
 
     @property
     def derivation(self) -> str:
-        """Why the value is what it is, in the words of the oracle's docstring."""
+        """How the value is derived, in the words of the oracle's docstring."""
         return " ".join((inspect.getdoc(self.function) or "").split())
 
     def value(self, known: Mapping[str, Any]) -> Any:
-        """The expected value, from copies of the parameters and givens that it wants.
+        """The expected value, computed once from copies of the parameters and givens in `known`.
 
-        It is computed once, for the check and for how runs agree, and not to be changed. Raises
-        CourseError, with the reason, where the oracle fails or does not come to an end.
+        Do not modify it. Raises CourseError where the oracle fails or does not end in time.
         """
         arguments = pickle.dumps({name: known[name] for name in self.wants})
         try:
             if arguments not in self._values:
-                with _deadline():
+                with _deadline(), _torch_blocked():
                     self._values[arguments] = self.function(**pickle.loads(arguments))
             return self._values[arguments]
-        except (Exception, SystemExit) as error:  # whatever it raises is the course's fault
+        except (Exception, SystemExit) as error:
             raise CourseError(f"its oracle: {type(error).__name__}: {error}") from None
 
 
 def load(lesson: Lesson) -> dict[str, Oracle]:
-    """The oracles of a lesson, one for each check that shows a value, no more and no less.
+    """The oracles of a lesson: exactly one for each check that shows a value.
 
-    Raises CourseError where one is missing, left over, imports torch, or wants an unknown name.
+    Raises CourseError where one is missing, unused, imports torch, or wants an unknown name.
     """
     path = lesson.path.parent / "expected" / lesson.path.name
     place = f"{lesson.path.parent.name}/expected/{path.name}"
@@ -64,26 +63,27 @@ def load(lesson: Lesson) -> dict[str, Oracle]:
                 f"{lesson.where(check.cell)}: {check.kind} '{check.name}' has no function "
                 f"of that name in {place}"
             )
-    names = {check.name for check in lesson.checks if check.kind != "raises"}
-    known = {*lesson.parameters, *(c.name for c in lesson.checks if c.kind == "given")}
-    exercises = {exercise.name for exercise in lesson.exercises}
     for name, oracle in oracles.items():
-        line = oracle.function.__code__.co_firstlineno
-        if name not in names:
-            raise CourseError(f"{place}:{line}: '{name}' is no check of {lesson.name}")
-        for word in oracle.wants:
-            if word in known - {*lesson.parameters} and name in exercises:
-                raise CourseError(
-                    f"{place}:{line}: {name}({word}): a given, which students' exercises don't have"
-                )
-            if word not in known:
-                hint = nearest(word, sorted(known))
-                raise CourseError(
-                    f"{place}:{line}: {name}({word}): not a parameter or given of the lesson{hint}"
-                )
-        if not oracle.derivation:
-            raise CourseError(f"{place}:{line}: '{name}' has no docstring: how is it derived?")
+        _validate(name, oracle, lesson, place)
     return oracles
+
+
+def _validate(name: str, oracle: Oracle, lesson: Lesson, place: str) -> None:
+    at = f"{place}:{oracle.function.__code__.co_firstlineno}"
+    givens = {check.name for check in lesson.checks if check.kind == "given"}
+    known = {*lesson.parameters, *givens}
+    if name not in {check.name for check in lesson.checks if check.kind != "raises"}:
+        raise CourseError(f"{at}: '{name}' is no check of {lesson.name}")
+    for word in oracle.wants:
+        if word in givens and name in {exercise.name for exercise in lesson.exercises}:
+            raise CourseError(
+                f"{at}: {name}({word}): a given, which students' exercises don't have"
+            )
+        if word not in known:
+            hint = nearest(word, sorted(known))
+            raise CourseError(f"{at}: {name}({word}): not a parameter or given of the lesson{hint}")
+    if not oracle.derivation:
+        raise CourseError(f"{at}: '{name}' has no docstring: how is it derived?")
 
 
 def _import(path: Path, place: str) -> dict[str, Oracle]:
@@ -93,12 +93,12 @@ def _import(path: Path, place: str) -> dict[str, Oracle]:
         raise CourseError(f"{place}:{error.lineno or 1}: not Python: {error.msg}") from None
     except ValueError as error:  # not UTF-8, or a NUL
         raise CourseError(f"{place}: not Python: {error}") from None
-    _refuse_imports(tree, place)
+    _reject_imports(tree, place)
     spec = importlib.util.spec_from_file_location(f"expected_{path.stem}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     try:
-        with _deadline():
+        with _deadline(), _torch_blocked():
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise CourseError(f"{place}: {type(error).__name__}: {error}") from None
@@ -113,8 +113,8 @@ def _import(path: Path, place: str) -> dict[str, Oracle]:
     }
 
 
-def _refuse_imports(tree: ast.Module, place: str) -> None:
-    """An oracle that imports what it judges, or what may import it, is no oracle."""
+def _reject_imports(tree: ast.Module, place: str) -> None:
+    """An oracle must not import the library that it judges, directly or through another one."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
@@ -135,13 +135,32 @@ def _refuse_imports(tree: ast.Module, place: str) -> None:
 
 
 @contextlib.contextmanager
-def _deadline() -> Iterator[None]:
-    """Raise TimeoutError in the block when it takes too long."""
+def _torch_blocked() -> Iterator[None]:
+    """Make `import torch` raise ImportError in the block, in whichever way it is spelt."""
+    loaded = {name: sys.modules[name] for name in list(sys.modules) if _is_torch(name)}
+    for name in loaded:
+        del sys.modules[name]
+    sys.modules["torch"] = None  # type: ignore[assignment] # the import system's own convention
+    try:
+        yield
+    finally:
+        for name in [name for name in sys.modules if _is_torch(name)]:
+            del sys.modules[name]
+        sys.modules.update(loaded)
 
-    def late(*_: object) -> None:
+
+def _is_torch(module: str) -> bool:
+    return module.partition(".")[0] == "torch"
+
+
+@contextlib.contextmanager
+def _deadline() -> Iterator[None]:
+    """Raise TimeoutError in the block after DEADLINE_S."""
+
+    def expire(*_: object) -> None:
         raise TimeoutError(f"not done within {DEADLINE_S:g} s")
 
-    before = signal.signal(signal.SIGALRM, late)
+    before = signal.signal(signal.SIGALRM, expire)
     signal.setitimer(signal.ITIMER_REAL, DEADLINE_S)
     try:
         yield

@@ -1,7 +1,7 @@
-"""What a lesson is: find it, read it, and know its parameters, checks and givens.
+"""Read a lesson's script.
 
-A lesson is a py:percent script. Reading it finds every fault that can be found without running it,
-so that a malformed lesson fails in a second, by name and line, and not after minutes.
+Reading finds every fault that can be found without running the lesson, so that a malformed lesson
+fails in a second, by name and line, and not after minutes.
 """
 
 import ast
@@ -9,100 +9,19 @@ import hashlib
 import io
 import tokenize
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from nbformat import NotebookNode, ValidationError
 
-from ci.errors import CourseError, UsageError, nearest
+from ci.errors import CourseError, nearest
 from ci.lesson import exercises, parameters, script
-from ci.lesson.exercises import Exercise
-from ci.lesson.parameters import LONGEST_S, Parameter, Value
+from ci.lesson.lesson import CELL_ATTRIBUTES, KERNELSPEC, LANGUAGES, Check, Lesson
+from ci.lesson.parameters import LONGEST_S, Parameter
 
-LANGUAGES = ("en", "zh")
-KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
-CELL_WORDS = ["lang", "check", "given", "raises", "tags"]
-REFUSED_TAGS = {"raises-exception", "skip-execution", "injected-parameters"}
 HEADER_WORDS = ["gpus", "parameters", "timeout", "checks"]
-
-
-@dataclass(frozen=True)
-class Check:
-    """A declared check of a lesson: the value that a cell shows, or the error that it raises."""
-
-    name: str
-    kind: Literal["value", "given", "raises"]
-    cell: str
-    line: int
-    raises: str = ""
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """A lesson as it was read: nothing of it has run yet. Its notebook has no blanks."""
-
-    path: Path
-    digest: str
-    notebook: NotebookNode
-    titles: Mapping[str, str]
-    parameters: Mapping[str, Parameter]
-    checks: tuple[Check, ...]
-    exercises: tuple[Exercise, ...] = ()
-    min_gpus: int = 0
-    max_gpus: int = 1
-    timeout_s: float | None = None
-    unchecked_because: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The file name without its ending: the lesson's name everywhere."""
-        return self.path.stem
-
-    @property
-    def defaults(self) -> dict[str, Value]:
-        """The values that the script itself gives its parameters."""
-        return {name: parameter.default for name, parameter in self.parameters.items()}
-
-    def where(self, cell: str) -> str:
-        """`lessons/03_autograd.py:41`, the place of a cell as people and CI systems read it."""
-        return f"{self.path.parent.name}/{self.path.name}:{self.line(cell)}"
-
-    def line(self, cell: str) -> int:
-        """The line of the script at which a cell begins."""
-        cells = [*self.notebook.cells, *(exercise.blank for exercise in self.exercises)]
-        return next((c.metadata.line for c in cells if c.id == cell), 1)
-
-
-def find(folder: Path) -> list[Path]:
-    """The lesson scripts of a folder, in the order of the course: that of their names."""
-    lessons = sorted(
-        path for path in folder.glob("*.py") if path.name[0] not in "._" and path.is_file()
-    )
-    if not lessons:
-        raise CourseError(f"{folder}: no lessons (*.py) here")
-    return lessons
-
-
-def select(paths: list[Path], words: str) -> list[Path]:
-    """The lessons that a comma list of numbers and names means; all of them where it is empty.
-
-    `3`, `03`, `autograd` and `03_autograd` are the same lesson. Raises UsageError for others.
-    """
-    wanted = {_resolve(word.strip(), paths) for word in words.split(",") if word.strip()}
-    if words and not wanted:
-        raise UsageError(f"--lessons {words}: names no lesson")
-    return [path for path in paths if path in wanted] if wanted else paths
-
-
-def _resolve(word: str, paths: list[Path]) -> Path:
-    for path in paths:
-        number, _, rest = path.stem.partition("_")
-        same_number = word.isdecimal() and number.isdecimal() and int(word) == int(number)
-        if same_number or word in (path.stem, rest, path.name):
-            return path
-    raise UsageError(f"--lessons {word}: no such lesson{nearest(word, [p.stem for p in paths])}")
+REFUSED_TAGS = {"raises-exception", "skip-execution", "injected-parameters"}
 
 
 def read(path: Path, parse: Callable[[str], NotebookNode] = script.parse) -> Lesson:
@@ -162,8 +81,8 @@ def _name_cells(notebook: NotebookNode, text: str, place: str) -> None:
         if not (language == "zh" and before == "en"):
             number += 1
         cell.id = f"cell-{number}" + (f"-{language}" if language else "")
-        for word in cell.metadata.keys() - {*CELL_WORDS, "line"}:
-            hint = nearest(word, CELL_WORDS)
+        for word in cell.metadata.keys() - {*CELL_ATTRIBUTES, "line"}:
+            hint = nearest(word, CELL_ATTRIBUTES)
             if "did you mean" in hint:
                 raise CourseError(f"{place}:{at + 1}: unknown cell attribute '{word}'{hint}")
         for tag in REFUSED_TAGS & {*cell.metadata.get("tags", [])}:
@@ -242,7 +161,9 @@ def _known(section: Mapping[str, Any], words: list[str], place: str) -> Mapping[
 
 def _checks(notebook: NotebookNode, place: str) -> Iterator[Check]:
     for cell in notebook.cells:
-        given = {word: cell.metadata[word] for word in CELL_WORDS[1:4] if word in cell.metadata}
+        given = {
+            word: cell.metadata[word] for word in CELL_ATTRIBUTES[1:4] if word in cell.metadata
+        }
         if not given:
             continue
         line = cell.metadata.line

@@ -1,6 +1,7 @@
 """A shown or an expected value, in the one form in which the two are compared."""
 
 import base64
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +11,7 @@ import numpy as np
 if TYPE_CHECKING:  # the kernel, which wants the name of our type, starts without it
     from nbformat import NotebookNode
 
+LARGEST = 2**20  # bytes of an encoded value: a student has to be able to look at it
 MIME = "application/vnd.pytorch-course.value+json"  # private; taken out of every handout
 
 
@@ -74,6 +76,70 @@ class Comparable:
             case "array":
                 return self.value[()]
         return self.value
+
+
+def encode(value: Any) -> dict[str, Any]:
+    """`value` as plain JSON: its kind, and all that is needed to compare it bit by bit.
+
+    It never raises: what can't be read is `{"kind": "unreadable", "why": …}`.
+    """
+    try:
+        encoded = _encode(value)
+        size = len(json.dumps(encoded))
+    except Exception as error:  # a shown value may be anything, and a display hook must not raise
+        return {"kind": "unreadable", "why": f"{type(value).__name__}: {error}"}
+    if size > LARGEST:
+        return {"kind": "unreadable", "why": f"{size} bytes, more than {LARGEST}"}
+    return encoded
+
+
+def _encode(value: Any) -> dict[str, Any]:
+    # Exact types: a subclass may show the student something else than what it holds.
+    if value is None or type(value) in (bool, int, str):
+        return {"kind": "plain", "value": value}
+    if type(value) is float:
+        return {"kind": "float", "value": repr(value)}  # strict JSON has no NaN
+    if type(value) is np.ndarray or isinstance(value, np.generic):
+        return _array(np.asarray(value), str(value.dtype), None)
+    if isinstance(value, list | tuple):
+        return {"kind": "sequence", "items": [_encode(item) for item in value]}
+    if isinstance(value, dict):
+        # Pairs, since a notebook file sorts the keys of what it holds.
+        if len({str(key) for key in value}) < len(value):
+            raise TypeError("keys that read the same")
+        return {"kind": "mapping", "items": [[str(k), _encode(v)] for k, v in value.items()]}
+    if isinstance(value, type):
+        return {"kind": "plain", "value": f"{value.__module__}.{value.__qualname__}"}
+    return _encode_torch(value)
+
+
+def _encode_torch(value: Any) -> dict[str, Any]:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        tensor = value.detach().cpu().resolve_conj().resolve_neg()
+        dtype = str(value.dtype).removeprefix("torch.")
+        if (
+            tensor.dtype == torch.bfloat16
+        ):  # NumPy has no such type; float32 holds each of its values
+            tensor = tensor.float()
+        return _array(tensor.numpy(), dtype, str(value.device))
+    if isinstance(value, torch.dtype | torch.device):
+        return {"kind": "plain", "value": str(value)}
+    raise TypeError("no kind of value that a check can read")
+
+
+def _array(array: np.ndarray, dtype: str, device: str | None) -> dict[str, Any]:
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"an array of {array.dtype}")
+    return {
+        "kind": "array",
+        "dtype": dtype,
+        "shape": list(array.shape),
+        "device": device,
+        "stored": array.dtype.newbyteorder("<").str,
+        "data": base64.b64encode(array.astype(array.dtype.newbyteorder("<")).tobytes()).decode(),
+    }
 
 
 def shown_value(cell: "NotebookNode") -> Comparable:

@@ -1,64 +1,63 @@
-"""Attempts: a folder for each execution of a run, hidden until all that belongs to it is there."""
+"""Attempts: one folder per execution of a run, hidden until all of its files are there."""
 
 import os
 import shutil
 import stat
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-import psutil
-
 from ci.plan.planner import Run
 
-EXECUTED, LOG = "executed.ipynb", "log.txt"  # what a worker leaves in an attempt
+NOTEBOOK, LOG, CHECKS = "executed.ipynb", "log.txt", "checks.json"  # the files of an attempt
+KEPT = 3  # attempts of a run
 
 
 def begin(run: Run, folder: Path) -> Path:
-    """A new folder for one execution of `run`, hidden until it is complete."""
+    """A new, hidden folder for one execution of `run`."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
     path = folder / run.lesson.name / run.key / f".{stamp}-{os.getpid()}"
     path.mkdir(parents=True)
     return path
 
 
-def now() -> str:
+def timestamp() -> str:
     """The date of an attempt, to the minute."""
     return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def complete(attempt: Path) -> Path:
-    """Give a finished attempt its name, by which it is known to hold all that belongs to it."""
+    """Make a finished attempt visible; the new path."""
     if not attempt.name.startswith("."):
         return attempt
     return attempt.rename(attempt.with_name(attempt.name[1:].partition("-")[0]))
 
 
-def tidy(attempt: Path) -> Path | None:
-    """Remove what a lesson left in its attempt beside what its worker did; the notebook, if any.
+def complete_attempts(folder: Path) -> list[Path]:
+    """The complete attempts of a run, the oldest first."""
+    return sorted(path for path in folder.glob("*") if path.name[0] != ".")
 
-    A lesson may write there. What we go on to write must not find a link of its, to elsewhere.
+
+def tidy(attempt: Path) -> Path | None:
+    """Remove everything but the notebook and the log; the notebook, if there is one.
+
+    The lesson can write here, so remove any symlink that it planted.
     """
     for path in attempt.iterdir():
-        if path.name in (EXECUTED, LOG) and stat.S_ISREG(path.lstat().st_mode):
+        if path.name in (NOTEBOOK, LOG) and stat.S_ISREG(path.lstat().st_mode):
             path.chmod(0o644)
         elif path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink()
-    notebook = attempt / EXECUTED
+    notebook = attempt / NOTEBOOK
     return notebook if notebook.exists() else None
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes have left: unfinished attempts, kernels' private folders."""
-    attempts = [
-        (path, path.name.rpartition("-")[2])
-        for path in folder.glob("*/*/.*-*")
-        if not (path.parent.is_symlink() or path.parent.parent.is_symlink())
-    ]
-    places = {Path(tempfile.gettempdir()), Path("/tmp")}  # as in execute: /tmp for a long path
-    private = [path for place in places for path in place.glob("pytorch-course-*-*")]
-    for path, pid in [*attempts, *((path, path.name.split("-")[2]) for path in private)]:
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+    """Remove the incomplete attempts below `folder`.
+
+    They are of invocations that were killed, since only one invocation uses a folder at a time.
+    """
+    for path in folder.glob("*/*/.*"):
+        if not (path.parent.is_symlink() or path.parent.parent.is_symlink()):
             shutil.rmtree(path, ignore_errors=True)

@@ -1,277 +1,196 @@
-"""What was executed before and still stands, so that nothing is executed twice.
+"""Earlier executions that are still valid, so that nothing is executed twice.
 
-Each execution that came to its end leaves a record: its keys, what became of it, and the digests of
-its files. Records lie beside the attempts and not in them, where a lesson in the lab may write.
+Each execution that reached its end leaves a record: its keys, its status, and digests of its files.
+Records lie beside the attempts and not in them, since a lesson in the lab can write to its attempt.
 """
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
-import json
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nbformat
-from nbformat import NotebookNode
-
 from ci import atomic
-from ci.execute.engine import Event
-from ci.execute.executor import Place
-from ci.judge import verdicts
-from ci.judge.verdicts import Outcome, Result
-from ci.lesson import reader, script
-from ci.lesson.oracle import Oracle
-from ci.lesson.reader import Lesson
+from ci.lesson.lesson import Lesson
 from ci.plan import attempts, keys
-from ci.plan.attempts import EXECUTED
+from ci.plan.attempts import CHECKS, NOTEBOOK
 from ci.plan.keys import Keys
+from ci.plan.lesson_cache import LESSONS
 from ci.plan.planner import Run
-from ci.report import json_report
 
-KEPT = 3  # attempts of a run
-RUNS, RECORDS, LESSONS = "runs", "records", "lessons"  # folders below build/
-JUDGED = ("verified", "differs", "unchecked")  # of an execution that went through
+RUNS, RECORDS = "runs", "records"  # folders below build/
+VERIFIED = "verified"
+JUDGED = (VERIFIED, "differs", "unchecked")  # statuses of an execution that reached its end
 
 
 @dataclass(frozen=True)
-class Kept:
-    """An execution that need not be repeated: what it depends on and what it left are as they were.
+class Previous:
+    """An earlier execution of `run` that need not be repeated, since its inputs are the same.
 
-    It `stands` where its verdict does too; else its notebook is to be judged anew. `facts` are what
-    its `checks.json` says.
+    If `verdict_is_current`, what its verdict and its pages depend on is the same too; otherwise its
+    notebook has to be judged again. `facts` is the content of its `checks.json`.
     """
 
     run: Run
     keys: Keys
     attempt: Path
-    stands: bool
+    verdict_is_current: bool
     facts: Mapping[str, Any]
 
     @property
+    def notebook(self) -> Path:
+        """The executed notebook."""
+        return self.attempt / NOTEBOOK
+
+    @property
     def key(self) -> str:
-        """What its handouts are made from."""
+        """Identifies the inputs of the run's handouts."""
         return keys.digest(self.keys.handout, self.attempt.name)
-
-    def unchanged(self) -> Outcome:
-        """The outcome as it was found then, without its notebook."""
-        checks = {declared.name: declared for declared in self.run.lesson.checks}
-        results = []
-        for facts in self.facts["checks"]:
-            said = {k: v for k, v in facts.items() if k not in ("name", "kind", "line")}
-            said["devices"] = tuple(said["devices"])
-            results.append(Result(checks[facts["name"]], **said))
-        return Outcome(
-            self.run,
-            "unchanged",
-            tuple(results),
-            seconds=self.facts["seconds"],
-            date=self.facts["date"],
-            attempt=self.attempt,
-            environment=self.facts["environment"],
-        )
-
-    def judge(self, oracles: Mapping[str, Oracle]) -> Outcome:
-        """The outcome by today's oracles, from the notebook that was kept."""
-        end = Event(
-            "ended",
-            self.run,
-            self.attempt,
-            status="completed",
-            executed=self.attempt / EXECUTED,
-            seconds=self.facts["seconds"],
-            date=self.facts["date"],
-            environment=self.facts["environment"],
-        )
-        judged = verdicts.outcome(end, oracles)
-        if judged.status != "verified":
-            return judged
-        if self.stands:
-            return dataclasses.replace(judged, status="unchanged")
-        return dataclasses.replace(judged, reason=f"executed {judged.date}, judged anew")
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is left to do of a plan: nothing, for what is `unchanged`; judge; execute.
+    """What a plan has to do: nothing for `unchanged` runs, judge again, or execute."""
 
-    `lessons` are those of which something is left.
-    """
-
-    unchanged: list[Kept]
-    judge: list[Kept]
+    unchanged: list[Previous]
+    judge: list[Previous]
     execute: list[Run]
 
     @property
     def lessons(self) -> list[Lesson]:
-        """Each of them once, in the order of the course."""
-        found = {run.lesson.name: run.lesson for run in self.execute}
-        found |= {kept.run.lesson.name: kept.run.lesson for kept in self.judge}
-        return [found[name] for name in sorted(found)]
+        """The lessons with something to judge or execute, in the order of the course."""
+        runs = [*self.execute, *(previous.run for previous in self.judge)]
+        lessons = {run.lesson.name: run.lesson for run in runs}
+        return [lessons[name] for name in sorted(lessons)]
 
 
-class Ledger:
-    """The records below `build` of what was executed at a place, and at others."""
+class RunCache:
+    """The records of executions below `build`; `executor` returns the executor's facts now."""
 
-    def __init__(self, build: Path, place: Place) -> None:
-        self._runs, self._records, self._place = build / RUNS, build / RECORDS, place
+    def __init__(self, build: Path, executor: Callable[[], Mapping[str, object]]) -> None:
+        self._runs, self._records = build / RUNS, build / RECORDS
+        self._executor = executor
         self._keys: dict[int, Keys] = {}
 
-    def sort(
-        self, runs: Sequence[Run], settled: Callable[[str, str], bool], *, fresh: bool = False
+    def work(
+        self, runs: Sequence[Run], is_published: Callable[[str, str], bool], *, fresh: bool = False
     ) -> Work:
-        """What is to be done for `runs`; all of it where they are to be `fresh`.
+        """What has to be done for `runs`; with `fresh`, all of them are executed.
 
-        `settled(lesson, key)` says whether its handouts are made. To be called before anything
-        starts: what a run depends on is noted now.
+        `is_published(lesson, key)` says whether these handouts are on the course page. Call it
+        before anything starts, since it notes the keys of the runs.
         """
-        around = keys.around(self._place.identity())
-        self._keys = {id(run): keys.of(run, around) for run in runs}
+        environment = self._environment()
+        self._keys = {id(run): keys.run_keys(run, environment) for run in runs}
         found = {id(run): None if fresh else self._find(run) for run in runs}
-        kept = [each for each in found.values() if each]
-        lessons = Counter(run.lesson.name for run in runs)
-        done = [
+        previous = [each for each in found.values() if each]
+        runs_of = Counter(run.lesson.name for run in runs)
+        unchanged = [
             each
-            for each in kept
-            if each.stands
+            for each in previous
+            if each.verdict_is_current
             and each.run.is_default
-            and lessons[each.run.lesson.name] == 1  # runs of one lesson are compared
-            and settled(each.run.lesson.name, each.key)
+            and runs_of[each.run.lesson.name] == 1  # the runs of a sweep are compared
+            and is_published(each.run.lesson.name, each.key)
         ]
         return Work(
-            unchanged=done,
-            judge=[each for each in kept if each not in done],
+            unchanged=unchanged,
+            judge=[each for each in previous if each not in unchanged],
             execute=[run for run in runs if not found[id(run)]],
         )
 
-    def _find(self, run: Run) -> Kept | None:
+    def _environment(self) -> keys.Environment:
+        return keys.environment(self._executor())
+
+    def _find(self, run: Run) -> Previous | None:
         """The last execution of `run` decides, unless its files are damaged."""
-        found = self._keys[id(run)]
+        now = self._keys[id(run)]
         for path in sorted(self._folder(run).glob("*.json"), reverse=True):
-            known = _read(path)
+            record = atomic.read_json(path)
             attempt = self._runs / run.lesson.name / run.key / path.stem
-            if known.get("run") != found.run:
+            if record.get("execution") != now.execution:
                 continue
-            same, status = known.get("check") == found.check, known.get("status")
-            if status not in JUDGED or (same and status != "verified"):
+            is_current = record.get("handout") == now.handout
+            status = record.get("status")
+            if status not in JUDGED or (is_current and status != VERIFIED):
                 return None
-            if not _intact(attempt, known.get("files", {})):
-                continue
-            return Kept(run, found, attempt, same, _read(attempt / "checks.json"))
+            if _intact(attempt, record.get("files", {})):
+                return Previous(run, now, attempt, is_current, atomic.read_json(attempt / CHECKS))
         return None
 
     def seconds(self, run: Run) -> float | None:
-        """How long `run` took the last time, or else another run of its lesson; None if unknown."""
-        mine = self._folder(run).glob("*.json")
+        """How long `run` took the last time, or another run of its lesson; None if unknown."""
+        own = self._folder(run).glob("*.json")
         others = (self._records / run.lesson.name).glob("*/*.json")
-        for path in (*sorted(mine, reverse=True), *sorted(others, key=_date, reverse=True)):
-            if took := self._took(path):
-                return took
+        by_date = sorted(others, key=lambda path: path.name, reverse=True)
+        for path in (*sorted(own, reverse=True), *by_date):
+            if seconds := self._recorded_seconds(path):
+                return seconds
         return None
 
-    @functools.cache  # noqa: B019 - a sweep's runs ask for the same
-    def _took(self, record: Path) -> float | None:
-        facts = _read(record)
-        seconds: float | None = facts.get("seconds")
-        return seconds if facts.get("status") in JUDGED else None
+    @functools.cache  # noqa: B019 - the runs of a sweep ask for the same record
+    def _recorded_seconds(self, path: Path) -> float | None:
+        record = atomic.read_json(path)
+        seconds: float | None = record.get("seconds")
+        return seconds if record.get("status") in JUDGED else None
 
-    def keep(self, outcome: Outcome) -> Outcome:
-        """Complete the attempt of an outcome, record it, and remove those that it makes too many.
+    def keep(
+        self, run: Run, attempt: Path, status: str, checks: Mapping[str, Any]
+    ) -> tuple[Path, str]:
+        """Complete `attempt` with its `checks.json`, record it, and remove the oldest attempts.
 
-        What was changed while it ran is no longer known to have given this outcome: no record.
+        Returns its new path and the key of its handouts, which is empty where an input has changed
+        meanwhile: nobody knows which version gave the result, so there is no record.
         """
-        before = self._keys[id(outcome.run)]
-        if outcome.status != "unchanged":
-            outcome = _complete(outcome)
-            _prune(
-                self._runs / outcome.run.lesson.name / outcome.run.key, self._folder(outcome.run)
-            )
-            if keys.of(outcome.run, keys.around(self._place.identity())) != before:
-                return outcome
-            self._record(outcome, before)
-        assert outcome.attempt
-        return dataclasses.replace(outcome, key=keys.digest(before.handout, outcome.attempt.name))
-
-    def _record(self, outcome: Outcome, found: Keys) -> None:
-        assert outcome.attempt
-        run = outcome.run
-        facts = {
-            "run": found.run,
-            "check": found.check,
-            "status": outcome.status,
-            "seconds": outcome.seconds,
+        atomic.write_json(attempt / CHECKS, checks)
+        attempt = attempts.complete(attempt)
+        _prune(self._runs / run.lesson.name / run.key, self._folder(run))
+        before = self._keys[id(run)]
+        if keys.run_keys(run, self._environment()) != before:
+            return attempt, ""
+        record = {
+            "execution": before.execution,
+            "handout": before.handout,
+            "status": status,
+            "seconds": checks["seconds"],
             "default": all(run.parameters[n] == run.lesson.defaults[n] for n in run.chosen),
-            "files": dict(_digests(outcome.attempt)),
+            "files": dict(_digests(attempt)),
         }
-        path = self._folder(run) / f"{outcome.attempt.name}.json"
-        atomic.write(path, json.dumps(facts, indent=1))
+        atomic.write_json(self._folder(run) / f"{attempt.name}.json", record)
+        return attempt, keys.digest(before.handout, attempt.name)
 
     def _folder(self, run: Run) -> Path:
         return self._records / run.lesson.name / run.key
 
 
-def _complete(outcome: Outcome) -> Outcome:
-    """An outcome's attempt gets its checks beside its notebook and log, and its name."""
-    assert outcome.attempt
-    facts = json.dumps(json_report.of(outcome), indent=1, ensure_ascii=False)
-    atomic.write(outcome.attempt / "checks.json", facts)
-    return dataclasses.replace(outcome, attempt=attempts.complete(outcome.attempt))
-
-
 def clean(build: Path) -> None:
-    """Remove what runs have left, but the last attempts of each lesson as its author wrote it."""
+    """Remove what runs have left, except each lesson's last attempts with default parameters."""
     for name in ("drafts", "sweep", f"{RECORDS}/{LESSONS}"):
         shutil.rmtree(build / name, ignore_errors=True)
     for folder in (build / RUNS).glob("*/*"):
         records = build / RECORDS / folder.parent.name / folder.name
-        for attempt in _attempts(folder):
-            if not _read(records / f"{attempt.name}.json").get("default"):
+        for attempt in attempts.complete_attempts(folder):
+            if not atomic.read_json(records / f"{attempt.name}.json").get("default"):
                 _remove(attempt, records)
         _prune(folder, records)
     for folder in (*(build / RUNS).glob("*/*"), *(build / RECORDS).glob("*/*")):
-        with contextlib.suppress(OSError):  # something is left in it
+        with contextlib.suppress(OSError):  # it is not empty
             folder.rmdir()
             folder.parent.rmdir()
 
 
-def read(path: Path, build: Path) -> Lesson:
-    """`course.read`, with a memory of what the script was parsed to, which takes most of it."""
-    memory = build / RECORDS / LESSONS / f"{path.stem}.json"
-
-    def parse(text: str) -> NotebookNode:
-        key, known = keys.digest(text, _parser()), _read(memory)
-        if known.get("digest") == keys.digest(key, known.get("notebook")):
-            notebook: NotebookNode = nbformat.from_dict(known["notebook"])
-            return notebook
-        notebook = script.parse(text)
-        facts = {"digest": keys.digest(key, notebook), "notebook": notebook}
-        atomic.write(memory, json.dumps(facts))
-        return notebook
-
-    return reader.read(path, parse)
+def _prune(folder: Path, records: Path) -> None:
+    for attempt in attempts.complete_attempts(folder)[: -attempts.KEPT]:
+        _remove(attempt, records)
 
 
-@functools.cache
-def _parser() -> str:
-    return keys.digest(keys.packages(tuple(sys.path)), keys.code(("lesson/script.py",)))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """What a file of ours says; nothing where it is damaged or gone."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _date(record: Path) -> str:
-    return record.name
+def _remove(attempt: Path, records: Path) -> None:
+    (records / f"{attempt.name}.json").unlink(missing_ok=True)
+    shutil.rmtree(attempt, ignore_errors=True)
 
 
 def _digests(folder: Path) -> Iterator[tuple[str, str]]:
@@ -280,23 +199,7 @@ def _digests(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _intact(attempt: Path, files: Mapping[str, str]) -> bool:
-    """Whether the files of an attempt are there, and what they were."""
     try:
-        return {EXECUTED, "checks.json"} <= files.keys() and dict(_digests(attempt)) == files
+        return {NOTEBOOK, CHECKS} <= files.keys() and dict(_digests(attempt)) == files
     except OSError:
         return False
-
-
-def _attempts(folder: Path) -> list[Path]:
-    """The complete attempts in a folder, the oldest first."""
-    return sorted(path for path in folder.glob("*") if path.name[0] != ".")
-
-
-def _prune(folder: Path, records: Path) -> None:
-    for attempt in _attempts(folder)[:-KEPT]:
-        _remove(attempt, records)
-
-
-def _remove(attempt: Path, records: Path) -> None:
-    (records / f"{attempt.name}.json").unlink(missing_ok=True)
-    shutil.rmtree(attempt, ignore_errors=True)

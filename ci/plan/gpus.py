@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ci.errors import MachineError, UsageError
-from ci.lesson.reader import Lesson
+from ci.lesson.lesson import Lesson
 from ci.program import answer, ask
 
 

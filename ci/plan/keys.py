@@ -1,12 +1,12 @@
-"""What a result depends on, as three digests: where one is the same, so is what it stands for.
+"""What a result depends on, as two digests: with the same digest, the result is still valid.
 
-The run key is of an execution: the lesson and all that it may import or read, its parameters and
-devices, our code that executes it, the machine and the place. The check key is of a verdict: that,
-the expected file, our code that compares, and the packages it uses. The handout key is of a page:
-that, our code that sets it, and the templates.
+The execution key covers a lesson with everything that it may import or read, its parameters and
+devices, the pipeline's code that executes it, the machine, and the executor. The handout key covers
+the verdict and the pages: the execution, the expected values, the code that judges and renders,
+and the packages of this interpreter.
 
-What none of them sees: a package that was edited where it is installed; and what a lesson reads of
-hidden files, of files outside `lessons/`, of variables of its own, of the clock and the network.
+Neither key sees a package that was edited where it is installed, nor what a lesson reads from
+hidden files, files outside `lessons/`, its own environment variables, the clock or the network.
 """
 
 import functools
@@ -21,22 +21,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ci.plan.planner import Run
+from ci.plan.planner import Run
 
 CODE = Path(__file__).parents[1]
-# Packages of the pipeline by the step that they take part in.
+# Packages and modules of the pipeline, by the step in which they take part.
 EXECUTES = ("errors.py", "lesson", "plan", "lab", "execute", "worker")
-JUDGES = ("judge",)
-SETS = ("atomic.py", "handout")
-# Of the caller's environment: what libraries read when they are imported or compute.
+JUDGES_AND_RENDERS = ("atomic.py", "judge", "handout")
+# Variables of the caller's environment that libraries read at import or while they compute.
 SETTINGS = re.compile(
     r"(ATEN|BLIS|CUBLAS|CUDA|CUDNN|DNNL|DYLD|GLOO|GOMP|KMP|LC|LD|MKL|MPL|NCCL|NPY|NVIDIA|OMP"
     r"|ONEDNN|OPENBLAS|PYTHON|PYTORCH|TORCH|TORCHINDUCTOR|TP|TRITON)_?\w*|LANG|LANGUAGE|TZ"
 )
-OURS = {  # of those, what is set for each run in its turn
+SET_FOR_EACH_RUN = {  # among these variables
     *("CUDA_VISIBLE_DEVICES", "MPLBACKEND", "PYTHONUNBUFFERED", "OMP_WAIT_POLICY"),
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
 }
@@ -44,52 +41,48 @@ OURS = {  # of those, what is set for each run in its turn
 
 @dataclass(frozen=True)
 class Keys:
-    """The three keys of a run."""
+    """The two keys of a run."""
 
-    run: str
-    check: str
+    execution: str
+    handout: str
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What all runs of a plan depend on, as digests for the two keys."""
+
+    execution: str
     handout: str
 
 
 def digest(*parts: object) -> str:
-    """A digest of plain values, in their order."""
+    """A digest of plain data, which depends on the order of `parts`."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Around:
-    """What all runs of a plan depend on, as digests: to execute, to judge, and to set them."""
-
-    execute: str
-    judge: str
-    set: str
-
-
-def around(place: str) -> Around:
-    """What is on the disk now, for runs at a place with this identity."""
-    return Around(
-        execute=digest(place, machine(), code(EXECUTES)),
-        judge=digest(code(JUDGES), sys.version, packages(tuple(sys.path))),
-        set=digest(code(SETS)),
+def environment(executor: Mapping[str, object]) -> Environment:
+    """The environment of runs on this machine now; `executor` holds the executor's facts."""
+    return Environment(
+        execution=digest(executor, machine(), code(EXECUTES)),
+        handout=digest(code(JUDGES_AND_RENDERS), sys.version, packages(tuple(sys.path))),
     )
 
 
-def of(run: "Run", around: Around) -> Keys:
-    """The keys of `run`, from what stands on the disk now."""
+def run_keys(run: Run, environment: Environment) -> Keys:
+    """The keys of `run`, from the files as they are now."""
     lesson, gpus = run.lesson.path, [gpu.name for gpu in run.gpus]
     asked = [run.lesson.digest, dict(run.parameters), gpus, run.threads]
-    expected = [path for path in _walk(lesson.parent / "expected") if _is_mine(path, lesson)]
-    executed = digest(asked, around.execute, list(contents(inputs(lesson))))
-    judged = digest(executed, around.judge, list(contents(expected)))
-    return Keys(executed, judged, digest(judged, around.set))
+    expected = [path for path in _files(lesson.parent / "expected") if _serves(path, lesson)]
+    execution = digest(asked, environment.execution, list(contents(inputs(lesson))))
+    return Keys(execution, digest(execution, environment.handout, list(contents(expected))))
 
 
 def inputs(lesson: Path) -> list[Path]:
     """The lesson's script and the files of its folder that it may import or read.
 
-    Other lessons are not among them, unless one of these files names them, nor is what is expected.
+    Neither the expected values nor the other lessons, unless one of these files names a lesson.
     """
-    found = [path for path in _walk(lesson.parent) if not _is_script(path, lesson.parent)]
+    found = [path for path in _files(lesson.parent) if not _is_script(path, lesson.parent)]
     found = [path for path in found if lesson.parent / "expected" not in path.parents]
     texts = b"\0".join(path.read_bytes() for path in (lesson, *found) if path.suffix == ".py")
     others = [path for path in lesson.parent.glob("*.py") if _is_script(path, lesson.parent)]
@@ -98,46 +91,44 @@ def inputs(lesson: Path) -> list[Path]:
 
 
 def _is_script(path: Path, folder: Path) -> bool:
-    """Whether it is a lesson, as `course.find` finds them."""
     return path.parent == folder and path.suffix == ".py" and path.name[0] not in "._"
 
 
-def _is_mine(expected: Path, lesson: Path) -> bool:
-    """Whether a file of `expected/` is this lesson's, or anybody's."""
+def _serves(expected: Path, lesson: Path) -> bool:
+    """Whether a file of `expected/` belongs to this lesson, or to no other lesson."""
     return expected.stem == lesson.stem or not (lesson.parent / expected.name).exists()
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """The files below `folder`, those of linked folders too, in order."""
+def _files(folder: Path) -> Iterator[Path]:
+    """The files below `folder`, linked folders included, in order."""
     seen = set()
     for here, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
-        folders[:] = [] if real in seen else sorted(name for name in folders if _counts(name))
-        seen.add(real)  # links in a circle come to an end
-        paths = (Path(here, name) for name in sorted(names) if _counts(name))
+        folders[:] = [] if real in seen else sorted(filter(_is_visible, folders))
+        seen.add(real)  # so that a circle of links comes to an end
+        paths = (Path(here, name) for name in sorted(filter(_is_visible, names)))
         yield from (path for path in paths if path.is_file())
 
 
-def _counts(name: str) -> bool:
-    """Whether it is part of the course: hidden files are editors' and Jupyter's."""
+def _is_visible(name: str) -> bool:
     return not name.startswith(".") and name != "__pycache__"
 
 
 def contents(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
-    """Each file's path and the digest of its bytes."""
+    """Each path with the digest of its bytes."""
     for path in paths:
         yield str(path), hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def code(names: Sequence[str]) -> list[tuple[str, str]]:
-    """The files of packages and modules of the pipeline, templates too, and their digests."""
+    """The files of these packages and modules of `ci`, with their digests."""
     parts = [CODE / name for name in names]
-    paths = [path for part in parts for path in ([part] if part.is_file() else _walk(part))]
+    paths = [path for part in parts for path in ([part] if part.is_file() else _files(part))]
     return [(str(Path(name).relative_to(CODE)), found) for name, found in contents(paths)]
 
 
 def machine() -> list[str]:
-    """The processor, with what it can do, and the GPUs' driver."""
+    """The processor with its features, and the GPUs' driver."""
     facts = [platform.system(), platform.machine()]
     with suppress(OSError):
         info = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
@@ -147,48 +138,44 @@ def machine() -> list[str]:
     return facts
 
 
-def here() -> str:
-    """The identity of this machine as a place: interpreter, packages, libraries' settings."""
-    libc = ""
-    with suppress(ValueError, AttributeError, OSError):
-        libc = os.confstr("CS_GNU_LIBC_VERSION") or ""
-    return digest("here", sys.version, libc, packages(tuple(sys.path)), settings(os.environ))
-
-
-def settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """What of the caller's environment a lesson's libraries may read."""
-    return {n: v for n, v in environment.items() if SETTINGS.fullmatch(n) and n not in OURS}
-
-
-@functools.cache
-def _record(path: str, _: int) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def settings(variables: Mapping[str, str]) -> dict[str, str]:
+    """The environment variables that a lesson's libraries may read."""
+    return {
+        name: value
+        for name, value in variables.items()
+        if SETTINGS.fullmatch(name) and name not in SET_FOR_EACH_RUN
+    }
 
 
 def packages(path: Sequence[str]) -> list[tuple[str, str]]:
-    """The installed distributions by the digests of their RECORD files, and torch's build.
+    """The distributions installed on `path` with digests of their RECORD files, and torch's build.
 
-    RECORD holds the digest of each file that was installed; where a system's packager has left it
-    out, what it says of the version has to do.
+    RECORD holds the digest of each installed file. Where a system's packager has left it out, the
+    metadata with the version stands in.
     """
     found = []
     for folder in filter(os.path.isdir, path):
         for name in sorted(os.listdir(folder)):  # noqa: PTH208
             if name.endswith((".dist-info", ".egg-info", ".pth")):
-                found.append((name, _described(f"{folder}/{name}")))
+                found.append((name, _distribution_digest(f"{folder}/{name}")))
     return [*found, *_torch(path)]
 
 
-def _described(path: str) -> str:
-    """Asked of each package after each run, so it makes no `Path` of each."""
+def _distribution_digest(path: str) -> str:
+    """Called for each package after each run, so it avoids creating a `Path` each time."""
     for name in (f"{path}/RECORD", f"{path}/METADATA", f"{path}/PKG-INFO", path):
         with suppress(OSError):
-            return _record(name, os.stat(name).st_mtime_ns)  # noqa: PTH116
+            return _file_digest(name, os.stat(name).st_mtime_ns)  # noqa: PTH116
     return ""
 
 
+@functools.cache
+def _file_digest(path: str, _mtime_ns: int) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
 def _torch(path: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """torch's own word on its build, and the sizes and dates of its libraries."""
+    """torch's description of its build, and the sizes and dates of its libraries."""
     spec = PathFinder.find_spec("torch", list(path))
     if spec and spec.origin:
         folder = Path(spec.origin).parent

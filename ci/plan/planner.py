@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ci.errors import UsageError, nearest
+from ci.lesson.lesson import Lesson
 from ci.lesson.parameters import LONGEST_S, Value
-from ci.lesson.reader import Lesson
 from ci.plan import gpus, memory
 from ci.plan.gpus import Gpu
 

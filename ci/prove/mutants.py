@@ -16,8 +16,8 @@ from typing import Any
 from nbformat import NotebookNode
 
 from ci.errors import CourseError, nearest
+from ci.lesson.lesson import Lesson
 from ci.lesson.parameters import Value
-from ci.lesson.reader import Lesson
 from ci.prove.operators import Change, changes, line_starts
 
 NAMED, ORACLE = "named", "oracle"

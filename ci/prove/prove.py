@@ -17,8 +17,8 @@ from rich.table import Column, Table
 from ci import atomic
 from ci.errors import CourseError, UsageError
 from ci.execute.local import Process
+from ci.lesson.lesson import Lesson
 from ci.lesson.parameters import Value
-from ci.lesson.reader import Lesson
 from ci.plan.planner import THREAD_VARIABLES
 from ci.prove import mutants
 from ci.prove.mutants import Mutant

@@ -26,19 +26,18 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_output
 from traitlets.config import Config
 
-from ci.execute.engine import Event
+from ci.execute.events import End, Execution
 from ci.judge import verdicts
-from ci.judge.verdicts import Outcome
+from ci.judge.outcome import Outcome
 from ci.lesson import oracle, reader
+from ci.lesson.lesson import Lesson
 from ci.lesson.oracle import Oracle
 from ci.lesson.parameters import Value
-from ci.lesson.reader import Lesson
-from ci.lesson.value import MIME
+from ci.lesson.value import MIME, encode
 from ci.plan.planner import Run
 from ci.prove.forks import Pool, Verdict
 from ci.prove.mutants import Mutant
 from ci.worker.import_path import add_after_standard_library
-from ci.worker.kernel import encode
 
 LEAST_S, MOST = 10.0, 3  # a mutant hangs after 10 s and 3 times what the cold lesson takes
 ORACLES_S = 10.0  # for the oracles of a lesson, which take a fraction of a second
@@ -92,13 +91,13 @@ class Rehearsal:
     def outcome(self, oracles: Mapping[str, Oracle]) -> Outcome:
         """What the pipeline makes of it, once each cell was executed."""
         run = Run(self.lesson, self.parameters)
-        return verdicts.outcome(Event("ended", run, Path(), status="completed"), oracles)
+        return verdicts.judge(Execution(run, Path(), End.COMPLETED), oracles)
 
     def differs(self, name: str, oracles: Mapping[str, Oracle]) -> bool:
         """Whether a check is not green, by what its cell shows by now."""
         found = [c for c in self.lesson.checks if c.kind == "given" or c.name == name]
         lesson = replace(self.lesson, checks=tuple(found))
-        results = verdicts.judge(lesson, oracles, self.parameters, lesson.notebook)
+        results = verdicts.judge_checks(lesson, oracles, self.parameters, lesson.notebook)
         return any(not result.green for result in results if result.check.name == name)
 
 
@@ -121,7 +120,7 @@ def try_lesson(rehearsal: Rehearsal, oracles: Mapping[str, Oracle], wanted: str 
 def try_oracles(lesson: Lesson, rehearsal: Rehearsal) -> Verdict:
     """Judge what an executed lesson has shown by the oracles that stand beside `lesson`."""
     notebook = rehearsal.lesson.notebook
-    results = verdicts.judge(lesson, oracle.load(lesson), rehearsal.parameters, notebook)
+    results = verdicts.judge_checks(lesson, oracle.load(lesson), rehearsal.parameters, notebook)
     bad = [result.check.name for result in results if not result.green]
     return {"status": "differs", "by": bad[0]} if bad else {"status": "survived", "by": ""}
 

@@ -1,7 +1,7 @@
-"""The outcomes as GitHub shows them: the summary of a job, and annotations at a lesson's line.
+"""The outcomes for GitHub: the summary of a job, and annotations at the lines of lessons.
 
-What comes from a lesson stands in code, never in markup or in a command. There is an end to it:
-GitHub drops a summary of more than 1 MiB, and shows ten annotations of a step.
+Text from a lesson appears as code, never as markup or as a command. Both are limited in length:
+GitHub drops a summary of more than 1 MiB, and shows ten annotations per step.
 """
 
 import os
@@ -12,50 +12,49 @@ from pathlib import Path
 
 from ci import atomic
 from ci.judge.agreement import Matrix
-from ci.judge.verdicts import Outcome
+from ci.judge.outcome import Outcome, Status
 from ci.report import terminal
-from ci.report.terminal import Fault
+from ci.report.faults import Fault, faults
 
 ROWS, FAULTS, ANNOTATIONS = 200, 50, 10
 SPAN, BLOCK = 120, 3000  # characters
 FACTS = ("torch", "cuda", "NumPy", "Python", "machine", "image")  # of an environment
 
 
-def write(outcomes: Sequence[Outcome], folder: Path, agreed: Sequence[Matrix] = ()) -> None:
-    """Write `summary.md` into `folder`, whole."""
-    atomic.write(folder / "summary.md", markdown(outcomes, agreed))
+def write(outcomes: Sequence[Outcome], folder: Path, matrices: Sequence[Matrix] = ()) -> None:
+    """Write `summary.md` into `folder`."""
+    atomic.write(folder / "summary.md", markdown(outcomes, matrices))
 
 
-def markdown(outcomes: Sequence[Outcome], agreed: Sequence[Matrix] = ()) -> str:
-    """The summary: a table of the runs, how they agree, what is wrong, what was not run, and where
-    it ran."""
+def markdown(outcomes: Sequence[Outcome], matrices: Sequence[Matrix] = ()) -> str:
+    """The summary: the runs, how closely they agree, the faults, skipped runs, the environment."""
     green = sum(outcome.green for outcome in outcomes)
-    faults = list(chain.from_iterable(map(terminal.faults, outcomes)))
-    lacking = [outcome for outcome in outcomes if outcome.needs_gpus]
-    same = sum(outcome.status == "unchanged" for outcome in outcomes)
+    found = list(chain.from_iterable(map(faults, outcomes)))
+    skipped = [outcome for outcome in outcomes if outcome.skipped]
+    unchanged = sum(outcome.status == Status.UNCHANGED for outcome in outcomes)
     blocks = [
         f"# The course: {green} of {len(outcomes)} runs verified"
-        + (f", {same} of them unchanged" if same else ""),
+        + (f", {unchanged} of them unchanged" if unchanged else ""),
         _table(outcomes[:ROWS]),
         _more(len(outcomes) - ROWS, "runs"),
-        "## How the runs agree" if agreed else "",
-        _block("\n".join(map(terminal.agreement_of, agreed))) if agreed else "",
-        "## What is wrong" if faults else "",
-        *map(_block, faults[:FAULTS]),
-        _more(len(faults) - FAULTS, "faults"),
-        "## What was not run here" if lacking else "",
-        "\n".join(f"- {_code(o.run.name)} {o.status}" for o in lacking[:ROWS]),
+        "## How the runs agree" if matrices else "",
+        _block("\n".join(map(terminal.agreement_text, matrices))) if matrices else "",
+        "## What is wrong" if found else "",
+        *map(_block, found[:FAULTS]),
+        _more(len(found) - FAULTS, "faults"),
+        "## Not run here" if skipped else "",
+        "\n".join(f"- {_code(o.run.name)} {o.status_text}" for o in skipped[:ROWS]),
         _environment(outcomes),
     ]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
 def annotations(outcomes: Sequence[Outcome]) -> list[str]:
-    """The lines by which GitHub marks the lines of lessons; none where we are not on GitHub."""
+    """The commands that annotate the lines of lessons; none outside GitHub Actions."""
     if os.environ.get("GITHUB_ACTIONS") != "true":
         return []
-    faults = chain.from_iterable(map(terminal.faults, outcomes))
-    return [_annotation(fault) for fault in islice(faults, ANNOTATIONS)]
+    found = chain.from_iterable(map(faults, outcomes))
+    return [_annotation(fault) for fault in islice(found, ANNOTATIONS)]
 
 
 def _annotation(fault: Fault) -> str:
@@ -80,13 +79,13 @@ def _table(outcomes: Sequence[Outcome]) -> str:
 def _row(outcome: Outcome) -> str:
     status = outcome.verdict if outcome.green else f"**{outcome.verdict}**"
     name, device = _code(outcome.run.name), _code(outcome.run.device)
-    cells = name, status, terminal.count(outcome), device, f"{outcome.seconds:.1f} s"
+    cells = name, status, terminal.check_count(outcome), device, f"{outcome.seconds:.1f} s"
     return " | ".join(["", *(cell.replace("|", r"\|") for cell in cells), ""]).strip()
 
 
-def _block(said: object) -> str:
-    """A fault, or what else there is to say, as the terminal shows it."""
-    text = _clip(str(said), BLOCK)
+def _block(shown: object) -> str:
+    """A fault, or other text, as the terminal shows it."""
+    text = _clip(str(shown), BLOCK)
     fence = _fence(text, 3)
     return f"{fence}text\n{text}\n{fence}"
 
@@ -102,14 +101,14 @@ def _more(count: int, what: str) -> str:
 
 
 def _code(text: str) -> str:
-    """`text` in one line, as code: Markdown shows it as it is."""
+    """`text` in one line, as code, which Markdown shows literally."""
     text = _clip(" ".join(text.split()), SPAN)
     fence = _fence(text, 1)
     return f"{fence} {text} {fence}" if "`" in text else f"{fence}{text}{fence}"
 
 
 def _fence(text: str, least: int) -> str:
-    """Backticks that `text` can't end: one more than it has in a row."""
+    """Backticks that `text` cannot close: one more than it has in a row."""
     return "`" * max(least, 1 + max(map(len, re.findall("`+", text)), default=0))
 
 

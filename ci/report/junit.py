@@ -1,4 +1,4 @@
-"""The outcomes as JUnit: a suite a run, in it a case `run` and a case for each declared check."""
+"""The outcomes as JUnit: one suite per run, with a case `run` and one case per declared check."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 from junitparser import Attr, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
 from ci import atomic
-from ci.judge.verdicts import Outcome
-from ci.report import terminal
+from ci.judge.outcome import Outcome, Status
+from ci.report import faults
 
 
 def write(outcomes: Sequence[Outcome], folder: Path) -> None:
-    """Write `junit.xml` into `folder`, whole."""
+    """Write `junit.xml` into `folder`."""
     suites = JUnitXml("pytorch-course")
     for outcome in outcomes:
         suites.add_testsuite(_suite(outcome))
@@ -26,13 +26,13 @@ class _Case(TestCase):
 def _suite(outcome: Outcome) -> TestSuite:
     run = outcome.run
     suite = TestSuite(run.name)
-    case = _case(outcome, "run", run.lesson.line(outcome.at))
-    case.time = 0 if outcome.status == "unchanged" else round(outcome.seconds, 3)
-    if outcome.needs_gpus:
-        case.result = [Skipped(outcome.status)]
-    elif fault := terminal.fault_of_run(outcome):
-        case.result = [Failure(str(fault), outcome.status)]
-    elif outcome.status == "unchanged":
+    case = _case(outcome, "run", run.lesson.line(outcome.cell))
+    case.time = 0 if outcome.status == Status.UNCHANGED else round(outcome.seconds, 3)
+    if outcome.skipped:
+        case.result = [Skipped(outcome.status_text)]
+    elif fault := faults.run_fault(outcome):
+        case.result = [Failure(str(fault), outcome.status_text)]
+    elif outcome.status == Status.UNCHANGED:
         case.system_out = outcome.verdict
     suite.add_testcase(case)
     results = {result.check.name: result for result in outcome.results}
@@ -40,15 +40,15 @@ def _suite(outcome: Outcome) -> TestSuite:
         case = _case(outcome, check.name, check.line)
         result = results.get(check.name)
         if result is None:
-            case.result = [Skipped(outcome.status)]
+            case.result = [Skipped(outcome.status_text)]
         elif not result.green:
-            case.result = [Failure(str(terminal.fault_of_check(outcome, result)), result.status)]
+            case.result = [Failure(str(faults.check_fault(outcome, result)), result.status)]
         suite.add_testcase(case)
     return suite
 
 
 def _case(outcome: Outcome, name: str, line: int) -> _Case:
     case = _Case(name, outcome.run.lesson.name)
-    case.file = terminal.file(outcome.run)
+    case.file = faults.script_path(outcome.run)
     case.line = str(line)
     return case

@@ -1,11 +1,11 @@
-"""The parent of warm kernels: it has imported what lessons import, and forks a kernel per request.
+"""The fork server: it has imported what lessons import, and forks a kernel for each request.
 
-`python -P -m ci.worker.fork_server DESCRIPTOR`, started by `ci.worker.forked`, which holds the
+`python -P -m ci.worker.fork_server DESCRIPTOR` is started by `ci.worker.forked`, which holds the
 other end of the socket. It serves one kernel at a time, and ends with the process that started it.
 
-A fork has the one thread that forked it, and no use of a GPU that its parent had opened. So this
-process has one thread and has not touched CUDA, or it ends before it forks anything; and from then
-on it forks and waits, and does nothing else.
+A fork has only the thread that forked it, and cannot use CUDA if its parent has initialised it.
+Therefore this process has one thread and never touches CUDA, or it ends before it forks; after its
+imports it only forks and waits.
 """
 
 import ctypes
@@ -28,16 +28,16 @@ from typing import Any
 
 from ci.worker import ranks
 
-# What a kernel imports as it comes up, half of which is the debugger:
-OF_KERNELS = ("ci.worker.kernel", "ipykernel.debugger")
-OF_LESSONS = (
+# Imported by a kernel at its start; the debugger takes half of the time:
+KERNEL_MODULES = ("ci.worker.kernel", "ipykernel.debugger")
+LESSON_MODULES = (
     "torch",
-    "torch._dynamo",  # which the first optimizer imports, and takes as long as torch
+    "torch._dynamo",  # imported by the first optimizer, and as slow as torch itself
     "torch.distributed",
-    # Not matplotlib_inline.backend_inline: outside IPython it turns figures off, without a word.
+    # Not matplotlib_inline.backend_inline: outside IPython it silently turns figures off.
     "matplotlib.pyplot",
     "matplotlib.backends.backend_svg",
-    # What a kernel imports at its first cell, figure and traceback:
+    # Imported by a kernel at its first cell, figure and traceback:
     "IPython.core.completer",
     "IPython.core.debugger",
     "IPython.core.oinspect",
@@ -48,24 +48,29 @@ OF_LESSONS = (
     "sqlite3",
     "stack_data",
 )
-# What a call of `backward()`, and of a layer, goes through when it raises:
-TRACED = ("torch._tensor", "torch.autograd", "torch.autograd.graph", "torch.nn.modules.module")
+# In the traceback of a `backward()` or a layer that raises:
+IN_TRACEBACKS = (
+    "torch._tensor",
+    "torch.autograd",
+    "torch.autograd.graph",
+    "torch.nn.modules.module",
+)
 READY = b"ready"
 LARGEST = 2**16  # bytes of a request
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
 
 
 def main(requests: socket.socket) -> None:
-    """Import, and fork at each request. In each fork: be the kernel that was asked for."""
+    """Import, then fork at each request. Returns in the forks only, once their kernel has ended."""
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    _preload(OF_KERNELS)
-    environment = dict(os.environ)  # as it was before torch wrote into it
-    _preload(OF_LESSONS)
+    _preload(KERNEL_MODULES)
+    environment = dict(os.environ)  # before torch changes it
+    _preload(LESSON_MODULES)
     _rehearse()
     _become_forkable()
-    _prctl(PR_SET_DUMPABLE, 0)  # closed to the lessons, which have the same user
+    _prctl(PR_SET_DUMPABLE, 0)  # deny access to the lessons, which run as the same user
     requests.send(READY)
-    request = _serve(requests)
+    request = _serve(requests)  # from here on in the fork
     _set_up_kernel({**environment, **request["environment"]})
     from ci.worker import kernel
 
@@ -81,28 +86,28 @@ def _preload(modules: Sequence[str]) -> None:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """What is to be warned of, it must be in the lesson: RuntimeError if the block has done so.
+    """Raise RuntimeError if the block warns: the student has to see the warning in the lesson.
 
-    Not `catch_warnings`, which would undo the filters that imports make.
+    `catch_warnings` would undo the filters that imports set.
     """
-    said: list[object] = []
+    warned: list[object] = []
     show, handler = warnings.showwarning, logging.Handler(logging.WARNING)
-    warnings.showwarning = lambda message, *_, **__: said.append(message)
-    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    warnings.showwarning = lambda message, *_, **__: warned.append(message)
+    handler.emit = lambda record: warned.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger().addHandler(handler)
     try:
         yield
     finally:
         logging.getLogger().removeHandler(handler)
         warnings.showwarning = show
-    if said:
-        raise RuntimeError(f"it warns: {said[0]}")
+    if warned:
+        raise RuntimeError(f"it warns: {warned[0]}")
 
 
 def _rehearse() -> None:
-    """Do what takes each kernel some tenths of a second at its first figure and its first error.
+    """Do once what costs each kernel tenths of a second at its first figure and first error.
 
-    Fonts are looked up, the grammar of formulas is made, and what tracebacks go through is parsed.
+    This looks up fonts, builds the grammar of formulas, and parses the sources of tracebacks.
     """
     from matplotlib.figure import Figure
     from matplotlib.mathtext import MathTextParser
@@ -112,22 +117,22 @@ def _rehearse() -> None:
         figure = Figure()
         figure.add_subplot(title="$x^1$").semilogy([1, 100])
         figure.savefig(io.BytesIO(), format="svg", bbox_inches="tight")
-    # It keeps fonts, which are open files: forks would share the places where they read.
+    # It caches fonts, which are open files: forks would share their read positions.
     MathTextParser._parse_cached.cache_clear()  # type: ignore[attr-defined]
-    for name in TRACED:
+    for name in IN_TRACEBACKS:
         if path := importlib.import_module(name).__file__:
             Source.for_filename(path).asttext()
 
 
 def _become_forkable() -> None:
-    """Have one thread and nothing to collect. RuntimeError for threads, and for GPUs in use."""
+    """Reduce to one thread. Raises RuntimeError where there are more, or where a GPU is in use."""
     import torch
 
     if not (child := os.fork()):
         os._exit(0)
-    os.waitpid(child, 0)  # OpenBLAS ends its threads at a first fork, until it is used again
+    os.waitpid(child, 0)  # at a fork, OpenBLAS ends its threads until it is used again
     gc.collect()
-    gc.freeze()  # what was imported is nobody's garbage: a collection would copy its pages
+    gc.freeze()  # a collection in a fork would copy the pages of everything imported
     if (threads := len(list(Path("/proc/self/task").iterdir()))) > 1:
         raise RuntimeError(f"{threads} threads: a fork would lose all but one")
     devices = [path for path in Path("/proc/self/fd").iterdir() if _is_gpu(path)]
@@ -142,13 +147,13 @@ def _is_gpu(descriptor: Path) -> bool:
 
 
 def _serve(requests: socket.socket) -> dict[str, Any]:
-    """Fork a kernel at each request, and tell its process id, then how it ended.
+    """Fork a kernel at each request, and report its process id, then its exit status.
 
-    It returns in the forks only, with the request.
+    Returns in the forks only, with the request.
     """
     while True:
         message, descriptors, _, _ = socket.recv_fds(requests, LARGEST, 3)
-        if not message:  # who started us is gone
+        if not message:  # the worker is gone
             os._exit(0)
         out, err, status = descriptors
         kernel = os.fork()
@@ -160,24 +165,24 @@ def _serve(requests: socket.socket) -> dict[str, Any]:
             return dict(json.loads(message))
         os.close(out)
         os.close(err)
-        with suppress(BrokenPipeError), open(status, "w", buffering=1) as told:  # noqa: PTH123
-            print(kernel, file=told)
-            print(os.waitstatus_to_exitcode(os.waitpid(kernel, 0)[1]), file=told)
+        with suppress(BrokenPipeError), open(status, "w", buffering=1) as report:  # noqa: PTH123
+            print(kernel, file=report)
+            print(os.waitstatus_to_exitcode(os.waitpid(kernel, 0)[1]), file=report)
 
 
 def _set_up_kernel(environment: Mapping[str, str]) -> None:
-    """In the fork: have all that a process of its own would have had from its start."""
+    """In the fork: set up what a fresh process would have from its start."""
     os.setsid()
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     _prctl(PR_SET_DUMPABLE, 1)
     os.environ.clear()
     os.environ.update(environment, JPY_PARENT_PID=str(os.getppid()))
-    tempfile.tempdir = None  # it goes by the environment
+    tempfile.tempdir = None  # it is derived from the environment
     _reseed()
 
 
 def _reseed() -> None:
-    """Draw new seeds, or all forks would draw the same; Python's `random` does so by itself."""
+    """Draw new seeds, or all forks would draw the same numbers. `random` reseeds itself."""
     import numpy as np
     import torch
 
@@ -194,4 +199,4 @@ if __name__ == "__main__":
         main(socket.socket(fileno=int(sys.argv[1])))
     except Exception:
         traceback.print_exc()
-        os._exit(1)  # threads that it should not have would keep it alive
+        os._exit(1)  # unexpected threads would keep it alive

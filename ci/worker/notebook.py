@@ -1,6 +1,6 @@
-"""A lesson script to an executed notebook: Papermill, with an engine that keeps its own verdict.
+"""Execute a lesson's notebook with Papermill, and an engine that keeps its own verdict.
 
-Papermill's own verdict can't be used: it calls `sys.exit(0)` a success, marks the cells that a dead
+Papermill's verdict cannot be trusted: it calls `sys.exit(0)` a success, marks the cells that a dead
 kernel never ran as completed, and raises at an error that a cell is meant to show.
 """
 
@@ -9,7 +9,6 @@ import copy
 import math
 import os
 import queue
-import shutil
 import signal
 import sys
 import tempfile
@@ -30,15 +29,16 @@ from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
+from ci.atomic import private_folder
+from ci.lesson.lesson import Lesson
 from ci.lesson.parameters import Value
-from ci.lesson.reader import Lesson
-from ci.worker.forked import Nursery, WarmProvisioner
+from ci.worker.forked import ForkingProvisioner, ForkServer
 
 ENGINE = "pytorch-course"
-MOST_PRINTED = 50_000  # characters a cell
+MOST_PRINTED = 50_000  # characters per cell
 BACKEND = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # or figures vanish
-ASK_AGAIN_S = 1.0  # whether a kernel is ready
-LONGEST_TMP = 60  # a socket's path ends at 107 bytes, and our own names take some of them
+ASK_AGAIN_S = 1.0  # until a kernel is ready
+LONGEST_TMP = 60  # a socket's path has at most 107 bytes, including our own names
 
 
 @dataclass
@@ -55,19 +55,19 @@ def execute(
     lesson: Lesson,
     parameters: Mapping[str, Value],
     *,
-    environment: Mapping[str, str] | None = None,
+    variables: Mapping[str, str] | None = None,
     on_cell: Callable[[int, int], None] = lambda index, total: None,
-    nursery: Nursery | None = None,
+    fork_server: ForkServer | None = None,
 ) -> Verdict:
-    """Execute `lesson` with `parameters` in a kernel of its own, its folder as working directory.
+    """Execute `lesson` with `parameters` in a kernel of its own, in the lesson's folder.
 
-    `environment` is added to the kernel's; `on_cell(index, total)` is called before each cell.
-    The kernel comes from `nursery`, where that has one to give.
-    A lesson that fails is a Verdict with a reason, never an exception.
+    `variables` are added to the kernel's environment; `on_cell(index, total)` is called before each
+    cell; `fork_server` forks the kernel if it can. A lesson that fails gives a Verdict with a
+    reason, never an exception.
     """
     verdict = Verdict(copy.deepcopy(lesson.notebook))
     given = {name: value for name, value in parameters.items() if name in lesson.parameters}
-    with _private_folder() as folder:
+    with _folder_for_sockets() as folder:
         papermill.execute_notebook(
             verdict.notebook,
             None,
@@ -76,12 +76,12 @@ def execute(
             progress_bar=False,
             request_save_on_cell_execute=False,
             start_timeout=120,
-            # for our engine:
+            # for LessonEngine:
             verdict=verdict,
             on_cell=on_cell,
             folder=folder,
-            environment=dict(environment or {}),
-            nursery=nursery or Nursery(),
+            variables=dict(variables or {}),
+            fork_server=fork_server or ForkServer(),
             resources={"metadata": {"path": str(lesson.path.parent)}},
         )
     _tidy(verdict.notebook)
@@ -91,28 +91,28 @@ def execute(
 def save(notebook: NotebookNode, path: Path) -> None:
     """Write a notebook whole or not at all."""
     partial = path.with_suffix(".partial")
-    partial.unlink(missing_ok=True)  # whatever the lesson may have put there, a link perhaps
+    partial.unlink(missing_ok=True)  # the lesson may have put a link there
     partial.write_text(nbformat.v4.writes(notebook), encoding="utf-8")
     partial.replace(path)
 
 
 class LessonEngine(NBClientEngine):
-    """Papermill's engine with our kernel and our loop over the cells."""
+    """Papermill's engine with the lesson's kernel and a loop over the cells of our own."""
 
     @classmethod
     def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> None:
-        """Run each cell of `nb_man.nb`; what happened is left in `options["verdict"]`."""
+        """Execute the cells of `nb_man.nb` and fill in `options["verdict"]`."""
         verdict, folder = options["verdict"], options["folder"]
         manager = AsyncKernelManager(
             kernel_name="python3",
             kernel_spec_manager=LessonKernels(),
-            transport="ipc",  # a TCP port would be open to everybody on the machine
+            transport="ipc",  # every user of the machine could connect to a TCP port
             ip=str(folder / "k"),
             connection_file=str(folder / "k.json"),
             client_class=f"{__name__}.{LessonKernelClient.__name__}",
         )
-        manager.provisioner = WarmProvisioner(
-            options["nursery"], kernel_spec=manager.kernel_spec, parent=manager
+        manager.provisioner = ForkingProvisioner(
+            options["fork_server"], kernel_spec=manager.kernel_spec, parent=manager
         )
         client = LessonClient(
             nb_man,
@@ -125,9 +125,9 @@ class LessonEngine(NBClientEngine):
         )
         environment = {
             **os.environ,
-            **options["environment"],
+            **options["variables"],
             "IPYTHONDIR": str(folder),
-            "TMPDIR": str(folder),  # so that what a killed kernel leaves there goes with it
+            "TMPDIR": str(folder),  # so that a killed kernel leaves nothing behind
             **BACKEND,
         }
         try:
@@ -135,18 +135,19 @@ class LessonEngine(NBClientEngine):
         except (DeadKernelError, RuntimeError) as error:
             # DeadKernelError: it died in a cell. RuntimeError: it never came up, or died after.
             verdict.reason = verdict.reason or f"the kernel: {error}"
-        # Papermill goes on without cells: to what raised it would add some, and it would raise.
+        # Papermill gets an empty notebook back: at an error it would insert cells and raise.
         verdict.notebook = nb_man.nb
         nb_man.nb = nbformat.v4.new_notebook(metadata=nb_man.nb.metadata)
 
 
 class LessonKernelClient(AsyncKernelClient):
-    """Jupyter's client, which does not wait for nothing to happen."""
+    """Jupyter's client, but ready as soon as the kernel is."""
 
     async def wait_for_ready(self, timeout: float | None = None) -> None:
-        """Until the kernel has answered on one channel and is heard on the other.
+        """Wait until the kernel has answered on the shell channel and is idle on iopub.
 
-        Jupyter goes on when nothing was heard for 0.2 s. RuntimeError where it dies or is late.
+        Jupyter waits until nothing has arrived for 0.2 s. Raises RuntimeError where the kernel dies
+        or is late.
         """
         deadline = time.monotonic() + (timeout or math.inf)
         while time.monotonic() < deadline:
@@ -154,7 +155,7 @@ class LessonKernelClient(AsyncKernelClient):
             with contextlib.suppress(queue.Empty):
                 await self.shell_channel.get_msg(timeout=ASK_AGAIN_S)
                 heard = None
-                while heard != (asked, "idle"):  # all that was published before has come, too
+                while heard != (asked, "idle"):  # earlier messages have arrived by then
                     message = await self.iopub_channel.get_msg(timeout=ASK_AGAIN_S)
                     state = message["content"].get("execution_state")
                     heard = (message["parent_header"].get("msg_id"), state)
@@ -165,16 +166,16 @@ class LessonKernelClient(AsyncKernelClient):
 
 
 class LessonKernels(KernelSpecManager):
-    """The one kernel there is, whatever kernels the user has installed."""
+    """Offers only the lesson's kernel, regardless of the kernels that the user has installed."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-        """Our kernel, by this interpreter; -P keeps a lesson's neighbours off its imports."""
+        """The lesson's kernel; with -P, no module beside the lesson can hide one that it needs."""
         argv = [sys.executable, "-P", "-m", "ci.worker.kernel", "-f", "{connection_file}"]
         return KernelSpec(argv=argv, display_name=kernel_name, language="python")
 
 
 class LessonClient(PapermillNotebookClient):
-    """Runs cells one by one, stops at the first fault, and says which and why."""
+    """Executes cells one by one, and stops at the first fault with its cell and reason."""
 
     def __init__(
         self, nb_man: Any, *, verdict: Verdict, on_cell: Callable[[int, int], None], **options: Any
@@ -183,7 +184,7 @@ class LessonClient(PapermillNotebookClient):
         self.verdict, self.on_cell, self.printed = verdict, on_cell, 0
 
     def papermill_execute_cells(self) -> None:
-        """Replaces Papermill's loop. A cell with `raises` may raise; its type is judged later."""
+        """Replaces Papermill's loop. A cell with `raises` may raise; the type is judged later."""
         for index, cell in enumerate(self.nb.cells):
             self.on_cell(index, len(self.nb.cells))
             self.printed = 0
@@ -198,7 +199,7 @@ class LessonClient(PapermillNotebookClient):
                 raise
 
     def process_message(self, msg: dict[str, Any], cell: NotebookNode, index: int) -> Any:
-        """Keep what a cell prints, up to a length that somebody might read."""
+        """Keep the printed output of a cell up to a length that a person might read."""
         if msg["msg_type"] == "stream":
             room = MOST_PRINTED - self.printed
             self.printed += len(msg["content"]["text"])
@@ -223,26 +224,21 @@ def _reason(error: CellExecutionError) -> str:
 def _ending(process: Any) -> str:
     code = process.poll()
     if getattr(process, "lost", False):
-        return "was lost with the parent of warm kernels, which has died"
+        return "was lost with the fork server, which has died"
     if code is not None and code < 0:
         hint = "; perhaps the machine was out of memory" if code == -signal.SIGKILL else ""
         return f"was killed by {signal.Signals(-code).name}{hint}"
     return f"ended by itself with exit status {code}"
 
 
-@contextlib.contextmanager
-def _private_folder() -> Iterator[Path]:
-    """A folder for the kernel's sockets and settings, of this run and user alone."""
-    long = len(tempfile.gettempdir()) > LONGEST_TMP
-    folder = tempfile.mkdtemp(prefix=f"pytorch-course-{os.getpid()}-", dir="/tmp" if long else None)
-    try:
-        yield Path(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _folder_for_sockets() -> contextlib.AbstractContextManager[Path]:
+    """A folder for the sockets and settings of one kernel, with a path that is short enough."""
+    too_long = len(tempfile.gettempdir()) > LONGEST_TMP
+    return private_folder(Path("/tmp") if too_long else None)
 
 
 def _tidy(notebook: NotebookNode) -> None:
-    """Take out what Papermill wrote for itself; its cell states are not to be believed."""
+    """Remove Papermill's own metadata; the states of cells in it cannot be trusted."""
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
@@ -254,7 +250,7 @@ def _tidy(notebook: NotebookNode) -> None:
 
 
 def _joined(outputs: Sequence[NotebookNode]) -> Iterator[NotebookNode]:
-    """What is printed in one go as one output: the kernel sends it in pieces, as time passes."""
+    """Join the pieces in which the kernel sends printed output, depending on timing."""
     for name, group in groupby(outputs, lambda output: output.get("name", "")):
         several = list(group)
         if name:

@@ -1,9 +1,10 @@
-"""The server that a lesson's ranks are forked from, in a warm kernel.
+"""The fork server of a lesson's ranks, in a forked kernel.
 
-multiprocessing's "forkserver" starts a Python that imports torch, seconds for each kernel. A warm
-kernel has a fork of itself at hand instead, made while it had one thread, with torch imported. It
-becomes that server when the first rank is started, and gets what a process of multiprocessing's own
-would inherit then. Where the lesson has made a difference by then, it stands aside for such a one.
+multiprocessing's "forkserver" starts a Python that imports torch, which takes seconds per kernel. A
+forked kernel instead keeps a fork of itself, made while it had one thread, with torch imported.
+When the first rank starts, this fork becomes multiprocessing's server, with everything that a new
+process would inherit then. If the lesson has changed the environment or the preloaded modules by
+then, multiprocessing starts its own server.
 """
 
 import json
@@ -23,28 +24,28 @@ LARGEST = 2**20  # bytes of an environment
 def stand_by(reseed: Callable[[], None]) -> Callable[[], None]:
     """Fork the server, which waits; `reseed` gives it random numbers of its own.
 
-    Returns what is to be called before the lesson begins: what it changes after that counts.
+    Returns a function to call before the lesson starts: only later changes count as the lesson's.
     """
-    orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    orders, server_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if not (server := os.fork()):
         orders.close()
         try:
             reseed()
-            _serve(theirs)
+            _serve(server_end)
         finally:
             os._exit(0)
-    theirs.close()
+    server_end.close()
     imported = set(sys.modules)
     return lambda: _offer(server, orders, imported)
 
 
 def _offer(process: int, orders: socket.socket, imported: set[str]) -> None:
-    """Have the first rank come from our process, unless the lesson makes a difference first."""
+    """Have multiprocessing use the forked server, unless the lesson changes something before."""
     server: Any = forkserver._forkserver
     found = _inheritance()
 
     def ensure_running() -> None:
-        vars(server).pop("ensure_running", None)  # from now on, multiprocessing's own
+        vars(server).pop("ensure_running", None)  # once only
         with orders, suppress(OSError):
             if _inheritance() == found and imported >= set(server._preload_modules):
                 address, alive = _employ(orders)
@@ -60,27 +61,29 @@ def _inheritance() -> list[Any]:
 
 
 def _employ(orders: socket.socket) -> tuple[str, int]:
-    """Tell our process to serve: its address, and what it takes for a sign of our life."""
+    """Make the fork serve; its address, and the descriptor that keeps it alive while it is open."""
     with socket.socket(socket.AF_UNIX) as listener:
         address = str(connection.arbitrary_address("AF_UNIX"))  # type: ignore[attr-defined]
         listener.bind(address)
         Path(address).chmod(0o600)
         listener.listen()
-        theirs, alive = os.pipe()
+        server_alive, alive = os.pipe()
         order = json.dumps(_inheritance()).encode()
-        socket.send_fds(orders, [order], [listener.fileno(), theirs, 0, 1, 2])
-        os.close(theirs)
+        socket.send_fds(orders, [order], [listener.fileno(), server_alive, 0, 1, 2])
+        os.close(server_alive)
     return address, alive
 
 
 def _serve(orders: socket.socket) -> None:
-    """In the fork: wait for the order, and be multiprocessing's server; without one, end."""
+    """In the fork: wait for the order, then run multiprocessing's server; end if there is none."""
     order, descriptors, _, _ = socket.recv_fds(orders, LARGEST, 5)
     if not order:
         return
     orders.close()
     listener, alive, *streams = descriptors
-    for number, stream in enumerate(streams):  # by now the kernel's: what ranks print is shown
+    for number, stream in enumerate(
+        streams
+    ):  # the kernel's now, so that the notebook shows what ranks print
         os.dup2(stream, number)
         os.close(stream)
     environment, folder = json.loads(order)

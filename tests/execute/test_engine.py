@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,14 +16,14 @@ import pytest
 from nbformat import NotebookNode
 
 from ci.execute import engine, leases
-from ci.execute.engine import Event
-from ci.execute.local import Here
+from ci.execute.events import Execution, Finished, Started, Waiting
+from ci.execute.local import LocalExecutor
 from ci.lesson import reader
-from ci.lesson.reader import Lesson
+from ci.lesson.lesson import Lesson
 from ci.plan import memory, planner
-from ci.plan.attempts import EXECUTED, LOG
+from ci.plan.attempts import LOG, NOTEBOOK
 from ci.plan.gpus import Gpu
-from tests.conftest import GRADIENT, HEADER, Read, Write, eventually
+from tests.conftest import HEADER, Read, Write, eventually, executions
 
 pytestmark = pytest.mark.slow
 
@@ -32,16 +31,16 @@ COLD_AND_WARM = [[], ["size=2,3"]]  # kernels are warm where a worker executes s
 ORPHAN = "# %%\nimport subprocess\nsubprocess.Popen(['sleep', '{mark}'], start_new_session=True)\n"
 
 
-def ends(lesson: Lesson, folder: Path, *settings: str, timeout_s: float = 60) -> list[Event]:
+def ends(lesson: Lesson, folder: Path, *settings: str, timeout_s: float = 60) -> list[Execution]:
     """The ends of the runs of `lesson`."""
     runs = planner.runs([lesson], settings, [], timeout_s=timeout_s)
-    return [event for event in engine.start(runs, folder, Here()) if event.kind == "ended"]
+    return executions(runs, folder)
 
 
-def notebook(end: Event) -> NotebookNode:
+def notebook(end: Execution) -> NotebookNode:
     """What a run has executed."""
-    assert end.executed, end.reason
-    return nbformat.read(end.executed, as_version=4)
+    assert end.notebook, end.reason
+    return nbformat.read(end.notebook, as_version=4)
 
 
 def sleepers(mark: str) -> list[int]:
@@ -57,35 +56,35 @@ def sleepers(mark: str) -> list[int]:
 def test_a_run_ends_with_its_notebook_and_environment(read: Read, tmp_path: Path) -> None:
     """The attempt holds what was executed; the end says by what."""
     end = ends(read(), tmp_path / "runs")[0]
-    assert (end.status, end.reason) == ("completed", "")
-    assert (end.folder / EXECUTED).exists()
+    assert (end.end, end.reason) == ("completed", "")
+    assert (end.attempt / NOTEBOOK).exists()
     assert end.environment["torch"].startswith("2.13.0")
 
 
 def test_a_sweep_shares_a_worker_and_not_an_attempt(read: Read, tmp_path: Path) -> None:
     """Each run has a folder of its own."""
     first, second = ends(read(), tmp_path / "runs", "size=2,3")
-    assert first.folder != second.folder
+    assert first.attempt != second.attempt
 
 
 def test_what_a_lesson_prints_past_the_notebook_is_in_its_log(read: Read, tmp_path: Path) -> None:
     """Output of the process itself, as of a C library, goes to the attempt's log."""
     end = ends(read("# %%\nimport os; os.system('echo from a child')\n"), tmp_path / "runs")[0]
-    assert "from a child" in (end.folder / LOG).read_text()
+    assert "from a child" in (end.attempt / LOG).read_text()
 
 
 def test_a_hanging_lesson_ends_at_its_deadline(read: Read, tmp_path: Path) -> None:
     """It is timed out, at the cell that hangs."""
     began = time.monotonic()
     end = ends(read("# %%\nimport time; time.sleep(600)\n"), tmp_path / "runs", timeout_s=3)[0]
-    assert (end.status, end.at, end.reason) == ("timed out", "cell-4", "not done within 3 s")
+    assert (end.end, end.cell, end.reason) == ("timed out", "cell-4", "not done within 3 s")
     assert time.monotonic() - began < 30
 
 
 def test_the_next_run_goes_on_after_a_timeout(read: Read, tmp_path: Path) -> None:
     """One bad run does not take the others along."""
     cells = "# %%\nimport time; time.sleep(600 if size == 2 else 0)\n"
-    statuses = [end.status for end in ends(read(cells), tmp_path / "runs", "size=2,3", timeout_s=4)]
+    statuses = [end.end for end in ends(read(cells), tmp_path / "runs", "size=2,3", timeout_s=4)]
     assert statuses == ["timed out", "completed"]
 
 
@@ -111,8 +110,8 @@ def test_a_killed_worker_fails_its_run_and_leaves_nothing(read: Read, tmp_path: 
         "time.sleep(0.5)\n"
     )
     first, second = ends(read(ORPHAN.format(mark=mark) + kill), tmp_path / "runs", "size=2,3")
-    assert (first.status, first.reason) == ("failed", "its worker was killed by SIGKILL")
-    assert second.status == "completed"
+    assert (first.end, first.reason) == ("failed", "its worker was killed by SIGKILL")
+    assert second.end == "completed"
     assert eventually(lambda: sleepers(mark) == [])
 
 
@@ -131,8 +130,8 @@ def test_several_lessons_share_a_worker(write: Write, tmp_path: Path) -> None:
     """And its kernels' parent."""
     cells = "# %%\nimport os; os.getppid()\n"
     lessons = [reader.read(write(cells, name=name)) for name in ("01_one", "02_two")]
-    events = engine.start(planner.runs(lessons, [], []), tmp_path / "runs", Here())
-    done = [notebook(event) for event in events if event.kind == "ended"]
+    found = executions(planner.runs(lessons, [], []), tmp_path / "runs")
+    done = [notebook(execution) for execution in found]
     first, second = (book.cells[-1].outputs[0].data["text/plain"] for book in done)
     assert first == second
 
@@ -140,7 +139,7 @@ def test_several_lessons_share_a_worker(write: Write, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "reasons"),
     [
-        (9, ["its kernel was lost with the parent of warm kernels, which has died", ""]),
+        (9, ["its kernel was lost with the fork server, which has died", ""]),
         (signal.SIGSTOP, ["", ""]),
     ],
 )
@@ -164,10 +163,10 @@ def hanging(
     lesson = read(ORPHAN.format(mark=mark) + "# %%\nimport time; time.sleep(600)\n")
     program = (
         "from pathlib import Path; from ci.execute import engine\n"
-        "from ci.execute.local import Here\n"
+        "from ci.execute.local import LocalExecutor\n"
         "from ci.lesson import reader; from ci.plan import planner\n"
         f"runs = planner.runs([reader.read(Path({str(lesson.path)!r}))], {request.param}, [])\n"
-        f"list(engine.start(runs, Path({str(tmp_path / 'runs')!r}), Here()))\n"
+        f"list(engine.execute(runs, Path({str(tmp_path / 'runs')!r}), LocalExecutor()))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
     assert eventually(lambda: sleepers(mark), 60)
@@ -192,33 +191,14 @@ def test_a_lesson_that_changed_while_it_waited_is_not_run(read: Read, tmp_path: 
     lesson = read()
     runs = planner.runs([lesson], [], [])
     lesson.path.write_text(lesson.path.read_text() + "# %%\n1\n")
-    *_, end = engine.start(runs, tmp_path / "runs", Here())
-    assert (end.status, "was changed while it waited" in end.reason) == ("failed", True)
+    (end,) = executions(runs, tmp_path / "runs")
+    assert (end.end, "was changed while it waited" in end.reason) == ("failed", True)
 
 
-def test_private_folders_of_a_killed_worker_are_swept(read: Read, tmp_path: Path) -> None:
-    """Its kernel's sockets do not stay in the temporary folder."""
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    stale = Path(tempfile.mkdtemp(prefix=f"pytorch-course-{dead.pid}-"))
-    ends(read(), tmp_path / "runs")
-    assert not stale.exists()
-
-
-def test_attempts_of_a_killed_process_are_swept(read: Read, tmp_path: Path) -> None:
-    """A half-written attempt is removed at the next start."""
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    stale = tmp_path / "runs" / "01_small" / "abc" / f".20260101T000000.0-{dead.pid}"
-    stale.mkdir(parents=True)
-    ends(read(GRADIENT), tmp_path / "runs")
-    assert not stale.exists()
-
-
-class OnGpus(Here):
+class OnGpus(LocalExecutor):
     """This machine, as one whose torch can use GPUs: the lessons of these tests don't."""
 
-    facts: Mapping[str, str] = {"cuda": "13.0"}
+    provenance: Mapping[str, str] = {"cuda": "13.0"}
 
 
 GPUS = [Gpu(str(i), f"GPU-{i}", "A GPU") for i in range(3)]
@@ -232,11 +212,13 @@ with open({path!r}, "a") as file:
 """
 INVOCATION = """\
 from pathlib import Path
-from ci import course, engine, leases, plan
+from ci.execute import engine, leases
+from ci.lesson import reader
+from ci.plan import planner
 from tests.execute.test_engine import GPUS, OnGpus
 leases.FOLDER = Path({folder!r})
-runs = plan.runs([course.read(Path({lesson!r}))], ["size=2,3,4,5,6"], GPUS)
-list(engine.start(runs, Path({folder!r}) / "runs", OnGpus(), slots=3, gpus=GPUS))
+runs = planner.runs([reader.read(Path({lesson!r}))], ["size=2,3,4,5,6"], GPUS)
+list(engine.execute(runs, Path({folder!r}) / "runs", OnGpus(), slots=3, gpus=GPUS))
 """
 
 
@@ -272,8 +254,8 @@ def test_runs_of_one_gpu_go_on_side_by_side(
     """Each in a slot and on a GPU of its own."""
     monkeypatch.setattr(leases, "FOLDER", tmp_path / "leases")
     runs = planner.runs([read()], ["size=2,3,4"], GPUS)
-    events = list(engine.start(runs, tmp_path / "runs", OnGpus(), slots=3, gpus=GPUS))
-    started = [event for event in events if event.kind == "started"]
+    events = list(engine.execute(runs, tmp_path / "runs", OnGpus(), slots=3, gpus=GPUS))
+    started = [event for event in events if isinstance(event, Started)]
     assert {event.slot for event in started} == {0, 1, 2}
     assert {event.gpus for event in started} == {(gpu,) for gpu in GPUS}
 
@@ -283,15 +265,15 @@ def test_a_run_says_that_it_waits_for_others(
 ) -> None:
     """Until the other invocation gives its GPU back."""
     monkeypatch.setattr(leases, "FOLDER", tmp_path / "leases")
-    theirs = leases.Desk(GPUS[:1]).lease(GPUS[:1])
+    theirs = leases.GpuPool(GPUS[:1]).lease(GPUS[:1])
     assert theirs
     runs = planner.runs([read()], [], GPUS[:1])
     kinds = []
-    for event in engine.start(runs, tmp_path / "runs", OnGpus(), gpus=GPUS[:1]):
-        kinds.append(event.kind)
+    for event in engine.execute(runs, tmp_path / "runs", OnGpus(), gpus=GPUS[:1]):
+        kinds.append(type(event))
         theirs.close()
-    assert kinds[0] == "waiting"
-    assert kinds[-1] == "ended"
+    assert kinds[0] is Waiting
+    assert kinds[-1] is Finished
 
 
 HUNGRY = "# %%\nimport time\nx = b'1' * (2**31 if size == 4 else 1)\ntime.sleep(5)\n"
@@ -301,8 +283,9 @@ def test_the_run_that_takes_all_memory_is_ended(read: Read, tmp_path: Path) -> N
     """The machine is to keep all but 1.5 GiB: one run takes 2 and is ended, the other goes on."""
     keep = memory.left() - 3 * memory.GIB // 2
     runs = planner.runs([read(HUNGRY)], ["size=2,4"], [], timeout_s=60)
-    events = engine.start(runs, tmp_path / "runs", Here(), slots=2, reserve=keep)
-    ended = {event.run.label: event for event in events if event.kind == "ended"}
-    assert ended["size=2"].status == "completed"
-    assert ended["size=4"].status == "failed"
-    assert ended["size=4"].reason.startswith("out of memory: it had taken ")
+    events = engine.execute(runs, tmp_path / "runs", LocalExecutor(), slots=2, reserve=keep)
+    ends = [event.execution for event in events if isinstance(event, Finished)]
+    ended = {end.run.label: end for end in ends}
+    assert ended["size=2"].end == "completed"
+    assert ended["size=4"].end == "failed"
+    assert ended["size=4"].reason.startswith("out of memory: it used ")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ci.execute import leases
-from ci.execute.run_queue import Waiting
+from ci.execute.run_queue import RunQueue
 from ci.plan import memory, planner
 from ci.plan.gpus import Gpu
 from ci.plan.planner import Run
@@ -33,9 +33,9 @@ def runs(read: Read) -> Callable[..., list[Run]]:
 
 def waiting(
     runs: list[Run], *, slots: int = 2, shared: bool = True, room: int = 0, gpus: int = 4
-) -> Waiting:
+) -> RunQueue:
     """They wait for GPUs that there are."""
-    return Waiting(runs, GPUS[:gpus], room, slots=slots, shared=shared)
+    return RunQueue(runs, GPUS[:gpus], room, slots=slots, shared=shared)
 
 
 def test_runs_are_taken_in_their_order(runs: Callable[..., list[Run]]) -> None:
@@ -59,7 +59,7 @@ def test_gpus_are_free_when_a_worker_has_left(runs: Callable[..., list[Run]]) ->
     line = waiting(made)
     first = line.take()
     assert first
-    line.leave(first[1])
+    line.release(first[1])
     second = line.take()
     assert second
     assert second[0] == made[1]
@@ -71,8 +71,8 @@ def test_a_worker_goes_on_to_a_run_like_its_first(runs: Callable[..., list[Run]]
     line = waiting(made, gpus=4)
     first = line.take()
     assert first
-    assert line.take_on(*first) == made[1]
-    assert line.take_on(*first) is None
+    assert line.next_compatible(*first) == made[1]
+    assert line.next_compatible(*first) is None
 
 
 def test_a_worker_does_not_go_on_to_another_lesson_in_the_lab(read: Read) -> None:
@@ -81,8 +81,8 @@ def test_a_worker_does_not_go_on_to_another_lesson_in_the_lab(read: Read) -> Non
     here, lab = waiting(made), waiting(made, shared=False)
     first, other = here.take(), lab.take()
     assert first and other
-    assert here.take_on(*first) == made[1]
-    assert lab.take_on(*other) == made[2]
+    assert here.next_compatible(*first) == made[1]
+    assert lab.next_compatible(*other) == made[2]
 
 
 def test_nothing_begins_after_a_stop(runs: Callable[..., list[Run]]) -> None:
@@ -92,7 +92,7 @@ def test_nothing_begins_after_a_stop(runs: Callable[..., list[Run]]) -> None:
     assert first
     line.stop()
     assert line.take() is None
-    assert line.take_on(*first) is None
+    assert line.next_compatible(*first) is None
 
 
 def test_one_run_at_a_time_where_memory_is_short(runs: Callable[..., list[Run]]) -> None:
@@ -101,10 +101,10 @@ def test_one_run_at_a_time_where_memory_is_short(runs: Callable[..., list[Run]])
     line = waiting(made, room=0)
     first, second = line.take(), line.take()
     assert first and second
-    line._room = 2 * memory.total()
-    assert line.take_on(*first) is None
-    line.leave(first[1])
-    assert line.take_on(*second) == made[2]
+    line._headroom = 2 * memory.total()
+    assert line.next_compatible(*first) is None
+    line.release(first[1])
+    assert line.next_compatible(*second) == made[2]
 
 
 def test_only_a_run_without_gpus_goes_by_one_that_waits_for_others(
@@ -112,7 +112,7 @@ def test_only_a_run_without_gpus_goes_by_one_that_waits_for_others(
 ) -> None:
     """A small one that did would keep the big one waiting for ever."""
     made = runs(4, 1, 0)
-    others = leases.Desk(GPUS)
+    others = leases.GpuPool(GPUS)
     lease = others.lease(GPUS[:1])
     assert lease
     line = waiting(made)
@@ -131,27 +131,27 @@ def test_a_worker_gives_its_gpus_to_who_waits_for_them(runs: Callable[..., list[
     line = waiting(made, gpus=1)
     first = line.take()
     assert first
-    assert line.take_on(*first) == made[1]
-    others = leases.Desk(GPUS[:1])
+    assert line.next_compatible(*first) == made[1]
+    others = leases.GpuPool(GPUS[:1])
     assert others.lease(GPUS[:1]) is None
-    assert line.take_on(*first) is None
-    line.leave(first[1])
+    assert line.next_compatible(*first) is None
+    line.release(first[1])
     assert others.lease(GPUS[:1])
 
 
 def test_a_run_that_wants_more_than_there_is_is_refused(runs: Callable[..., list[Run]]) -> None:
     """It would wait for ever."""
-    with pytest.raises(ValueError, match="wants GPUs that are not among those to lease"):
+    with pytest.raises(ValueError, match="needs GPUs that are not among those to lease"):
         waiting(runs(2), gpus=1)
 
 
 def test_a_wait_for_others_is_told_once(runs: Callable[..., list[Run]]) -> None:
     """Of the run that waits; it is not told that it waits for our own."""
     made = runs(4, 4)
-    others = leases.Desk(GPUS)
+    others = leases.GpuPool(GPUS)
     assert others.lease(GPUS[:1])
     line = waiting(made)
-    assert line.for_others() is None
+    assert line.newly_blocked() is None
     for _ in range(2):
         assert line._lease() is None
-    assert [line.for_others(), line.for_others()] == [made[0], None]
+    assert [line.newly_blocked(), line.newly_blocked()] == [made[0], None]

@@ -7,8 +7,8 @@ import pytest
 
 from ci.handout import check_table
 from ci.handout.translations import translations
-from ci.judge.verdicts import Result
-from ci.lesson.reader import Check, Lesson
+from ci.judge.outcome import Result
+from ci.lesson.lesson import Check, Lesson
 from tests.conftest import GRADIENT, HEADER, ORACLE, Read
 
 EN = translations("en")

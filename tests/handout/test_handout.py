@@ -19,9 +19,9 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from ci.handout import handout
 from ci.handout.handout import Handout
-from ci.judge.verdicts import Result
+from ci.judge.outcome import Result
 from ci.lesson import reader
-from ci.lesson.reader import Check, Lesson
+from ci.lesson.lesson import Check, Lesson
 from ci.lesson.value import MIME
 
 LESSON = """\

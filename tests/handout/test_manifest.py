@@ -11,7 +11,7 @@ import pytest
 from ci.errors import CourseError
 from ci.handout import manifest, publish
 from ci.handout.pool import HandoutPool
-from ci.judge.verdicts import Outcome
+from ci.judge.outcome import Outcome
 from tests.conftest import Read
 from tests.handout.test_publish import files, outcome
 

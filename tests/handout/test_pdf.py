@@ -20,9 +20,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from ci.errors import CourseError
 from ci.handout import handout, pdf
 from ci.handout.handout import Handout, HandoutPDFExporter
-from ci.judge.verdicts import Result
+from ci.judge.outcome import Result
 from ci.lesson import reader
-from ci.lesson.reader import Check, Lesson
+from ci.lesson.lesson import Check, Lesson
 
 LESSON = """\
 # ---

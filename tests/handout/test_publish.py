@@ -17,7 +17,7 @@ from ci.errors import CourseError, UsageError
 from ci.handout import html, publish
 from ci.handout.pool import HandoutPool
 from ci.judge import verdicts
-from ci.judge.verdicts import Outcome, Result
+from ci.judge.outcome import Outcome, Result
 from ci.lesson import oracle
 from ci.plan import planner
 from ci.plan.gpus import Request
@@ -75,7 +75,7 @@ def solved(read: Read) -> Outcome:
         ),
         date="2026-01-01 12:00 UTC",
         notebook=executed,
-        answers=verdicts.answers(lesson, oracles, lesson.defaults),
+        answers=verdicts.exercise_answers(lesson, oracles, lesson.defaults),
     )
 
 

@@ -15,7 +15,7 @@ from ci.handout import self_check, workbook
 from ci.handout.self_check import check_answer
 from ci.judge import tolerances
 from ci.judge.compare import Comparison
-from ci.judge.verdicts import Answer
+from ci.judge.outcome import Answer
 from ci.lesson.expect import Rule
 from ci.lesson.value import _decode, expected_value
 from ci.worker import kernel

@@ -19,15 +19,15 @@ from ci.handout import handout, workbook
 from ci.handout.editions import EDITIONS, INSTRUCTORS, Edition
 from ci.handout.handout import Handout
 from ci.judge import verdicts
-from ci.judge.verdicts import Answer
+from ci.judge.outcome import Answer
 from ci.lesson import oracle, reader
 from ci.lesson.expect import Rule
-from ci.lesson.reader import Lesson
+from ci.lesson.lesson import Lesson, find_lessons
 from ci.lesson.value import expected_value
 from tests.conftest import EXERCISE, GRADIENT, HALVES, HEADER, ORACLE, ROOT, Read
 
 LESSONS = ROOT / "lessons"
-NAMES = [path.stem for path in reader.find(LESSONS)]
+NAMES = [path.stem for path in find_lessons(LESSONS)]
 WITH_EXERCISES = [name for name in NAMES if reader.read(LESSONS / f"{name}.py").exercises]
 ALONE = ["torch", "numpy", "matplotlib", "ipykernel", "nbclient"]
 
@@ -35,7 +35,7 @@ ALONE = ["torch", "numpy", "matplotlib", "ipykernel", "nbclient"]
 def handed_out(lesson: Lesson, **changes: Any) -> Handout:
     """The lesson with what its exercises ask for, as a run with its defaults finds it."""
     values = changes.get("parameters", lesson.defaults)
-    answers = verdicts.answers(lesson, oracle.load(lesson), values)
+    answers = verdicts.exercise_answers(lesson, oracle.load(lesson), values)
     made = Handout(lesson, lesson.notebook, (), lesson.defaults, {}, answers=answers)
     return replace(made, **changes)
 

@@ -5,14 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ci.execute import engine
-from ci.execute.local import Here
 from ci.judge import agreement, verdicts
 from ci.judge.agreement import Matrix
-from ci.judge.verdicts import Outcome
+from ci.judge.outcome import Outcome
 from ci.lesson import oracle
 from ci.plan import planner
-from tests.conftest import HEADER, Read
+from tests.conftest import HEADER, Read, executions
 from tests.judge.test_verdicts import executed
 
 SWEPT = HEADER.replace(
@@ -244,11 +242,7 @@ def test_a_secret_dependence_within_the_tolerance_shows(read: Read) -> None:
     oracles = oracle.load(lesson)
     runs = planner.runs([lesson], ["ranks=1,2,3"], [])
     folder = lesson.path.parents[1] / "runs"
-    found = [
-        verdicts.outcome(event, oracles)
-        for event in engine.start(runs, folder, Here())
-        if event.kind == "ended"
-    ]
+    found = [verdicts.judge(execution, oracles) for execution in executions(runs, folder)]
     assert [outcome.status for outcome in found] == ["verified"] * 3
     found.sort(key=lambda outcome: runs.index(outcome.run))
     [matrix] = matrices(found)

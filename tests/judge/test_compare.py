@@ -8,8 +8,7 @@ import torch
 
 from ci.judge.compare import Comparison, _is_on
 from ci.lesson.expect import Rule
-from ci.lesson.value import _decode, expected_value
-from ci.worker.kernel import encode
+from ci.lesson.value import _decode, encode, expected_value
 
 
 def compare(shown: Any, expected: Any, **rule: Any) -> Comparison:

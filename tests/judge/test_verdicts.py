@@ -9,13 +9,12 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
 from ci.judge import verdicts
-from ci.judge.verdicts import Outcome
+from ci.judge.outcome import Outcome, Status, exit_status
 from ci.lesson import oracle
-from ci.lesson.reader import Lesson
-from ci.lesson.value import MIME
+from ci.lesson.lesson import Lesson
+from ci.lesson.value import MIME, encode
 from ci.plan import planner
 from ci.plan.gpus import Gpu, Request
-from ci.worker.kernel import encode
 from tests.conftest import GRADIENT, HEADER, ORACLE, Read
 
 RAISES = '# %% check="boom" raises="RuntimeError"\nraise RuntimeError\n'
@@ -57,7 +56,7 @@ def _output(value: Any) -> NotebookNode:
 def judge(lesson: Lesson, notebook: NotebookNode) -> list[tuple[str, str]]:
     """Status and message of each check."""
     oracles = oracle.load(lesson)
-    results = verdicts.judge(lesson, oracles, lesson.defaults, notebook)
+    results = verdicts.judge_checks(lesson, oracles, lesson.defaults, notebook)
     return [(result.status, result.message) for result in results]
 
 
@@ -141,9 +140,12 @@ def test_an_oracle_that_raises_is_invalid(read: Read) -> None:
     assert (status, "ZeroDivisionError" in message) == ("invalid", True)
 
 
-def _outcome(lesson: Lesson, status: str, needed: int = 0) -> Outcome:
-    run = planner.Run(lesson, {}, gpus_needed=needed)
-    return verdicts.not_run(run) if needed else Outcome(run, status)
+def _outcome(lesson: Lesson, status: str) -> Outcome:
+    if status == "machine":
+        return Outcome(planner.Run(lesson, {}), Status.FAILED, machine_fault=True)
+    if status == "needs":
+        return verdicts.skipped(planner.Run(lesson, {}, gpus_needed=2))
+    return Outcome(planner.Run(lesson, {}), Status(status))
 
 
 @pytest.mark.parametrize(
@@ -159,6 +161,8 @@ def _outcome(lesson: Lesson, status: str, needed: int = 0) -> Outcome:
         (["verified", "needs"], "all", 3),
         (["verified", "needs"], "2", 3),
         (["differs", "needs"], "all", 1),
+        (["verified", "machine"], "auto", 3),
+        (["differs", "machine"], "auto", 1),
     ],
 )
 def test_the_exit_status_says_who_is_at_fault(
@@ -166,8 +170,8 @@ def test_the_exit_status_says_who_is_at_fault(
 ) -> None:
     """0 green, 1 the course, 3 the machine; lacking GPUs count where they were asked for."""
     lesson = read("")
-    outcomes = [_outcome(lesson, s, 2 if s == "needs" else 0) for s in statuses]
-    assert verdicts.status(outcomes, Request(gpus)) == expected
+    outcomes = [_outcome(lesson, status) for status in statuses]
+    assert exit_status(outcomes, gpus_required=Request(gpus).strict) == expected
 
 
 def test_a_lesson_may_say_why_it_has_no_checks(read: Read) -> None:
@@ -182,7 +186,9 @@ def test_givens_alone_verify_nothing(read: Read) -> None:
     lesson = read(GIVEN.partition("# %% check")[0], expected=GIVEN_ORACLE.rpartition("@expect")[0])
     run = planner.Run(lesson, lesson.defaults)
     oracles = oracle.load(lesson)
-    results = verdicts.judge(lesson, oracles, lesson.defaults, executed(lesson, a=np.ones(2)))
+    results = verdicts.judge_checks(
+        lesson, oracles, lesson.defaults, executed(lesson, a=np.ones(2))
+    )
     assert verdicts._status(run, results)[0] == "unchecked"
 
 
@@ -211,7 +217,7 @@ def test_a_leased_gpu_must_be_seen(read: Read) -> None:
     """A run that leased a GPU and shows no tensor from it did not use it."""
     lesson = read(expected=ORACLE)
     run = planner.Run(lesson, lesson.defaults, gpus=(Gpu("0", "GPU-0", "H100"),))
-    results = verdicts.judge(
+    results = verdicts.judge_checks(
         lesson,
         oracle.load(lesson),
         lesson.defaults,

@@ -1,5 +1,6 @@
 """Oracles: found, matched with the checks, and kept away from torch."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +44,9 @@ BAD = {
     r"uses ci.worker.kernel": "import ci.worker.kernel\n" + ORACLE,
     r"expected/01_small.py:\d+: not Python": ORACLE + "def\n",
     r"uses __import__": ORACLE + '__import__("torch")\n',
+    r"ImportError|ModuleNotFoundError: .*torch": (
+        'import builtins\nlinear = builtins.__import__("torch.nn").nn.Linear\n' + ORACLE
+    ),
     r"uses importlib": ORACLE + "import importlib\n",
     r"SystemExit: 0": ORACLE + "raise SystemExit(0)\n",
     r"a tolerance of one's own wants a reason": ORACLE.replace('dtype="float64"', "rel=1e-3"),
@@ -54,6 +58,19 @@ def test_a_bad_oracle_is_named(read: Read, message: str) -> None:
     """What is wrong with expected values is said before anything runs."""
     with pytest.raises(CourseError, match=message):
         oracle.load(read(GRADIENT, expected=BAD[message]))
+
+
+def test_torch_cannot_be_imported_while_an_oracle_computes(read: Read) -> None:
+    """In whichever way it is spelt, and although this process has imported it."""
+    import torch
+
+    computes = ORACLE.replace(
+        "    return 4", '    import builtins; builtins.__import__("torch"); return 4'
+    )
+    found = oracle.load(read(expected=computes))["gradient"]
+    with pytest.raises(CourseError, match="import of torch halted"):
+        found.value({"size": 4})
+    assert sys.modules["torch"] is torch
 
 
 def test_equal_bits_need_no_reason() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from ci.errors import CourseError, UsageError
 from ci.lesson import reader
+from ci.lesson.lesson import find_lessons, select_lessons
 from tests.conftest import GRADIENT, HEADER, Read, Write
 
 THREE = [Path(f"lessons/{name}.py") for name in ("01_intro", "02_tensors", "10_more")]
@@ -14,20 +15,20 @@ THREE = [Path(f"lessons/{name}.py") for name in ("01_intro", "02_tensors", "10_m
 @pytest.mark.parametrize("word", ["2", "02", "tensors", "02_tensors", "02_tensors.py"])
 def test_a_lesson_has_a_number_and_a_name(word: str) -> None:
     """Each way to name a lesson finds the same one."""
-    assert [THREE[1]] == reader.select(THREE, word)
+    assert [THREE[1]] == select_lessons(THREE, word)
 
 
 def test_a_selection_of_nothing_is_refused() -> None:
     """A lone comma names no lesson; it does not mean all."""
     with pytest.raises(UsageError, match="names no lesson"):
-        reader.select(THREE, ",")
+        select_lessons(THREE, ",")
 
 
 def test_an_editors_lock_is_no_lesson(write: Write) -> None:
     """Hidden files and dangling links are passed over."""
     path = write()
     (path.parent / ".#01_small.py").symlink_to("user@host.1234")
-    assert reader.find(path.parent) == [path]
+    assert find_lessons(path.parent) == [path]
 
 
 def test_a_byte_order_mark_does_not_hide_the_header(write: Write) -> None:
@@ -50,30 +51,30 @@ def test_two_equal_cells_have_their_own_lines(read: Read) -> None:
 
 def test_a_selection_keeps_the_order_of_the_course() -> None:
     """The order is that of the file names, whatever the order of the words."""
-    assert [THREE[0], THREE[2]] == reader.select(THREE, "more, 1")
+    assert [THREE[0], THREE[2]] == select_lessons(THREE, "more, 1")
 
 
 def test_no_selection_means_the_whole_course() -> None:
     """An empty --lessons takes all."""
-    assert reader.select(THREE, "") == THREE
+    assert select_lessons(THREE, "") == THREE
 
 
 def test_an_unknown_lesson_names_the_nearest() -> None:
     """A typo is answered with the right name."""
     with pytest.raises(UsageError, match="--lessons 02_tensor: .*did you mean '02_tensors'"):
-        reader.select(THREE, "02_tensor")
+        select_lessons(THREE, "02_tensor")
 
 
 def test_an_unknown_number_lists_what_there_is() -> None:
     """Where nothing is near, all lessons are named."""
     with pytest.raises(UsageError, match="--lessons 7: .*01_intro, 02_tensors, 10_more"):
-        reader.select(THREE, "7")
+        select_lessons(THREE, "7")
 
 
 def test_a_folder_without_lessons_is_an_error(tmp_path: Path) -> None:
     """Nothing found is not a green course."""
     with pytest.raises(CourseError, match="no lessons"):
-        reader.find(tmp_path)
+        find_lessons(tmp_path)
 
 
 def test_a_lesson_has_a_title_in_each_language(read: Read) -> None:

@@ -5,19 +5,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ci.execute import engine
-from ci.execute.local import Here
 from ci.judge import verdicts
-from ci.judge.verdicts import Outcome
+from ci.judge.outcome import Outcome
 from ci.lesson import oracle, reader
+from ci.lesson.lesson import Lesson, find_lessons
 from ci.lesson.parameters import Parameter, Value
-from ci.lesson.reader import Lesson
 from ci.lesson.value import Comparable, expected_value
 from ci.plan import planner
-from tests.conftest import ROOT
+from tests.conftest import ROOT, executions
 
 LESSONS = ROOT / "lessons"
-NAMES = [path.stem for path in reader.find(LESSONS)]
+NAMES = [path.stem for path in find_lessons(LESSONS)]
 LEAST_CHECKS = {"01": 15, "02": 48, "03": 44, "04": 40, "05": 28}
 
 
@@ -149,15 +147,14 @@ SETTINGS = [
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[list[Outcome]]:
     """Of all settings, each a list: executed together, as a course is."""
-    lessons = {path.stem[:2]: reader.read(path) for path in reader.find(LESSONS)}
+    lessons = {path.stem[:2]: reader.read(path) for path in find_lessons(LESSONS)}
     oracles = {lesson.name: oracle.load(lesson) for lesson in lessons.values()}
     planned = [planner.runs([lessons[name]], settings, [], slots=2) for name, settings in SETTINGS]
     runs = [run for several in planned for run in several]
     folder = tmp_path_factory.mktemp("runs")
     judged = {
-        id(event.run): verdicts.outcome(event, oracles[event.run.lesson.name])
-        for event in engine.start(runs, folder, Here(), slots=2)
-        if event.kind == "ended"
+        id(execution.run): verdicts.judge(execution, oracles[execution.run.lesson.name])
+        for execution in executions(runs, folder, slots=2)
     }
     return [[judged[id(run)] for run in several] for several in planned]
 

@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ci.execute.engine import Event
-from ci.execute.local import Here
+from ci.execute.events import End, Execution
+from ci.execute.local import LocalExecutor
 from ci.judge import verdicts
-from ci.judge.verdicts import Outcome
+from ci.judge.outcome import Outcome
 from ci.lesson import oracle, reader
-from ci.lesson.reader import Lesson
-from ci.plan import attempts, cache, planner
-from ci.plan.attempts import EXECUTED, LOG
-from ci.plan.cache import Ledger, Work
+from ci.lesson.lesson import Lesson
+from ci.plan import attempts, cache, lesson_cache, planner
+from ci.plan.attempts import LOG, NOTEBOOK
+from ci.plan.cache import RunCache, Work
 from ci.plan.planner import Run
+from ci.run import keep
 from ci.worker.notebook import save
 from tests.conftest import GRADIENT, ORACLE, Read
 from tests.judge.test_verdicts import executed
@@ -26,8 +27,8 @@ from tests.judge.test_verdicts import executed
 WRONG = ORACLE.replace("4 * np", "6 * np")
 
 
-def settled(lesson: str, key: str) -> bool:
-    """Its handouts are there."""
+def published(lesson: str, key: str) -> bool:
+    """Its handouts are on the course page."""
     return True
 
 
@@ -40,39 +41,38 @@ def leave(
     run: Run, build: Path, *, status: str = "completed", meanwhile: Callable[[], object] = id
 ) -> Outcome:
     """What an execution of `run` leaves whose cells showed 4 i."""
-    ledger = Ledger(build, Here())
-    ledger.sort([run], settled, fresh=True)
+    run_cache = RunCache(build, LocalExecutor().facts)
+    run_cache.work([run], published, fresh=True)
     attempt = attempts.begin(run, build / "runs")
     notebook = executed(run.lesson, gradient=4.0 * np.arange(run.parameters["size"]))
     for number, cell in enumerate(cell for cell in notebook.cells if cell.cell_type == "code"):
         cell.execution_count = number + 1
-    save(notebook, attempt / EXECUTED)
+    save(notebook, attempt / NOTEBOOK)
     (attempt / LOG).write_text("")
     if meanwhile is not id:
         meanwhile()
-    end = Event(
-        *("ended", run, attempt),
-        status=status,
-        executed=attempt / EXECUTED,
+    execution = Execution(
+        run,
+        attempt,
+        End(status),
+        notebook=attempt / NOTEBOOK,
         seconds=1.5,
         date="2026-01-01 12:00 UTC",
         environment={"torch": "2.13.0"},
     )
-    return ledger.keep(verdicts.outcome(end, oracle.load(run.lesson)))
+    return keep(verdicts.judge(execution, oracle.load(run.lesson)), run_cache)
 
 
-def sort(
-    *runs: Run, build: Path, settled: Callable[[str, str], bool] = settled, fresh: bool = False
-) -> Work:
+def work(*runs: Run, build: Path, fresh: bool = False) -> Work:
     """What the next plan has to do."""
-    return Ledger(build, Here()).sort(runs, settled, fresh=fresh)
+    return RunCache(build, LocalExecutor().facts).work(runs, published, fresh=fresh)
 
 
 def judge(run: Run, build: Path) -> Outcome:
-    """The outcome of the next plan, which has a notebook to judge, and keeps what comes of it."""
-    ledger = Ledger(build, Here())
-    (kept,) = ledger.sort([run], settled).judge
-    return ledger.keep(kept.judge(oracle.load(run.lesson)))
+    """The outcome of the next plan, which judges a kept notebook and records the outcome."""
+    run_cache = RunCache(build, LocalExecutor().facts)
+    (previous,) = run_cache.work([run], published).judge
+    return keep(verdicts.judge_again(previous, oracle.load(run.lesson)), run_cache)
 
 
 @pytest.fixture
@@ -84,9 +84,9 @@ def lesson(read: Read) -> Lesson:
 def test_a_verified_run_is_unchanged(lesson: Lesson, tmp_path: Path) -> None:
     """Nothing is left to do, and it says since when it stands, with the results of then."""
     verified = leave(default(lesson), tmp_path)
-    work = sort(default(lesson), build=tmp_path)
-    assert (work.judge, work.execute, work.lessons) == ([], [], [])
-    outcome = work.unchanged[0].unchanged()
+    found = work(default(lesson), build=tmp_path)
+    assert (found.judge, found.execute, found.lessons) == ([], [], [])
+    outcome = verdicts.unchanged(found.unchanged[0])
     assert (outcome.status, outcome.green) == ("unchanged", True)
     assert outcome.verdict == "unchanged since 2026-01-01 12:00 UTC"
     assert (outcome.results, outcome.attempt) == (verified.results, verified.attempt)
@@ -97,7 +97,7 @@ def test_fresh_executes_all(lesson: Lesson, tmp_path: Path) -> None:
     """Also what is unchanged."""
     leave(default(lesson), tmp_path)
     run = default(lesson)
-    assert sort(run, build=tmp_path, fresh=True) == Work([], [], [run])
+    assert work(run, build=tmp_path, fresh=True) == Work([], [], [run])
 
 
 @pytest.mark.parametrize("name", ["executed.ipynb", "checks.json", "log.txt"])
@@ -114,7 +114,7 @@ def test_an_attempt_that_is_not_what_it_was_does_not_stand(
         data = bytearray((attempt / name).read_bytes() or b" ")
         data[len(data) // 2] ^= 1
         (attempt / name).write_bytes(data)
-    assert len(sort(default(lesson), build=tmp_path).execute) == 1
+    assert len(work(default(lesson), build=tmp_path).execute) == 1
 
 
 def test_a_damaged_record_is_none(lesson: Lesson, tmp_path: Path) -> None:
@@ -123,24 +123,24 @@ def test_a_damaged_record_is_none(lesson: Lesson, tmp_path: Path) -> None:
     (record,) = (tmp_path / "records" / "01_small").glob("*/*.json")
     for text in (record.read_text()[:-10], "[]", "{}", ""):
         record.write_text(text)
-        assert len(sort(default(lesson), build=tmp_path).execute) == 1
+        assert len(work(default(lesson), build=tmp_path).execute) == 1
 
 
 def test_a_damaged_attempt_leaves_the_one_before(lesson: Lesson, tmp_path: Path) -> None:
     """What was verified twice stands on either."""
     first, second = (leave(default(lesson), tmp_path) for _ in range(2))
-    assert sort(default(lesson), build=tmp_path).unchanged[0].attempt == second.attempt
+    assert work(default(lesson), build=tmp_path).unchanged[0].attempt == second.attempt
     assert second.attempt
     (second.attempt / "log.txt").unlink()
-    assert sort(default(lesson), build=tmp_path).unchanged[0].attempt == first.attempt
+    assert work(default(lesson), build=tmp_path).unchanged[0].attempt == first.attempt
 
 
 def test_a_run_that_was_killed_is_run_again(lesson: Lesson, tmp_path: Path) -> None:
     """Its attempt never got its name, and nothing recorded it."""
     run = default(lesson)
     attempt = attempts.begin(run, tmp_path / "runs")
-    save(executed(lesson, gradient=4.0 * np.arange(4)), attempt / EXECUTED)
-    assert sort(run, build=tmp_path).execute == [run]
+    save(executed(lesson, gradient=4.0 * np.arange(4)), attempt / NOTEBOOK)
+    assert work(run, build=tmp_path).execute == [run]
 
 
 def test_an_attempt_that_only_says_that_it_was_verified_does_not_stand(
@@ -149,7 +149,7 @@ def test_an_attempt_that_only_says_that_it_was_verified_does_not_stand(
     """A lesson may write into its attempts: what it leaves there is no record."""
     leave(default(lesson), tmp_path)
     shutil.rmtree(tmp_path / "records")
-    assert len(sort(default(lesson), build=tmp_path).execute) == 1
+    assert len(work(default(lesson), build=tmp_path).execute) == 1
 
 
 def test_a_changed_rank_program_is_executed(lesson: Lesson, tmp_path: Path) -> None:
@@ -157,19 +157,19 @@ def test_a_changed_rank_program_is_executed(lesson: Lesson, tmp_path: Path) -> N
     (lesson.path.parent / "parallel").mkdir()
     (lesson.path.parent / "parallel" / "ring.py").write_text("a = 1\n")
     leave(default(lesson), tmp_path)
-    assert sort(default(lesson), build=tmp_path).execute == []
+    assert work(default(lesson), build=tmp_path).execute == []
     (lesson.path.parent / "parallel" / "ring.py").write_text("a = 2\n")
-    assert len(sort(default(lesson), build=tmp_path).execute) == 1
+    assert len(work(default(lesson), build=tmp_path).execute) == 1
 
 
 def test_other_threads_are_executed(lesson: Lesson, tmp_path: Path) -> None:
     """They can change sums; each is kept."""
     two = replace(default(lesson), threads=2)
     leave(default(lesson), tmp_path)
-    assert sort(two, build=tmp_path).execute == [two]
+    assert work(two, build=tmp_path).execute == [two]
     leave(two, tmp_path)
-    assert sort(two, build=tmp_path).execute == []
-    assert sort(default(lesson), build=tmp_path).execute == []
+    assert work(two, build=tmp_path).execute == []
+    assert work(default(lesson), build=tmp_path).execute == []
 
 
 def test_another_torch_is_executed(
@@ -180,7 +180,7 @@ def test_another_torch_is_executed(
     (tmp_path / "site" / "torch-9.dist-info").mkdir(parents=True)
     (tmp_path / "site" / "torch-9.dist-info" / "RECORD").write_text("")
     monkeypatch.syspath_prepend(tmp_path / "site")
-    assert len(sort(default(lesson), build=tmp_path).execute) == 1
+    assert len(work(default(lesson), build=tmp_path).execute) == 1
 
 
 def test_a_changed_oracle_judges_the_kept_notebook(
@@ -194,16 +194,16 @@ def test_a_changed_oracle_judges_the_kept_notebook(
     run = default(read(GRADIENT, expected=ORACLE + "# more\n"))
     verified = judge(run, tmp_path)
     assert verified.status == "verified"
-    assert verified.reason == "executed 2026-01-01 12:00 UTC, judged anew"
+    assert verified.reason == "executed 2026-01-01 12:00 UTC, judged again"
     assert len(list((tmp_path / "runs").glob("*/*/*"))) == 1
-    assert sort(run, build=tmp_path).unchanged[0].unchanged().date == "2026-01-01 12:00 UTC"
+    assert work(run, build=tmp_path).unchanged[0].facts["date"] == "2026-01-01 12:00 UTC"
 
 
 def test_what_differs_is_executed_again(read: Read, tmp_path: Path) -> None:
     """Nobody has looked at it yet, and it may come out otherwise."""
     run = default(read(GRADIENT, expected=WRONG))
     assert leave(run, tmp_path).status == "differs"
-    assert sort(run, build=tmp_path).execute == [run]
+    assert work(run, build=tmp_path).execute == [run]
 
 
 @pytest.mark.parametrize("status", ["failed", "timed out"])
@@ -212,14 +212,14 @@ def test_the_last_execution_decides(lesson: Lesson, tmp_path: Path, status: str)
     run = default(lesson)
     leave(run, tmp_path)
     leave(run, tmp_path, status=status)
-    assert sort(run, build=tmp_path).execute == [run]
+    assert work(run, build=tmp_path).execute == [run]
 
 
 def test_a_lesson_without_checks_never_stands(read: Read, tmp_path: Path) -> None:
     """There is nothing that was verified."""
     run = default(read("# %%\n1 + 1;\n"))
     assert leave(run, tmp_path).status == "unchecked"
-    assert sort(run, build=tmp_path).execute == [run]
+    assert work(run, build=tmp_path).execute == [run]
 
 
 @pytest.mark.parametrize("name", ["01_small.py", "data.csv", "expected/01_small.py"])
@@ -233,18 +233,18 @@ def test_what_was_changed_while_it_ran_is_not_recorded(
     outcome = leave(default(lesson), tmp_path, meanwhile=lambda: path.write_text(before + "\n"))
     assert outcome.key == ""
     path.write_text(before)
-    assert len(sort(default(lesson), build=tmp_path).execute) == 1
+    assert len(work(default(lesson), build=tmp_path).execute) == 1
 
 
 def test_handouts_that_are_not_there_need_the_kept_notebook(lesson: Lesson, tmp_path: Path) -> None:
     """It is judged once more on the way, and stays unchanged."""
     leave(default(lesson), tmp_path)
-    ledger = Ledger(tmp_path, Here())
-    work = ledger.sort([default(lesson)], lambda lesson, key: False)
-    assert (work.unchanged, work.execute) == ([], [])
-    outcome = ledger.keep(work.judge[0].judge(oracle.load(lesson)))
+    run_cache = RunCache(tmp_path, LocalExecutor().facts)
+    found = run_cache.work([default(lesson)], lambda lesson, key: False)
+    assert (found.unchanged, found.execute) == ([], [])
+    outcome = keep(verdicts.judge_again(found.judge[0], oracle.load(lesson)), run_cache)
     assert (outcome.status, outcome.notebook is not None) == ("unchanged", True)
-    assert sort(default(lesson), build=tmp_path).unchanged[0].key == outcome.key
+    assert work(default(lesson), build=tmp_path).unchanged[0].key == outcome.key
 
 
 def test_runs_of_a_sweep_are_judged_to_be_compared(lesson: Lesson, tmp_path: Path) -> None:
@@ -252,9 +252,10 @@ def test_runs_of_a_sweep_are_judged_to_be_compared(lesson: Lesson, tmp_path: Pat
     runs = planner.runs([lesson], ["size=3,4"], [])
     for run in runs:
         leave(run, tmp_path)
-    work = sort(*runs, build=tmp_path)
+    found = work(*runs, build=tmp_path)
     oracles = oracle.load(lesson)
-    assert [kept.judge(oracles).status for kept in work.judge] == ["unchanged"] * 2
+    again = [verdicts.judge_again(previous, oracles) for previous in found.judge]
+    assert [outcome.status for outcome in again] == ["unchanged"] * 2
 
 
 def test_the_last_three_attempts_of_a_run_are_kept(lesson: Lesson, tmp_path: Path) -> None:
@@ -265,8 +266,10 @@ def test_the_last_three_attempts_of_a_run_are_kept(lesson: Lesson, tmp_path: Pat
     assert first.attempt
     assert first.attempt.exists()
     assert last
-    assert len(list(last.parent.iterdir())) == cache.KEPT
-    assert len(list((tmp_path / "records" / "01_small" / last.parent.name).iterdir())) == cache.KEPT
+    assert len(list(last.parent.iterdir())) == attempts.KEPT
+    assert (
+        len(list((tmp_path / "records" / "01_small" / last.parent.name).iterdir())) == attempts.KEPT
+    )
 
 
 def test_clean_keeps_what_the_course_stands_on(lesson: Lesson, tmp_path: Path) -> None:
@@ -277,12 +280,12 @@ def test_clean_keeps_what_the_course_stands_on(lesson: Lesson, tmp_path: Path) -
     assert swept
     cache.clean(tmp_path)
     assert (swept.exists(), (tmp_path / "drafts").exists()) == (False, False)
-    assert sort(default(lesson), build=tmp_path).execute == []
+    assert work(default(lesson), build=tmp_path).execute == []
 
 
 def test_a_lesson_is_the_same_from_memory(lesson: Lesson, tmp_path: Path) -> None:
     """What was parsed before is not parsed again, and reads the same."""
-    parsed, remembered = (cache.read(lesson.path, tmp_path) for _ in range(2))
+    parsed, remembered = (lesson_cache.read(lesson.path, tmp_path) for _ in range(2))
     assert parsed == remembered == reader.read(lesson.path)
 
 
@@ -290,20 +293,20 @@ def test_a_memory_that_is_damaged_or_of_another_text_is_not_used(
     lesson: Lesson, tmp_path: Path
 ) -> None:
     """The script is what counts."""
-    cache.read(lesson.path, tmp_path)
+    lesson_cache.read(lesson.path, tmp_path)
     (memory,) = (tmp_path / "records" / "lessons").iterdir()
     known = json.loads(memory.read_text())
     known["notebook"]["cells"][-1]["source"] = "5.0 * np.arange(size)"
     memory.write_text(json.dumps(known))
-    assert "4.0" in cache.read(lesson.path, tmp_path).notebook.cells[-1].source
+    assert "4.0" in lesson_cache.read(lesson.path, tmp_path).notebook.cells[-1].source
     lesson.path.write_text(lesson.path.read_text().replace("4.0", "6.0"))
-    assert "6.0" in cache.read(lesson.path, tmp_path).notebook.cells[-1].source
+    assert "6.0" in lesson_cache.read(lesson.path, tmp_path).notebook.cells[-1].source
 
 
 def test_a_run_is_expected_to_last_as_long_as_the_last_time(lesson: Lesson, tmp_path: Path) -> None:
     """Or as long as another run of its lesson; a lesson that never ran is not known."""
-    ledger, run = Ledger(tmp_path, Here()), default(lesson)
-    assert ledger.seconds(run) is None
+    run_cache, run = RunCache(tmp_path, LocalExecutor().facts), default(lesson)
+    assert run_cache.seconds(run) is None
     leave(run, tmp_path)
-    assert ledger.seconds(run) == 1.5
-    assert ledger.seconds(replace(run, parameters={"size": 9})) == 1.5
+    assert run_cache.seconds(run) == 1.5
+    assert run_cache.seconds(replace(run, parameters={"size": 9})) == 1.5

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ci.execute.executor import Lab
+from ci.execute.container import ContainerExecutor
+from ci.execute.local import LocalExecutor
 from ci.lab.image import Image
 from ci.plan import keys, planner
 from ci.plan.gpus import Gpu
@@ -16,7 +17,7 @@ from ci.plan.planner import Run
 from tests.conftest import ORACLE, Read
 
 
-@pytest.mark.parametrize("names", [keys.EXECUTES, keys.JUDGES, keys.SETS])
+@pytest.mark.parametrize("names", [keys.EXECUTES, keys.JUDGES_AND_RENDERS])
 def test_what_the_keys_cover_is_there(names: tuple[str, ...]) -> None:
     """A package that was renamed is renamed in the list too."""
     assert all((keys.CODE / name).exists() for name in names)
@@ -33,17 +34,17 @@ def run(read: Read) -> Run:
     return planner.Run(lesson, lesson.defaults)
 
 
-def now(run: Run, place: str = "here") -> Keys:
+def now(run: Run, executor: str = "local") -> Keys:
     """Its keys as things are now."""
-    return keys.of(run, keys.around(place))
+    return keys.run_keys(run, keys.environment({"executor": executor}))
 
 
 def moved(before: Keys, after: Keys) -> list[str]:
     """Which keys are another."""
-    return [name for name in ("run", "check", "handout") if vars(before)[name] != vars(after)[name]]
+    return [name for name in ("execution", "handout") if vars(before)[name] != vars(after)[name]]
 
 
-ALL = ["run", "check", "handout"]
+ALL = ["execution", "handout"]
 
 CHANGES: dict[str, list[str]] = {
     "01_small.py": ALL,
@@ -52,9 +53,9 @@ CHANGES: dict[str, list[str]] = {
     "data/table.csv": ALL,
     "_own.py": ALL,
     "matplotlibrc": ALL,
-    "expected/01_small.py": ["check", "handout"],
-    "expected/01_small.csv": ["check", "handout"],
-    "expected/table.csv": ["check", "handout"],
+    "expected/01_small.py": ["handout"],
+    "expected/01_small.csv": ["handout"],
+    "expected/table.csv": ["handout"],
     "02_neighbour.py": [],
     "expected/02_neighbour.py": [],
     ".01_small.py.swp": [],
@@ -129,14 +130,14 @@ def test_another_run_has_another_key(run: Run, change: Callable[[Run], Run]) -> 
 
 def test_another_place_has_another_key(run: Run) -> None:
     """Results of the lab are not results of this machine."""
-    assert moved(now(run), now(run, "lab")) == ALL
+    assert moved(now(run), now(run, "container")) == ALL
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
         *((name, ALL) for name in ("worker/kernel.py", "execute/engine.py", "errors.py")),
-        ("judge/compare.py", ["check", "handout"]),
+        ("judge/compare.py", ["handout"]),
         *((f"handout/{name}", ["handout"]) for name in ("pdf.py", "templates/html/handout.css")),
         ("handout/templates/new.svg", ["handout"]),
         ("report/github.py", []),
@@ -174,25 +175,25 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_another_torch_is_another_place(site: Path, name: str) -> None:
     """By its record, its own word, and its libraries; paths that are added count too."""
-    before = keys.here()
+    before = LocalExecutor().facts()
     (site / name).write_text("another")
-    assert keys.here() != before
+    assert LocalExecutor().facts() != before
 
 
 def test_a_package_without_a_record_counts_by_its_version(site: Path) -> None:
     """As a system's packager leaves it."""
     (site / "torch-9.0.dist-info" / "RECORD").unlink()
     (site / "torch-9.0.dist-info" / "METADATA").write_text("Version: 9.0")
-    before = keys.here()
+    before = LocalExecutor().facts()
     (site / "torch-9.0.dist-info" / "METADATA").write_text("Version: 9.1")
-    assert keys.here() != before
+    assert LocalExecutor().facts() != before
 
 
 def test_packages_here_are_of_the_verdict_where_the_run_is_elsewhere(run: Run, site: Path) -> None:
     """NumPy of this machine compares what the lab has shown."""
-    before = now(run, "lab")
+    before = now(run, "container")
     (site / "torch-9.0.dist-info" / "RECORD").write_text("another")
-    assert moved(before, now(run, "lab")) == ["check", "handout"]
+    assert moved(before, now(run, "container")) == ["handout"]
 
 
 def test_settings_of_libraries_count_and_others_do_not() -> None:
@@ -207,10 +208,13 @@ def test_the_lab_is_its_image_its_user_and_what_is_passed_on(
 ) -> None:
     """Known before a worker starts, on a host without torch and without an engine."""
     monkeypatch.delenv("NCCL_ALGO", raising=False)
-    one = Lab(Image("lab", "sha256:1", "cpu"), memory=1)
-    assert one.identity() == Lab(Image("lab", "sha256:1", "cpu"), memory=2).identity()
-    assert one.identity() != Lab(Image("lab", "sha256:2", "cpu"), memory=1).identity()
-    assert one.identity() != Lab(Image("lab", "sha256:1", "cpu"), memory=1, as_root=True).identity()
-    before = one.identity()
+    one = ContainerExecutor(Image("lab", "sha256:1", "cpu"), memory=1)
+    assert one.facts() == ContainerExecutor(Image("lab", "sha256:1", "cpu"), memory=2).facts()
+    assert one.facts() != ContainerExecutor(Image("lab", "sha256:2", "cpu"), memory=1).facts()
+    assert (
+        one.facts()
+        != ContainerExecutor(Image("lab", "sha256:1", "cpu"), memory=1, as_root=True).facts()
+    )
+    before = one.facts()
     monkeypatch.setenv("NCCL_ALGO", "Ring")
-    assert one.identity() != before
+    assert one.facts() != before

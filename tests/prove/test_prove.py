@@ -12,10 +12,10 @@ import pytest
 
 from ci.errors import CourseError, UsageError
 from ci.execute import engine
-from ci.execute.local import Here
+from ci.execute.local import LocalExecutor
 from ci.judge import verdicts
 from ci.lesson import oracle, reader
-from ci.lesson.reader import Lesson
+from ci.lesson.lesson import Lesson, find_lessons
 from ci.plan import planner
 from ci.prove import prove
 from ci.prove.prove import Verdict
@@ -42,8 +42,8 @@ def tried(lesson: Lesson, path: Path, sample: int | None = 0) -> list[Verdict]:
 def by_the_pipeline(lesson: Lesson, folder: Path) -> str:
     """The status that `invoke run` would give the lesson."""
     (run,) = planner.runs([lesson], [], [])
-    *_, end = engine.start([run], folder, Here())
-    return verdicts.outcome(end, oracle.load(lesson)).status
+    *_, end = engine.execute([run], folder, LocalExecutor())
+    return verdicts.judge(end, oracle.load(lesson)).status
 
 
 def test_the_same_seed_draws_the_same_sample(read: Read, tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_the_mistakes_of_the_course_are_in_its_lessons() -> None:
     """At least forty are named, and each entry is of a lesson that there is."""
     root = TASKS.parent
     path = root / "tests" / "mutants.toml"
-    lessons = [reader.read(script) for script in reader.find(root / "lessons")]
+    lessons = [reader.read(script) for script in find_lessons(root / "lessons")]
     named = prove.choose(path, lessons, sample=0, seed=0)
     entries = [e for table in tomllib.loads(path.read_text()).values() for e in table]
     numbers = {lesson.name.partition("_")[0] for lesson in lessons}

@@ -9,10 +9,10 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from ci.judge import verdicts
-from ci.judge.verdicts import Outcome, Result
-from ci.lesson.reader import Lesson
+from ci.judge.outcome import Outcome, Result
+from ci.lesson.lesson import Lesson
 from ci.plan import planner
-from ci.report import github, json_report
+from ci.report import files, github
 from tests.conftest import GRADIENT, HEADER, Read
 from tests.judge.test_agreement import apart
 
@@ -93,8 +93,8 @@ def test_what_ended_a_run_is_told(read: Read) -> None:
 
 def test_what_needs_gpus_is_told_apart_from_what_is_wrong(read: Read) -> None:
     """It was not run, which is no fault."""
-    text = github.markdown([verdicts.not_run(planner.Run(read(GRADIENT), {}, gpus_needed=2))])
-    assert "## What was not run here\n\n- `01_small` needs 2 GPUs\n" in text
+    text = github.markdown([verdicts.skipped(planner.Run(read(GRADIENT), {}, gpus_needed=2))])
+    assert "## Not run here\n\n- `01_small` needs 2 GPUs\n" in text
     assert "What is wrong" not in text
 
 
@@ -127,7 +127,7 @@ def test_a_summary_is_forgotten_with_its_report(read: Read, tmp_path: Path) -> N
     """A run that does not get to its end leaves no old one behind."""
     github.write([differs(read(GRADIENT))], tmp_path)
     assert (tmp_path / "summary.md").read_text().startswith("# The course: 0 of 1 runs verified\n")
-    json_report.forget(tmp_path)
+    files.forget(tmp_path)
     assert not (tmp_path / "summary.md").exists()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from junitparser import JUnitXml
 
 from ci.judge import verdicts
-from ci.judge.verdicts import Outcome, Result
+from ci.judge.outcome import Outcome, Result
 from ci.plan import planner
 from ci.report import junit
 from tests.conftest import GRADIENT, Read
@@ -46,7 +46,7 @@ def test_a_fault_of_the_run_itself_fails_in_junit(read: Read, tmp_path: Path) ->
 def test_a_run_that_lacks_gpus_is_skipped_in_junit(read: Read, tmp_path: Path) -> None:
     """Not passed, not failed: skipped, with its reason."""
     run = planner.Run(read(GRADIENT), {}, gpus_needed=2)
-    junit.write([verdicts.not_run(run)], tmp_path)
+    junit.write([verdicts.skipped(run)], tmp_path)
     suite = next(iter(JUnitXml.fromfile(str(tmp_path / "junit.xml"))))
     assert [case.result[0].message for case in suite] == ["needs 2 GPUs", "needs 2 GPUs"]
 

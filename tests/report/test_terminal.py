@@ -3,18 +3,19 @@
 import dataclasses
 import io
 import json
-import math
 import re
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from ci.execute import engine
-from ci.judge.verdicts import Outcome, Result
-from ci.lesson.reader import Lesson
+from ci.execute.events import CellStarted
+from ci.judge.outcome import Outcome, Result
+from ci.lesson.lesson import Lesson
 from ci.plan import planner
-from ci.report import json_report, junit, terminal, utilization
+from ci.report import faults, files, terminal
+from ci.report.terminal import Terminal
+from ci.report.utilization import Utilization
 from tests.conftest import GRADIENT, Read
 from tests.judge.test_agreement import apart
 
@@ -41,7 +42,7 @@ def printed(*outcomes: Outcome) -> str:
     """The final report, as a log shows it."""
     text = io.StringIO()
     runs = [outcome.run for outcome in outcomes]
-    terminal.Screen(runs, Console(file=text, width=100)).finish(outcomes)
+    Terminal(runs, Console(file=text, width=100)).finish(outcomes)
     return text.getvalue()
 
 
@@ -85,17 +86,17 @@ def test_an_unchanged_run_says_since_when(read: Read) -> None:
     result = Result(lesson.checks[0], "verified", margin=0.25)
     run = planner.Run(lesson, lesson.defaults)
     same = Outcome(run, "unchanged", (result,), seconds=2.0, date="2026-01-01 12:00 UTC")
-    assert terminal.line(same) == "01_small: unchanged since 2026-01-01 12:00 UTC, checks 1/1"
+    assert terminal._summary(same) == "01_small: unchanged since 2026-01-01 12:00 UTC, checks 1/1"
     assert re.search("01_small .* 1/1 +25% +2026-01-01 +unchanged", printed(same))
-    assert json_report.of(same)["date"] == "2026-01-01 12:00 UTC"
-    assert list(terminal.faults(same)) == []
+    assert same.to_json()["date"] == "2026-01-01 12:00 UTC"
+    assert list(faults.faults(same)) == []
 
 
 def agreeing(read: Read, runs: int, width: int) -> str:
     """The final report of a sweep whose runs differ a little."""
     outcomes, agreed = apart(read, runs)
     text = io.StringIO()
-    terminal.Screen([], Console(file=text, width=width)).finish(outcomes, agreed)
+    Terminal([], Console(file=text, width=width)).finish(outcomes, agreed)
     return text.getvalue()
 
 
@@ -118,7 +119,7 @@ def test_runs_that_are_equal_are_so_only_where_they_are_compared(read: Read) -> 
     """The sentence claims nothing of the other checks."""
     _, [matrix] = apart(read)
     equal = {pair: dataclasses.replace(found, size=0.0) for pair, found in matrix.pairs.items()}
-    text = terminal.agreement_of(dataclasses.replace(matrix, pairs=equal))
+    text = terminal.agreement_text(dataclasses.replace(matrix, pairs=equal))
     assert text.startswith(
         "01_small, float64: the runs are equal where they are compared\n  1 of 2"
     )
@@ -135,8 +136,8 @@ def test_without_a_terminal_there_are_plain_lines(read: Read) -> None:
     """A log gets one line a run, and no control characters."""
     text = io.StringIO()
     bad = outcome(read(GRADIENT), reason="1 of 1 checks: gradient", seconds=1.25)
-    with terminal.Screen([bad.run], Console(file=text)) as screen:
-        screen.on_outcome(bad)
+    with Terminal([bad.run], Console(file=text)) as shown:
+        shown.on_outcome(bad)
     assert text.getvalue() == ("01_small: differs (1 of 1 checks: gradient), checks 0/1, 1.2 s\n")
 
 
@@ -145,56 +146,19 @@ def test_a_terminal_gets_a_live_table(read: Read) -> None:
     text = io.StringIO()
     run = planner.Run(read(GRADIENT), {})
     console = Console(file=text, force_terminal=True, width=100)
-    with terminal.Screen([run], console) as screen:
-        screen.on_event(engine.Event("cell", run, Path(), cell=2, cells=7))
-        screen._live.refresh()
+    with Terminal([run], console) as shown:
+        shown.on_event(CellStarted(run, 2, 7))
+        shown._live.refresh()
     assert "3/7" in text.getvalue()
-
-
-def test_an_old_report_is_forgotten(read: Read, tmp_path: Path) -> None:
-    """A run that does not get to its report leaves none, rather than a green one."""
-    for reported in (json_report, junit):
-        reported.write([outcome(read(GRADIENT))], tmp_path)
-    json_report.forget(tmp_path)
-    assert not list(tmp_path.glob("*.*ml")) + list(tmp_path.glob("*.json"))
-
-
-def test_the_json_report_has_all_that_the_table_has(read: Read, tmp_path: Path) -> None:
-    """Status, parameters and every check, for programs."""
-    json_report.write([outcome(read(GRADIENT))], tmp_path)
-    found = json.loads((tmp_path / "report.json").read_text())
-    assert found["statuses"] == {"differs": 1}
-    assert found["runs"][0]["parameters"] == {"size": 4}
-    assert found["runs"][0]["checks"][0]["status"] == "differs"
-
-
-def test_the_json_report_says_how_the_runs_agree(read: Read, tmp_path: Path) -> None:
-    """Which runs, by their place in the list, how far apart, in which check, of how many."""
-    outcomes, agreed = apart(read)
-    json_report.write(outcomes, tmp_path, agreed)
-    found = json.loads((tmp_path / "report.json").read_text())
-    pair = {"runs": [0, 1], "size": 2.0**-40 / 40, "check": "total", "checks": 1}
-    runs = [{"ranks": 1}, {"ranks": 2}]
-    assert found["agreement"] == [
-        {"lesson": "01_small", "dtype": "float64", "runs": runs, "pairs": [pair]}
-    ]
-
-
-def test_the_json_report_is_json_for_any_difference(read: Read, tmp_path: Path) -> None:
-    """JSON has no infinity."""
-    outcomes, [matrix] = apart(read)
-    pairs = {
-        pair: dataclasses.replace(found, size=math.inf) for pair, found in matrix.pairs.items()
-    }
-    json_report.write(outcomes, tmp_path, [dataclasses.replace(matrix, pairs=pairs)])
-    assert "Infinity" not in (tmp_path / "report.json").read_text()
 
 
 def test_the_slots_say_how_busy_they_were(read: Read, tmp_path: Path) -> None:
     """In the terminal in a line; in the JSON report each by itself."""
-    uses = [utilization.Use(0, 3, 9.0, 10.0, ()), utilization.Use(1, 2, 7.5, 10.0, ("1",))]
-    assert terminal.utilisation(uses) == "2 at once, busy 82% of 10.0 s, the least used 75%"
-    json_report.write([outcome(read(GRADIENT))], tmp_path, uses=uses)
+    slots = [Utilization(0, 3, 9.0, 10.0, ()), Utilization(1, 2, 7.5, 10.0, ("1",))]
+    assert (
+        terminal.utilization_text(slots) == "2 in parallel, busy 82% of 10.0 s, the least used 75%"
+    )
+    files.write([outcome(read(GRADIENT))], tmp_path, utilization=slots)
     found = json.loads((tmp_path / "report.json").read_text())["slots"]
     assert [slot["share"] for slot in found] == [0.9, 0.75]
     assert found[1]["gpus"] == ["1"]

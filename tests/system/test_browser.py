@@ -17,15 +17,13 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_output
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from ci.execute import engine
-from ci.execute.local import Here
 from ci.handout import handout, index, publish
 from ci.judge import verdicts
-from ci.judge.verdicts import Outcome, Result
+from ci.judge.outcome import Outcome, Result
 from ci.lesson import oracle, reader
-from ci.lesson.reader import Lesson
+from ci.lesson.lesson import Lesson
 from ci.plan import planner
-from tests.conftest import ROOT, missing
+from tests.conftest import ROOT, executions, missing
 
 pytestmark = pytest.mark.slow
 
@@ -175,8 +173,8 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("real")
     lesson = reader.read(ROOT / "lessons" / f"{REAL}.py")
     runs = planner.runs([lesson], [], [])
-    ends = [e for e in engine.start(runs, folder / "runs", Here()) if e.kind == "ended"]
-    return write([verdicts.outcome(end, oracle.load(lesson)) for end in ends], folder / "page")
+    (execution,) = executions(runs, folder / "runs")
+    return write([verdicts.judge(execution, oracle.load(lesson))], folder / "page")
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from ci.execute import engine
-from ci.execute.local import Here
 from ci.judge import verdicts
 from ci.lesson import oracle, reader
 from ci.plan import planner
+from tests.conftest import executions
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -26,9 +25,8 @@ def test_the_lesson_in_ten_lines_is_verified(tmp_path: Path) -> None:
     lesson = reader.read(path)
     runs = planner.runs([lesson], ["size=2,5,100"], [])
     outcomes = [
-        verdicts.outcome(event, oracle.load(lesson))
-        for event in engine.start(runs, tmp_path / "runs", Here())
-        if event.kind == "ended"
+        verdicts.judge(execution, oracle.load(lesson))
+        for execution in executions(runs, tmp_path / "runs")
     ]
     assert [outcome.status for outcome in outcomes] == ["verified"] * 3
     assert len(script.splitlines()) <= 10

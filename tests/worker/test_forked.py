@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from ci.lesson import reader
-from ci.lesson.reader import Lesson
-from ci.worker.forked import Forked, Nursery
+from ci.lesson.lesson import Lesson, find_lessons
+from ci.worker.forked import ForkedProcess, ForkServer
 from ci.worker.notebook import BACKEND, execute
 from tests.conftest import ROOT, Read
 
@@ -20,28 +20,28 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="kernels are cold here"),
 ]
-LESSONS = reader.find(ROOT / "lessons")
+LESSONS = find_lessons(ROOT / "lessons")
 TIMES = "watch"  # in the figures of times that were measured; no others differ
 ALL = {"CUDA_VISIBLE_DEVICES": "", "PYTEST_CURRENT_TEST": ""}  # else each test is another
 
 
-class Counted(Nursery):
-    """A nursery that counts its forks."""
+class Counted(ForkServer):
+    """A fork_server that counts its forks."""
 
     forks = 0
 
-    def fork(self, *request: Any) -> Forked | None:
-        """As any nursery."""
+    def fork(self, *request: Any) -> ForkedProcess | None:
+        """As any fork_server."""
         kernel = super().fork(*request)
         self.forks += kernel is not None
         return kernel
 
 
 def started(folder: Path, **environment: str) -> Counted:
-    """A nursery for the lessons in `folder`."""
-    nursery = Counted()
-    nursery.start({**os.environ, **BACKEND, **ALL, **environment}, folder)
-    return nursery
+    """A fork_server for the lessons in `folder`."""
+    fork_server = Counted()
+    fork_server.start({**os.environ, **BACKEND, **ALL, **environment}, folder)
+    return fork_server
 
 
 @pytest.fixture(scope="module")
@@ -51,46 +51,46 @@ def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def nursery(tmp_path: Path) -> Iterator[Counted]:
+def fork_server(tmp_path: Path) -> Iterator[Counted]:
     """For the lessons that `read` writes."""
     (tmp_path / "lessons").mkdir(exist_ok=True)
-    nursery = started(tmp_path / "lessons")
-    yield nursery
-    nursery.end()
+    fork_server = started(tmp_path / "lessons")
+    yield fork_server
+    fork_server.end()
 
 
-def shown(lesson: Lesson, nursery: Counted | None, **environment: str) -> list[Any]:
-    """The outputs of the lesson's cells, in a kernel from the nursery, else in a cold one."""
-    forks = nursery.forks if nursery else 0
-    verdict = execute(lesson, {}, environment={**ALL, **environment}, nursery=nursery)
+def shown(lesson: Lesson, fork_server: Counted | None, **environment: str) -> list[Any]:
+    """The outputs of the lesson's cells, in a kernel from the fork_server, else in a cold one."""
+    forks = fork_server.forks if fork_server else 0
+    verdict = execute(lesson, {}, variables={**ALL, **environment}, fork_server=fork_server)
     assert verdict.reason == ""
-    assert not nursery or nursery.forks == forks + 1
+    assert not fork_server or fork_server.forks == forks + 1
     return [
         cell.outputs for cell in verdict.notebook.cells if cell.cell_type == "code" and cell.outputs
     ]
 
 
-def text(lesson: Lesson, nursery: Counted | None, **environment: str) -> str:
+def text(lesson: Lesson, fork_server: Counted | None, **environment: str) -> str:
     """What the lesson's last cell shows."""
-    return str(shown(lesson, nursery, **environment)[-1][0].data["text/plain"])
+    return str(shown(lesson, fork_server, **environment)[-1][0].data["text/plain"])
 
 
 @pytest.fixture(scope="module")
-def lessons_nursery() -> Iterator[Counted]:
+def lessons_server() -> Iterator[Counted]:
     """For the course."""
-    nursery = started(ROOT / "lessons")
-    yield nursery
-    nursery.end()
+    fork_server = started(ROOT / "lessons")
+    yield fork_server
+    fork_server.end()
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-def test_each_lesson_shows_the_same(path: Path, lessons_nursery: Counted) -> None:
+def test_each_lesson_shows_the_same(path: Path, lessons_server: Counted) -> None:
     """Values, texts, errors and figures, byte for byte, but for figures of measured times."""
     lesson = reader.read(path)
     for cell in lesson.notebook.cells:
         if TIMES in cell.source and "figure" in cell.metadata.get("tags", []):
             cell.source = ""
-    assert shown(lesson, lessons_nursery) == shown(lesson, None)
+    assert shown(lesson, lessons_server) == shown(lesson, None)
 
 
 SAME = {
@@ -109,28 +109,28 @@ SAME = {
 }
 
 
-def test_what_imports_filter_is_filtered(read: Read, nursery: Counted) -> None:
+def test_what_imports_filter_is_filtered(read: Read, fork_server: Counted) -> None:
     """NumPy, IPython and torch say which warnings are shown, and how often."""
     show = "[str(each) for each in warnings.filters]"
     lesson = read(f"# %%\nimport torch, warnings\n# %%\n{show}\n")
-    warm, cold = (ast.literal_eval(text(lesson, parent)) for parent in (nursery, None))
+    warm, cold = (ast.literal_eval(text(lesson, parent)) for parent in (fork_server, None))
     assert set(cold) <= set(warm)
     assert len(cold) > 8
 
 
 @pytest.mark.parametrize("what", SAME)
-def test_a_fork_is_like_a_process_of_its_own(read: Read, nursery: Counted, what: str) -> None:
+def test_a_fork_is_like_a_process_of_its_own(read: Read, fork_server: Counted, what: str) -> None:
     """Where it is, what it was given, whom it belongs to."""
     imports = "import multiprocessing, os, signal, sys, tempfile, torch"
     lesson = read(f"# %%\n{imports}\n# %%\n{SAME[what]}\n")
-    assert text(lesson, nursery) == text(lesson, None)
+    assert text(lesson, fork_server) == text(lesson, None)
 
 
 @pytest.mark.parametrize("draw", ["random.random()", "np.random.rand()", "torch.rand(1).item()"])
-def test_each_fork_draws_numbers_of_its_own(read: Read, nursery: Counted, draw: str) -> None:
+def test_each_fork_draws_numbers_of_its_own(read: Read, fork_server: Counted, draw: str) -> None:
     """Without a seed, no two kernels draw the same."""
     lesson = read(f"# %%\nimport random, torch\nimport numpy as np\n{draw}\n")
-    assert text(lesson, nursery) != text(lesson, nursery)
+    assert text(lesson, fork_server) != text(lesson, fork_server)
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
@@ -142,34 +142,36 @@ def test_threads_are_those_of_a_cold_kernel(tmp_path: Path, read: Read, threads:
         "torch.get_num_threads(), len(os.listdir('/proc/self/task'))\n"
     )
     wanted = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
-    nursery = started(lesson.path.parent, **wanted)
+    fork_server = started(lesson.path.parent, **wanted)
     try:
-        assert text(lesson, nursery, **wanted) == text(lesson, None, **wanted)
+        assert text(lesson, fork_server, **wanted) == text(lesson, None, **wanted)
     finally:
-        nursery.end()
+        fork_server.end()
 
 
-def test_a_kernel_with_other_variables_is_cold(read: Read, nursery: Counted) -> None:
+def test_a_kernel_with_other_variables_is_cold(read: Read, fork_server: Counted) -> None:
     """A variable that an import may have read can't be changed after it."""
-    forks = nursery.forks
-    verdict = execute(read(), {}, environment={**ALL, "OMP_NUM_THREADS": "7"}, nursery=nursery)
-    assert (verdict.reason, nursery.forks) == ("", forks)
+    forks = fork_server.forks
+    verdict = execute(
+        read(), {}, variables={**ALL, "OMP_NUM_THREADS": "7"}, fork_server=fork_server
+    )
+    assert (verdict.reason, fork_server.forks) == ("", forks)
 
 
 def test_a_kernel_in_another_folder_is_cold(read: Read, tmp_path: Path) -> None:
     """An import may have looked beside itself."""
-    nursery = started(tmp_path)
+    fork_server = started(tmp_path)
     try:
-        verdict = execute(read(), {}, environment=ALL, nursery=nursery)
-        assert (verdict.reason, nursery.forks) == ("", 0)
+        verdict = execute(read(), {}, variables=ALL, fork_server=fork_server)
+        assert (verdict.reason, fork_server.forks) == ("", 0)
     finally:
-        nursery.end()
+        fork_server.end()
 
 
-def test_a_lease_reaches_the_kernel(read: Read, nursery: Counted) -> None:
+def test_a_lease_reaches_the_kernel(read: Read, fork_server: Counted) -> None:
     """CUDA reads it when it is first used, which is in the kernel."""
     lesson = read("# %%\nimport os; os.environ['CUDA_VISIBLE_DEVICES']\n")
-    assert text(lesson, nursery, CUDA_VISIBLE_DEVICES="GPU-1") == "'GPU-1'"
+    assert text(lesson, fork_server, CUDA_VISIBLE_DEVICES="GPU-1") == "'GPU-1'"
 
 
 BROKEN = {
@@ -187,25 +189,25 @@ def test_a_parent_that_cannot_be_forked_leaves_kernels_cold(
     elsewhere = tmp_path_factory.mktemp("broken")
     (elsewhere / "stack_data.py").write_text(f"{BROKEN[fault]}\n")
     lesson = read()
-    nursery = started(lesson.path.parent, PYTHONPATH=f"{elsewhere}:{ROOT}")
-    assert nursery.pids == set()
-    verdict = execute(lesson, {}, environment=ALL, nursery=nursery)
-    assert (verdict.reason, nursery.forks) == ("", 0)
+    fork_server = started(lesson.path.parent, PYTHONPATH=f"{elsewhere}:{ROOT}")
+    assert fork_server.pids == set()
+    verdict = execute(lesson, {}, variables=ALL, fork_server=fork_server)
+    assert (verdict.reason, fork_server.forks) == ("", 0)
 
 
 def test_a_dead_parent_is_replaced(read: Read) -> None:
     """At the next start, and not before: until then a run would fail."""
     lesson = read()
-    nursery = started(lesson.path.parent)
+    fork_server = started(lesson.path.parent)
     try:
-        (first,) = nursery.pids
+        (first,) = fork_server.pids
         os.kill(first, signal.SIGKILL)
-        verdict = execute(lesson, {}, environment=ALL, nursery=nursery)
-        assert verdict.reason == "the kernel: the parent of warm kernels is gone, or hangs"
-        nursery.start({**os.environ, **BACKEND, **ALL}, lesson.path.parent)
-        shown(lesson, nursery)
+        verdict = execute(lesson, {}, variables=ALL, fork_server=fork_server)
+        assert verdict.reason == "the kernel: the fork server is gone, or hangs"
+        fork_server.start({**os.environ, **BACKEND, **ALL}, lesson.path.parent)
+        shown(lesson, fork_server)
     finally:
-        nursery.end()
+        fork_server.end()
 
 
 RANKS = """\
@@ -235,10 +237,10 @@ WARM = "'stack_data' in __import__('sys').modules"  # which a server that was st
         "print('from a rank', flush=True)",
     ],
 )
-def test_ranks_are_like_those_of_a_cold_kernel(read: Read, nursery: Counted, what: str) -> None:
+def test_ranks_are_like_those_of_a_cold_kernel(read: Read, fork_server: Counted, what: str) -> None:
     """Where they are, what they were given, where their words go."""
     lesson = read(RANKS.format(preload=["torch"], before="", what=what))
-    assert shown(lesson, nursery) == shown(lesson, None)
+    assert shown(lesson, fork_server) == shown(lesson, None)
 
 
 @pytest.mark.parametrize(
@@ -251,17 +253,17 @@ def test_ranks_are_like_those_of_a_cold_kernel(read: Read, nursery: Counted, wha
     ],
 )
 def test_a_rank_server_stands_aside_where_a_lesson_makes_a_difference(
-    read: Read, nursery: Counted, preload: list[str], before: str, warm: bool
+    read: Read, fork_server: Counted, preload: list[str], before: str, warm: bool
 ) -> None:
     """What it would have imported, it can't have imported otherwise."""
     lesson = read(RANKS.format(preload=preload, before=before, what=WARM))
-    assert text(lesson, nursery) == str((warm, True))
+    assert text(lesson, fork_server) == str((warm, True))
 
 
-def test_draws_of_ranks_are_not_the_kernels(read: Read, nursery: Counted) -> None:
+def test_draws_of_ranks_are_not_the_kernels(read: Read, fork_server: Counted) -> None:
     """They have been seeded for themselves."""
     draw = "__import__('torch').rand(1).item()"
     lesson = read(
         RANKS.format(preload=["torch"], before="", what=draw) + f"# %%\nfound == {draw}\n"
     )
-    assert text(lesson, nursery) == "False"
+    assert text(lesson, fork_server) == "False"

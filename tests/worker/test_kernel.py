@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ci.lesson.value import _decode
-from ci.worker.kernel import LARGEST, encode
+from ci.lesson.value import LARGEST, _decode, encode
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from ci.worker import notebook as module
-from ci.worker.forked import Nursery
+from ci.worker.forked import ForkServer
 from ci.worker.notebook import BACKEND, Verdict
 from tests.conftest import GRADIENT, Read
 
@@ -29,15 +29,15 @@ def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=["cold", "warm"])
 def execute(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Execute]:
     """Execute a lesson in a cold kernel, or in a warm one."""
-    nursery = Nursery()
+    fork_server = ForkServer()
     if request.param == "warm":
         if sys.platform != "linux":
             pytest.skip("kernels are cold here")
         (tmp_path / "lessons").mkdir(exist_ok=True)
-        nursery.start({**os.environ, **BACKEND, **FIXED}, tmp_path / "lessons")
-        assert nursery.pids
-    yield partial(module.execute, environment=FIXED, nursery=nursery)
-    nursery.end()
+        fork_server.start({**os.environ, **BACKEND, **FIXED}, tmp_path / "lessons")
+        assert fork_server.pids
+    yield partial(module.execute, variables=FIXED, fork_server=fork_server)
+    fork_server.end()
 
 
 def test_a_lesson_runs_with_the_values_given(read: Read, execute: Execute) -> None:

@@ -16,18 +16,18 @@ import psutil
 import pytest
 
 from ci.errors import MachineError, UsageError
-from ci.execute import engine, executor
-from ci.execute.engine import Event
-from ci.execute.executor import Lab
-from ci.execute.local import Here
+from ci.execute import engine, executor, worker_client
+from ci.execute.container import ContainerExecutor
+from ci.execute.events import CellStarted, Event, Execution, Finished
+from ci.execute.local import LocalExecutor
 from ci.lab.containers import GIB
 from ci.lab.docker_engine import connect
 from ci.lab.image import Image
 from ci.lesson import reader
-from ci.lesson.reader import Lesson
+from ci.lesson.lesson import Lesson
 from ci.plan import attempts, planner
 from ci.plan.gpus import Gpu
-from tests.conftest import DOCKER, GRADIENT, HEADER, Read, containers_named
+from tests.conftest import DOCKER, GRADIENT, HEADER, Read, containers_named, executions
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +53,7 @@ ESCAPES = {
     "read the host": ({"ENOENT"}, "import os; os.listdir('{folder}')"),
     "write the lesson": (WRITES, "open('01_small.py', 'a')"),
     "write what it imports": (WRITES, "open('data/table.csv', 'w')"),
-    "write the pipeline": (WRITES, "open('/course/ci/check.py', 'a')"),
+    "write the pipeline": (WRITES, "open('/course/ci/worker/kernel.py', 'a')"),
     "write the system": (WRITES, "open('/etc/motd', 'w')"),
     "write another lesson's attempt": ({"ENOENT"}, "open('{folder}/runs/02_other/x', 'w')"),
     "fill the memory with files": (
@@ -95,16 +95,21 @@ else:
 """
 
 
-def ends(lesson: Lesson, folder: Path, where: Lab, *settings: str) -> list[Event]:
+def ends(lesson: Lesson, folder: Path, where: ContainerExecutor, *settings: str) -> list[Execution]:
     """The ends of the runs of `lesson` in the lab."""
     runs = planner.runs([lesson], settings, [], timeout_s=90)
-    return [event for event in engine.start(runs, folder, where) if event.kind == "ended"]
+    return executions(runs, folder, where)
+
+
+def is_last_cell(event: Event) -> bool:
+    """Whether the last cell of a run starts."""
+    return isinstance(event, CellStarted) and event.cell == event.cells - 1
 
 
 @pytest.fixture(scope="module")
-def the_lab(lab_image: Image) -> Lab:
+def the_lab(lab_image: Image) -> ContainerExecutor:
     """The lab of this project, with 2 GiB for a container."""
-    return Lab(lab_image, memory=2 * GIB)
+    return ContainerExecutor(lab_image, memory=2 * GIB)
 
 
 def tried(image: Image, folder: Path, *, as_root: bool) -> dict[str, str]:
@@ -127,16 +132,16 @@ def tried(image: Image, folder: Path, *, as_root: bool) -> dict[str, str]:
         cells = [TRY.format(name=name, code=indent(code, "    ")) for name, code in codes.items()]
         path = folder / "lessons/01_small.py"
         path.write_text("# %% [markdown]\n# # An escape\n" + "".join(cells))
-        where = Lab(image, memory=8 * GIB, as_root=as_root)
+        where = ContainerExecutor(image, memory=8 * GIB, as_root=as_root)
         end = ends(reader.read(path), folder / "runs", where)[0]
-    assert end.status == "completed", end.reason
+    assert end.end == "completed", end.reason
     return dict(line.split(": ") for line in printed(end))
 
 
 def printed(end: Event) -> list[str]:
     """The lines that a lesson printed."""
-    assert end.executed
-    cells = nbformat.read(end.executed, as_version=4).cells
+    assert end.notebook
+    cells = nbformat.read(end.notebook, as_version=4).cells
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     return "".join(output.text for output in outputs if "text" in output).splitlines()
 
@@ -171,7 +176,7 @@ def test_what_a_lesson_tried_leaves_no_container(student: dict[str, str]) -> Non
 
 
 def test_a_lesson_has_no_capability_and_can_gain_none(
-    the_lab: Lab, read: Read, tmp_path: Path
+    the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:
     """As its process says: bounding set empty, no new privileges, system calls filtered."""
     cells = "# %%\nfor line in open('/proc/self/status'): print(line, end='')\n"
@@ -181,7 +186,7 @@ def test_a_lesson_has_no_capability_and_can_gain_none(
 
 
 def test_a_lesson_gets_few_of_the_callers_variables(
-    the_lab: Lab, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    the_lab: ContainerExecutor, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that tune communication, and no secret."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
@@ -198,19 +203,19 @@ def test_a_lesson_is_no_root_unless_told(
     lab_image: Image, read: Read, tmp_path: Path, as_root: bool, uid: int
 ) -> None:
     """Where the caller is root, the lesson is user 1000; all that is left is root's."""
-    where = Lab(lab_image, memory=2 * 2**30, as_root=as_root)
+    where = ContainerExecutor(lab_image, memory=2 * 2**30, as_root=as_root)
     cells = "# %%\nimport os; print(os.getuid())\n"
     (end,) = ends(read(cells), tmp_path / "runs", where)
     assert printed(end) == [str(uid)]
     assert {path.stat().st_uid for path in (tmp_path / "runs").rglob("*")} == {0}
 
 
-def test_a_sweep_shares_a_container(the_lab: Lab, read: Read, tmp_path: Path) -> None:
+def test_a_sweep_shares_a_container(the_lab: ContainerExecutor, read: Read, tmp_path: Path) -> None:
     """Each run sees the same first process, and has an attempt of its own."""
     cells = "# %%\nprint('started', open('/proc/1/stat').read().split()[21])\n" + GRADIENT
     first, second = ends(read(cells), tmp_path / "runs", the_lab, "size=2,3")
     assert printed(first) == printed(second) != []
-    assert first.folder != second.folder
+    assert first.attempt != second.attempt
 
 
 HOG = "# %%\nhog = []\nwhile True:\n    hog.append(bytearray(2**26))\n"
@@ -220,21 +225,21 @@ def test_a_lesson_that_takes_too_much_memory_is_named(
     lab_image: Image, read: Read, tmp_path: Path
 ) -> None:
     """It fails as out of memory at its cell, and the next run goes on."""
-    where = Lab(lab_image, memory=GIB)
+    where = ContainerExecutor(lab_image, memory=GIB)
     cells = HOG.replace("while True", "while size == 2")
     first, second = ends(read(cells), tmp_path / "runs", where, "size=2,3")
-    assert first.status == "failed"
-    assert first.reason.startswith("out of memory, of which it may take 1.0 GiB")
-    assert first.at == "cell-4"
-    assert second.status == "completed"
+    assert first.end == "failed"
+    assert first.reason.startswith("out of memory, limit 1.0 GiB")
+    assert first.cell == "cell-4"
+    assert second.end == "completed"
 
 
 def test_a_lesson_can_neither_stop_nor_kill_its_worker(
-    the_lab: Lab, read: Read, tmp_path: Path
+    the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:
     """The worker is the first process of its container, which is deaf to those inside."""
     cells = "# %%\nimport os\nfor number in (9, 19): os.kill(os.getppid(), number)\n"
-    assert [end.status for end in ends(read(cells), tmp_path / "runs", the_lab)] == ["completed"]
+    assert [end.end for end in ends(read(cells), tmp_path / "runs", the_lab)] == ["completed"]
 
 
 PEEK = """\
@@ -249,7 +254,7 @@ for name in ("mem", "environ", "fd/0"):
 
 
 def test_a_lesson_cannot_look_into_the_parent_of_its_kernel(
-    the_lab: Lab, read: Read, tmp_path: Path
+    the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:
     """Neither the worker's process nor the one that warm kernels are forked from."""
     found = ends(read(PEEK), tmp_path / "runs", the_lab)
@@ -270,20 +275,22 @@ os.mkfifo(attempt + "/junit.xml")
 
 
 def test_what_a_lesson_plants_in_its_attempt_is_removed(
-    the_lab: Lab, read: Read, tmp_path: Path
+    the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:
     """No link of its is written through or read; what the worker left is the caller's again."""
     victim = tmp_path / "victim"
     victim.write_text("the host's")
     (end,) = ends(read(PLANTED.format(victim=victim)), tmp_path / "runs", the_lab)
-    assert end.status == "completed"
-    assert sorted(path.name for path in end.folder.iterdir()) == ["executed.ipynb", "log.txt"]
-    owners = {(path.stat().st_uid, path.is_symlink()) for path in end.folder.iterdir()}
+    assert end.end == "completed"
+    assert sorted(path.name for path in end.attempt.iterdir()) == ["executed.ipynb", "log.txt"]
+    owners = {(path.stat().st_uid, path.is_symlink()) for path in end.attempt.iterdir()}
     assert owners == {(os.getuid(), False)}
     assert victim.read_text() == "the host's"
 
 
-def test_a_run_does_not_reach_an_earlier_one(the_lab: Lab, read: Read, tmp_path: Path) -> None:
+def test_a_run_does_not_reach_an_earlier_one(
+    the_lab: ContainerExecutor, read: Read, tmp_path: Path
+) -> None:
     """What is finished stays as it was judged."""
     cells = (
         "# %%\nimport glob\n"
@@ -293,57 +300,56 @@ def test_a_run_does_not_reach_an_earlier_one(the_lab: Lab, read: Read, tmp_path:
     lesson, folder = read(cells), tmp_path / "runs"
     for size, status in (("2", "completed"), ("3", "failed")):
         (end,) = ends(lesson, folder, the_lab, f"size={size}")
-        attempts.complete(end.folder)
-        assert end.status == status
+        attempts.complete(end.attempt)
+        assert end.end == status
 
 
 def test_a_sweep_goes_on_in_as_many_containers_as_slots(
-    the_lab: Lab, read: Read, tmp_path: Path
+    the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:
     """Each with a student of its own, where the caller is root; runs in one share it."""
     who = "os.readlink('/proc/self/ns/mnt'), os.getuid()"
     lesson = read(f"# %%\nimport os, time; time.sleep(1); print({who})\n")
     runs = planner.runs([lesson], ["size=2,3,4,5"], [], timeout_s=90)
-    said = set()
-    for event in engine.start(runs, tmp_path / "runs", the_lab, slots=2):
-        if event.kind == "ended":
-            assert event.executed, event.reason
-            *_, cell = nbformat.read(event.executed, as_version=4).cells
-            said.add(cell.outputs[0].text)
-    assert len({text.split()[0] for text in said}) == 2
-    assert len({text.split()[1] for text in said}) == (1 if os.getuid() else 2)
+    printed = set()
+    for end in executions(runs, tmp_path / "runs", the_lab, slots=2):
+        assert end.notebook, end.reason
+        *_, cell = nbformat.read(end.notebook, as_version=4).cells
+        printed.add(cell.outputs[0].text)
+    assert len({text.split()[0] for text in printed}) == 2
+    assert len({text.split()[1] for text in printed}) == (1 if os.getuid() else 2)
 
 
 def test_a_worker_that_is_killed_fails_its_run_and_no_other(
-    the_lab: Lab, read: Read, tmp_path: Path
+    the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:
     """The next run gets a container of its own."""
     lesson = read("# %%\nimport time; time.sleep(600 if size == 2 else 0)\n")
     runs = planner.runs([lesson], ["size=2,3"], [], timeout_s=90)
-    seen: list[Event] = []
-    for event in engine.start(runs, tmp_path / "runs", the_lab):
-        if event.kind == "cell" and event.cell == event.cells - 1 and event.run is runs[0]:
+    seen: list[Execution] = []
+    for event in engine.execute(runs, tmp_path / "runs", the_lab):
+        if is_last_cell(event) and event.run is runs[0]:
             with connect() as client:
                 (container,) = client.containers.list(filters={"name": "01_small"})
                 container.kill()
-        seen += [event] if event.kind == "ended" else []
-    assert [event.status for event in seen] == ["failed", "completed"]
+        seen += [event.execution] if isinstance(event, Finished) else []
+    assert [execution.end for execution in seen] == ["failed", "completed"]
     assert seen[0].reason.startswith("its worker was gone, exit status 137")
 
 
 def test_a_hanging_worker_ends_with_its_container(
-    the_lab: Lab, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    the_lab: ContainerExecutor, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A paused one does not answer; the run ends all the same, and nothing is left."""
-    monkeypatch.setattr(engine, "GRACE_S", 1.0)
+    monkeypatch.setattr(worker_client, "GRACE_S", 1.0)
     lesson = read("# %%\nimport time; time.sleep(600)\n")
-    for end in engine.start(
-        planner.runs([lesson], [], [], timeout_s=5), tmp_path / "runs", the_lab
-    ):
-        if end.kind == "cell" and end.cell == end.cells - 1:
+    runs = planner.runs([lesson], [], [], timeout_s=5)
+    for event in engine.execute(runs, tmp_path / "runs", the_lab):
+        if is_last_cell(event):
             with connect() as client:
                 client.containers.list(filters={"name": "01_small"})[0].pause()
-    assert (end.status, end.reason) == ("failed", "its worker hangs")
+    assert isinstance(event, Finished)
+    assert (event.execution.end, event.execution.reason) == ("failed", "its worker hangs")
     assert containers_named("01_small") == []
 
 
@@ -352,11 +358,13 @@ def gpus(*ids: int) -> tuple[Gpu, ...]:
     return tuple(Gpu(str(i), f"GPU-{i}", "A GPU") for i in ids)
 
 
-def leased(read: Read, tmp_path: Path, where: Lab, *granted: Gpu, most: int = 8) -> None:
+def leased(
+    read: Read, tmp_path: Path, where: ContainerExecutor, *granted: Gpu, most: int = 8
+) -> None:
     """Run a lesson of up to `most` GPUs in the lab, on those that are granted."""
     lesson = read(header=HEADER.replace("max: 1", f"max: {most}"))
     runs = planner.runs([lesson], [], granted)
-    list(engine.start(runs, tmp_path / "runs", where, gpus=granted))
+    list(engine.execute(runs, tmp_path / "runs", where, gpus=granted))
 
 
 def granted_by(hook_log: Path) -> dict[str, Any]:
@@ -378,7 +386,7 @@ def granted_by(hook_log: Path) -> dict[str, Any]:
     ids=["all", "2", "device=0,2", "a lesson of one"],
 )
 def test_a_container_gets_the_gpus_of_its_lease(
-    the_lab: Lab,
+    the_lab: ContainerExecutor,
     read: Read,
     tmp_path: Path,
     hook_log: Path,
@@ -393,7 +401,7 @@ def test_a_container_gets_the_gpus_of_its_lease(
 
 
 def test_a_lesson_without_a_lease_sees_no_gpu(
-    the_lab: Lab, read: Read, tmp_path: Path, hook_log: Path
+    the_lab: ContainerExecutor, read: Read, tmp_path: Path, hook_log: Path
 ) -> None:
     """NVIDIA's hook is not even called."""
     ends(read(), tmp_path / "runs", the_lab)
@@ -401,7 +409,7 @@ def test_a_lesson_without_a_lease_sees_no_gpu(
 
 
 def test_a_container_with_gpus_is_as_closed_as_one_without(
-    the_lab: Lab, read: Read, tmp_path: Path, hook_log: Path
+    the_lab: ContainerExecutor, read: Read, tmp_path: Path, hook_log: Path
 ) -> None:
     """What the engine was asked for, as the container's own configuration has it."""
     with contextlib.suppress(MachineError):
@@ -424,7 +432,7 @@ def test_a_container_with_gpus_is_as_closed_as_one_without(
 
 
 def test_a_gpu_that_the_engine_does_not_know_is_the_machines_fault(
-    the_lab: Lab, read: Read, tmp_path: Path, hook_log: Path
+    the_lab: ContainerExecutor, read: Read, tmp_path: Path, hook_log: Path
 ) -> None:
     """The hook's own words, in one line, and no container is left."""
     with pytest.raises(MachineError, match=r"^NVIDIA's hook: .*GPU-9: unknown device"):
@@ -435,7 +443,7 @@ def test_a_gpu_that_the_engine_does_not_know_is_the_machines_fault(
 def test_auto_takes_the_lab_where_its_image_is_up_to_date(lab_image: Image) -> None:
     """And the handouts will name the image."""
     where, said = executor.choose("auto", [], DOCKER)
-    assert isinstance(where, Lab)
+    assert isinstance(where, ContainerExecutor)
     assert where.facts["image"].startswith("pytorch-course:cpu (sha256:")
     assert said == []
 
@@ -446,7 +454,7 @@ def test_auto_stays_here_where_the_image_is_stale(lab_image: Image, tmp_path: Pa
     shutil.copytree(DOCKER, folder, ignore=shutil.ignore_patterns("wheels"))
     (folder / "cpu.txt").write_text((folder / "cpu.txt").read_text() + "# changed\n")
     where, said = executor.choose("auto", [], folder)
-    assert isinstance(where, Here)
+    assert isinstance(where, LocalExecutor)
     assert "the image pytorch-course:cpu is stale" in said[0]
     with pytest.raises(MachineError, match="invoke build-lab --variant cpu"):
         executor.choose("lab", [], folder)
@@ -474,7 +482,7 @@ def no_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_auto_stays_here_where_no_engine_answers(no_engine: None) -> None:
     """It says why in a line."""
     where, said = executor.choose("auto", [], DOCKER)
-    assert isinstance(where, Here)
+    assert isinstance(where, LocalExecutor)
     assert "no Docker engine answers at unix:///nowhere/docker.sock" in said[0]
 
 
@@ -485,7 +493,7 @@ def test_lab_without_an_engine_is_the_machines_fault(no_engine: None) -> None:
 
 
 def test_what_leads_to_the_expected_values_is_left_out(
-    the_lab: Lab, read: Read, tmp_path: Path
+    the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:
     """And links that lead nowhere, or in a circle, are no fault."""
     lesson = read("# %%\nimport os; print(os.listdir('.'))\n")
@@ -499,7 +507,7 @@ def test_what_leads_to_the_expected_values_is_left_out(
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can read what a student can't")
 def test_a_lesson_that_only_root_may_read_is_said_to_be(
-    the_lab: Lab, read: Read, tmp_path: Path
+    the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:
     """With its remedy, in place of an import that fails."""
     lesson = read()
@@ -510,7 +518,7 @@ def test_a_lesson_that_only_root_may_read_is_said_to_be(
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives attempts away")
 def test_a_strict_umask_does_not_keep_a_lesson_out(
-    the_lab: Lab, read: Read, tmp_path: Path
+    the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:
     """Its attempt is the student's, and the folders above are open to pass through."""
     lesson = read()
@@ -519,4 +527,4 @@ def test_a_strict_umask_does_not_keep_a_lesson_out(
         (end,) = ends(lesson, tmp_path / "runs", the_lab)
     finally:
         os.umask(before)
-    assert end.status == "completed"
+    assert end.end == "completed"

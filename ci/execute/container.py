@@ -1,0 +1,166 @@
+"""Workers in containers of the lab."""
+
+import itertools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ci.errors import MachineError
+from ci.execute.leases import Lease
+from ci.lab import containers, docker_engine, image
+from ci.lab.containers import COURSE
+from ci.lab.image import Image
+from ci.plan.gpus import Gpu
+from ci.plan.planner import Run
+
+ATTEMPTS = "/attempts"  # in a container
+CODE = Path(__file__).parents[1]
+MOUNTED = ("__init__.py", "errors.py", "atomic.py", "lesson", "worker")  # parts of ci/
+
+
+class WorkerContainer(containers.Container):
+    """A worker in a container. A `WorkerChannel`."""
+
+    def __init__(self, image: Image, options: Mapping[str, Any]) -> None:
+        super().__init__(image.id, ["python", "-P", "-m", "ci.worker.server"], options)
+        self._user = options["user"]
+        self._abandoned = False
+
+    def attempt(self, path: Path) -> str:
+        """The path in the container; the user inside becomes the owner."""
+        if os.getuid() == 0:
+            for folder in (path.parent.parent, path.parent):
+                folder.chmod(0o755)  # regardless of the umask: the user inside has to get there
+        containers.change_owner(path, self._user)
+        return f"{ATTEMPTS}/{path.parent.name}/{path.name}"
+
+    def memory(self) -> int:
+        """Zero, since the engine enforces the container's limit."""
+        return 0
+
+    def abandon(self) -> None:
+        """Leave the container to the next sweep: a process in it cannot be killed."""
+        self._abandoned = True
+
+    def close(self) -> None:
+        """End and remove it, unless it is abandoned."""
+        if not self._abandoned:
+            super().close()
+
+
+class ContainerExecutor:
+    """Containers, each for the runs of one lesson, one after the other. An `Executor`."""
+
+    shared = False
+
+    def __init__(self, image: Image, *, memory: int, as_root: bool = False) -> None:
+        self.provenance: Mapping[str, str] = {"image": str(image)}
+        self._image, self._memory = image, memory
+        self._user = containers.user_inside(as_root)
+        self._students = itertools.count(containers.STUDENT)
+
+    @classmethod
+    def ready(
+        cls, gpus: Sequence[Gpu], docker: Path, *, slots: int, as_root: bool
+    ) -> tuple["ContainerExecutor", list[str]]:
+        """An executor with the image of `docker`/, and remarks for the user.
+
+        Raises MachineError where the engine does not answer or the image is not up to date.
+        """
+        with docker_engine.connect() as client:
+            found = image.find(client, image.variants(bool(gpus)), docker)
+            remarks = [
+                f"removed {name}, left by a run that was killed"
+                for name in containers.remove_orphans(client)
+            ]
+            memory = docker_engine.memory_share(client, slots)
+            as_root = as_root or containers.needs_root(client)
+        return cls(found, memory=memory, as_root=as_root), remarks
+
+    def start(
+        self, runs: Sequence[Run], lease: Lease, folder: Path, variables: Mapping[str, str]
+    ) -> WorkerContainer:
+        """Start a worker in a container that has what `runs` need from the course."""
+        if lease.gpus:
+            with docker_engine.connect() as client:  # the previous holder may have been killed
+                containers.remove_orphans(client)
+        lesson = runs[0].lesson
+        attempts = folder / lesson.name
+        attempts.mkdir(parents=True, exist_ok=True)
+        ranks = max(int(run.parameters.get("world_size", 1)) for run in runs)
+        options = containers.hardened(
+            self._memory,
+            user=self._another_user(),
+            pids=containers.PIDS + containers.PIDS_PER_RANK * ranks,
+            environment={**variables, "PYTHONPATH": COURSE},
+            gpus=lease.gpus,
+        )
+        # The worker reaps orphans itself. Docker's init would run as the lesson's user, who could
+        # then open its ends of the worker's pipes.
+        options["init"] = False
+        options["name"] = containers.unique_name(lesson.name)
+        mounts = {f"{COURSE}/ci/{name}": CODE / name for name in MOUNTED} | {
+            f"{COURSE}/lessons/{path.name}": path for path in _inputs(lesson.path)
+        }
+        self._require_readable(mounts.values())
+        options["mounts"] = [
+            *(containers.mount(path, target) for target, path in mounts.items()),
+            containers.mount(attempts, ATTEMPTS, writable=True),
+        ]
+        return WorkerContainer(self._image, options)
+
+    def facts(self) -> Mapping[str, object]:
+        """The image with everything in it, the user, and the variables passed on to it."""
+        return {
+            "executor": "container",
+            "image": self._image.id,
+            "user": self._user,
+            "variables": containers.passed_on(),
+        }
+
+    def lesson(self, path: Path) -> str:
+        """The path in the container."""
+        return f"{COURSE}/lessons/{path.name}"
+
+    def reclaim(self, path: Path) -> None:
+        """Make the caller the owner of the attempt and its files."""
+        for part in (path, *path.iterdir()):
+            containers.change_owner(part, f"{os.getuid()}:{os.getgid()}")
+
+    def _another_user(self) -> str:
+        """If the caller is root, each container gets a user of its own.
+
+        Runs of a sweep execute in parallel and must not write to each other's attempts.
+        """
+        if os.getuid() or self._user == "0:0":
+            return self._user
+        student = next(self._students)
+        return f"{student}:{student}"
+
+    def _require_readable(self, paths: Iterable[Path]) -> None:
+        """Raise MachineError for a path that only root can read."""
+        if os.getuid() == 0 and self._user != "0:0":
+            for path in paths:
+                wanted = 0o5 if path.is_dir() else 0o4
+                if path.stat().st_mode & wanted != wanted:
+                    raise MachineError(
+                        f"only root can read {path}, and the lab's user is not root: "
+                        f"chmod -R o+rX {path}, or say --as-root"
+                    )
+
+
+def _inputs(lesson: Path) -> list[Path]:
+    """The lesson and what it may import or read: no other lessons, and no expected values."""
+    expected = lesson.parent / "expected"
+    return [
+        lesson,
+        *(
+            path
+            for path in sorted(lesson.parent.iterdir())
+            if path.name[0] not in "._"
+            and path.suffix != ".py"
+            and os.path.exists(path)  # False for broken and circular links  # noqa: PTH110
+            and not (expected.exists() and path.samefile(expected))
+        ),
+    ]

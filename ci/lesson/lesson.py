@@ -1,0 +1,93 @@
+"""What a lesson is, and how the lessons of a folder are found and chosen."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from nbformat import NotebookNode
+
+from ci.errors import CourseError, UsageError, nearest
+from ci.lesson.exercises import Exercise
+from ci.lesson.parameters import Parameter, Value
+
+LANGUAGES = ("en", "zh")
+CELL_ATTRIBUTES = ["lang", "check", "given", "raises", "tags"]  # of a `# %%` line
+KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """A declared check of a lesson: the value that a cell shows, or the error that it raises."""
+
+    name: str
+    kind: Literal["value", "given", "raises"]
+    cell: str
+    line: int
+    raises: str = ""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A lesson as it was read: nothing of it has run yet. Its notebook has no blanks."""
+
+    path: Path
+    digest: str
+    notebook: NotebookNode
+    titles: Mapping[str, str]
+    parameters: Mapping[str, Parameter]
+    checks: tuple[Check, ...]
+    exercises: tuple[Exercise, ...] = ()
+    min_gpus: int = 0
+    max_gpus: int = 1
+    timeout_s: float | None = None
+    unchecked_because: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The file name without its ending: the lesson's name everywhere."""
+        return self.path.stem
+
+    @property
+    def defaults(self) -> dict[str, Value]:
+        """The values that the script itself gives its parameters."""
+        return {name: parameter.default for name, parameter in self.parameters.items()}
+
+    def where(self, cell: str) -> str:
+        """`lessons/03_autograd.py:41`, the place of a cell as people and CI systems read it."""
+        return f"{self.path.parent.name}/{self.path.name}:{self.line(cell)}"
+
+    def line(self, cell: str) -> int:
+        """The line of the script at which a cell begins."""
+        cells = [*self.notebook.cells, *(exercise.blank for exercise in self.exercises)]
+        return next((c.metadata.line for c in cells if c.id == cell), 1)
+
+
+def find_lessons(folder: Path) -> list[Path]:
+    """The lesson scripts of a folder, in the order of the course: that of their names."""
+    lessons = sorted(
+        path for path in folder.glob("*.py") if path.name[0] not in "._" and path.is_file()
+    )
+    if not lessons:
+        raise CourseError(f"{folder}: no lessons (*.py) here")
+    return lessons
+
+
+def select_lessons(paths: list[Path], words: str) -> list[Path]:
+    """The lessons that a comma list of numbers and names means; all of them where it is empty.
+
+    `3`, `03`, `autograd` and `03_autograd` are the same lesson. Raises UsageError for others.
+    """
+    wanted = {_resolve(word.strip(), paths) for word in words.split(",") if word.strip()}
+    if words and not wanted:
+        raise UsageError(f"--lessons {words}: names no lesson")
+    return [path for path in paths if path in wanted] if wanted else paths
+
+
+def _resolve(word: str, paths: list[Path]) -> Path:
+    for path in paths:
+        number, _, rest = path.stem.partition("_")
+        same_number = word.isdecimal() and number.isdecimal() and int(word) == int(number)
+        if same_number or word in (path.stem, rest, path.name):
+            return path
+    raise UsageError(f"--lessons {word}: no such lesson{nearest(word, [p.stem for p in paths])}")

@@ -1,0 +1,38 @@
+"""Lessons as they were parsed before: jupytext's parsing takes most of the time of reading."""
+
+import functools
+import json
+import sys
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from ci import atomic
+from ci.lesson import reader, script
+from ci.lesson.lesson import Lesson
+from ci.plan import keys
+
+LESSONS = "lessons"  # folder below build/records/
+
+
+def read(path: Path, build: Path) -> Lesson:
+    """The lesson at `path`, as `reader.read` returns it, parsed again only where it has changed."""
+    cached = build / "records" / LESSONS / f"{path.stem}.json"
+
+    def parse(text: str) -> NotebookNode:
+        key, known = keys.digest(text, _parser()), atomic.read_json(cached)
+        if known.get("digest") == keys.digest(key, known.get("notebook")):
+            notebook: NotebookNode = nbformat.from_dict(known["notebook"])
+            return notebook
+        notebook = script.parse(text)
+        facts = {"digest": keys.digest(key, notebook), "notebook": notebook}
+        atomic.write(cached, json.dumps(facts))
+        return notebook
+
+    return reader.read(path, parse)
+
+
+@functools.cache
+def _parser() -> str:
+    return keys.digest(keys.packages(tuple(sys.path)), keys.code(["lesson/script.py"]))

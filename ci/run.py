@@ -1,0 +1,140 @@
+"""`invoke run` from beginning to end."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ci import atomic
+from ci.execute import engine, executor
+from ci.execute.events import Event, Finished
+from ci.handout import manifest, pdf, publish
+from ci.handout.pool import HandoutPool
+from ci.judge import agreement, verdicts
+from ci.judge.outcome import Outcome, Status, exit_status
+from ci.lesson import oracle
+from ci.lesson.lesson import find_lessons, select_lessons
+from ci.plan import attempts, cache, gpus, lesson_cache, planner, schedule
+from ci.plan.cache import RUNS, RunCache
+from ci.report import files, github
+from ci.report.terminal import Terminal
+from ci.report.utilization import slot_utilization
+
+WAITING = "another invocation is using this checkout: waiting until it ends"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `invoke run`, as they were typed."""
+
+    lessons: str = ""
+    parameters: Sequence[str] = ()
+    on: str = "auto"
+    gpus: str = "auto"
+    handouts: str = "default"
+    timeout: str = ""
+    jobs: str = ""
+    fresh: bool = False
+    as_root: bool = False
+
+
+def run(options: Options, root: Path) -> int:
+    """Run the course in the folder `root`, and return the exit status.
+
+    Raises CourseError for a fault that keeps the plan from starting, or handouts from rendering.
+    """
+    build = root / "build"
+    with atomic.exclusive(build, on_wait=lambda: print(WAITING, flush=True)):
+        attempts.sweep(build / RUNS)
+        atomic.sweep_private_folders()
+        files.forget(build)
+        return _run(options, root, build)
+
+
+def _run(options: Options, root: Path, build: Path) -> int:
+    # Plan: which lessons run with which parameters, where, and on which GPUs?
+    request = gpus.parse(options.gpus)
+    paths = find_lessons(root / "lessons")
+    lessons = [lesson_cache.read(path, build) for path in select_lessons(paths, options.lessons)]
+    granted = gpus.grant(request)
+    slots = planner.slots(options.jobs, granted)
+    timeout_s = planner.seconds(options.timeout)
+    runs = planner.runs(lessons, options.parameters, granted, timeout_s=timeout_s, slots=slots)
+    notes = publish.notes(request, granted, options.handouts)
+    place, remarks = executor.choose(
+        options.on, granted, root / "docker", slots=slots, as_root=options.as_root
+    )
+
+    # Which of them have to be executed, and in which order?
+    run_cache = RunCache(build, place.facts)
+    work = run_cache.work(
+        [run for run in runs if not run.lacks_gpus],
+        manifest.settled(build, notes),
+        fresh=options.fresh,
+    )
+    oracles = {lesson.name: oracle.load(lesson) for lesson in work.lessons}
+    ordered = schedule.order(work.execute, run_cache.seconds)
+
+    events: list[Event] = []
+    outcomes: list[Outcome] = []
+    with ExitStack() as stack:
+        # Execute, judge, and render handouts, all at the same time.
+        executing = stack.enter_context(
+            closing(engine.execute(ordered, build / RUNS, place, slots=slots, gpus=granted))
+        )
+        pool = stack.enter_context(HandoutPool())
+        pdf.check_formulas(work.lessons)  # while the kernels start
+        terminal = stack.enter_context(Terminal(runs))
+        for remark in (*remarks, *(note["en"] for note in notes)):
+            terminal.print(remark)
+
+        def add(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            terminal.on_outcome(outcome)
+            publish.submit(outcome, pool, handouts=options.handouts, notes=notes)
+
+        for run in runs:
+            if run.lacks_gpus:
+                add(verdicts.skipped(run))
+        for previous in work.unchanged:
+            add(verdicts.unchanged(previous))
+        for previous in work.judge:
+            again = verdicts.judge_again(previous, oracles[previous.run.lesson.name])
+            add(keep(again, run_cache))
+        for event in executing:
+            events.append(event)
+            terminal.on_event(event)
+            if isinstance(event, Finished):
+                name = event.execution.run.lesson.name
+                add(keep(verdicts.judge(event.execution, oracles[name]), run_cache))
+
+        # Report, then publish: a report is written whatever becomes of the handouts.
+        outcomes.sort(key=lambda outcome: runs.index(outcome.run))
+        matrices = agreement.matrices(outcomes, oracles)
+        utilization = slot_utilization(events, slots)
+        files.write(outcomes, build, matrices, utilization)
+        terminal.finish(outcomes, matrices, utilization)
+        for annotation in github.annotations(outcomes):
+            terminal.print(annotation)
+        order = [path.stem for path in paths]
+        for folder in publish.publish(
+            outcomes, order, build, pool, handouts=options.handouts, notes=notes, agreed=matrices
+        ):
+            terminal.print(f"{folder.relative_to(root)}/")
+    return exit_status(outcomes, gpus_required=request.strict)
+
+
+def keep(outcome: Outcome, run_cache: RunCache) -> Outcome:
+    """Record an outcome, so that its run need not be executed again."""
+    if outcome.status == Status.UNCHANGED:
+        return outcome
+    assert outcome.attempt
+    attempt, key = run_cache.keep(outcome.run, outcome.attempt, outcome.status, outcome.to_json())
+    return replace(outcome, attempt=attempt, key=key)
+
+
+def clean(root: Path) -> None:
+    """Remove what runs have left, except each lesson's last attempts, and the handouts."""
+    build = root / "build"
+    with atomic.exclusive(build, on_wait=lambda: print(WAITING, flush=True)):
+        cache.clean(build)

@@ -1,0 +1,168 @@
+"""What the engine makes of a worker that fails in ways that a real one rarely does."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ci.errors import MachineError
+from ci.execute import leases, worker_client
+from ci.execute.events import Execution
+from ci.plan import attempts, planner
+from ci.plan.gpus import Gpu
+from tests.conftest import Read, executions
+
+Script = Callable[[], Iterator[Mapping[str, Any]]]
+READY = {"event": "ready", "environment": {"torch": "2.13.0", "cuda": "13.0"}}
+ENDED = {
+    **{"event": "ended", "end": "completed", "reason": "", "cell": "", "saved": False},
+    **{"seconds": 1.0, "stuck": []},
+}
+GPU = Gpu("0", "GPU-0", "A GPU")
+
+
+class Scripted:
+    """An executor, and the channel of its worker, which sends what a script says."""
+
+    provenance: Mapping[str, str] = {}
+    shared = True
+
+    def __init__(self, *scripts: Script) -> None:
+        self._scripts = list(scripts)
+        self.abandoned = False
+
+    def start(self, *_: Any) -> "Scripted":
+        """A worker with the next script; where that raises, it does not start."""
+        self._script = self._scripts.pop(0)
+        if self._script is cannot_start:
+            raise MachineError("no Docker engine answers: start it")
+        return self
+
+    def facts(self) -> Mapping[str, object]:
+        """Nothing."""
+        return {}
+
+    def lesson(self, path: Path) -> str:
+        """The same path."""
+        return str(path)
+
+    def reclaim(self, path: Path) -> None:
+        """Nothing to do."""
+
+    def attempt(self, path: Path) -> str:
+        """The same path."""
+        return str(path)
+
+    def send(self, line: str) -> None:
+        """It does not listen."""
+
+    def lines(self) -> Iterator[str]:
+        """What the script says."""
+        for message in self._script():
+            yield json.dumps(message) + "\n"
+
+    def memory(self) -> int:
+        """None."""
+        return 0
+
+    def ending(self) -> str:
+        """As of a process."""
+        return "ended with exit status 1"
+
+    def abandon(self) -> None:
+        """It lives on."""
+        self.abandoned = True
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def cannot_start() -> Iterator[Mapping[str, Any]]:
+    """Nothing: the executor raises."""
+    yield {}
+
+
+def completes() -> Iterator[Mapping[str, Any]]:
+    """One run, in order."""
+    yield from (READY, {"event": "executing"}, ENDED)
+
+
+def executed(read: Read, tmp_path: Path, *scripts: Script, sizes: str = "4") -> list[Execution]:
+    """The executions of a small lesson, with a worker per script."""
+    runs = planner.runs([read()], [f"size={sizes}"], [], timeout_s=1)
+    return executions(runs, tmp_path / "runs", Scripted(*scripts))
+
+
+def test_a_reader_that_fails_ends_the_run_at_once(read: Read, tmp_path: Path) -> None:
+    """The run does not wait for its deadline, since no message can come any more."""
+
+    def breaks() -> Iterator[Mapping[str, Any]]:
+        yield READY
+        raise ValueError("not a frame")
+
+    began = time.monotonic()
+    (execution,) = executed(read, tmp_path, breaks)
+    assert execution.reason == "its worker cannot be read: ValueError: not a frame"
+    assert time.monotonic() - began < worker_client.GRACE_S / 2
+
+
+def test_a_machine_error_is_the_outcome_of_its_run(read: Read, tmp_path: Path) -> None:
+    """The other runs go on, and reports can be written."""
+    first, second = executed(read, tmp_path, cannot_start, completes, sizes="4,5")
+    assert (first.end, first.machine_fault) == ("failed", True)
+    assert first.reason == "no Docker engine answers: start it"
+    assert second.end == "completed"
+
+
+def test_a_bug_is_the_outcome_of_its_run_with_its_traceback(read: Read, tmp_path: Path) -> None:
+    """It is in the log of the attempt."""
+
+    def nonsense() -> Iterator[Mapping[str, Any]]:
+        yield {**ENDED, "end": "nonsense"}
+
+    (execution,) = executed(read, tmp_path, nonsense)
+    assert execution.reason == "the pipeline broke: ValueError: 'nonsense' is not a valid End"
+    assert not execution.machine_fault
+    assert "Traceback" in (execution.attempt / attempts.LOG).read_text()
+
+
+def test_the_deadline_starts_with_the_execution(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slow imports before it do not count: a slow disk is no hanging worker."""
+    monkeypatch.setattr(worker_client, "GRACE_S", 0.0)
+
+    def slow() -> Iterator[Mapping[str, Any]]:
+        yield READY
+        time.sleep(1.5)  # longer than the run's own deadline
+        yield from (READY, {"event": "executing"}, ENDED)
+
+    assert executed(read, tmp_path, slow)[0].end == "completed"
+
+
+def test_a_gpu_with_a_process_that_cannot_be_killed_is_not_leased_again(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker is left alone, since it holds the lock; this invocation keeps the lock too."""
+    monkeypatch.setattr(leases, "FOLDER", tmp_path / "leases")
+
+    def gets_stuck() -> Iterator[Mapping[str, Any]]:
+        reason = "SIGKILL does not end its process 7"
+        yield from (READY, {**ENDED, "end": "failed", "reason": reason, "stuck": [7]})
+
+    from ci.execute import engine
+    from ci.execute.events import Finished
+
+    executor = Scripted(gets_stuck)
+    (run,) = planner.runs([read()], [], [GPU])
+    (finished,) = (
+        event
+        for event in engine.execute([run], tmp_path / "runs", executor, gpus=[GPU])
+        if isinstance(event, Finished)
+    )
+    assert (finished.execution.end, finished.execution.machine_fault) == ("failed", True)
+    assert executor.abandoned
+    assert leases.GpuPool([GPU]).lease([GPU]) is None

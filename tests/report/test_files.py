@@ -1,0 +1,51 @@
+"""The reports for programs."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+from ci.report import files
+from tests.conftest import GRADIENT, Read
+from tests.report.test_terminal import apart, outcome
+
+REPORTS = ("report.json", "junit.xml", "summary.md")
+
+
+def test_an_old_report_is_forgotten(read: Read, tmp_path: Path) -> None:
+    """A run that does not get to its report leaves none, rather than a green one."""
+    files.write([outcome(read(GRADIENT))], tmp_path)
+    assert {path.name for path in tmp_path.glob("*.*")} >= set(REPORTS)
+    files.forget(tmp_path)
+    assert not set(REPORTS) & {path.name for path in tmp_path.glob("*.*")}
+
+
+def test_the_json_report_has_all_that_the_table_has(read: Read, tmp_path: Path) -> None:
+    """Status, parameters and every check, for programs."""
+    files.write([outcome(read(GRADIENT))], tmp_path)
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["statuses"] == {"differs": 1}
+    assert found["runs"][0]["parameters"] == {"size": 4}
+    assert found["runs"][0]["checks"][0]["status"] == "differs"
+
+
+def test_the_json_report_says_how_the_runs_agree(read: Read, tmp_path: Path) -> None:
+    """Which runs, by their place in the list, how far apart, in which check, of how many."""
+    outcomes, agreed = apart(read)
+    files.write(outcomes, tmp_path, agreed)
+    found = json.loads((tmp_path / "report.json").read_text())
+    pair = {"runs": [0, 1], "size": 2.0**-40 / 40, "check": "total", "checks": 1}
+    runs = [{"ranks": 1}, {"ranks": 2}]
+    assert found["agreement"] == [
+        {"lesson": "01_small", "dtype": "float64", "runs": runs, "pairs": [pair]}
+    ]
+
+
+def test_the_json_report_is_json_for_any_difference(read: Read, tmp_path: Path) -> None:
+    """JSON has no infinity."""
+    outcomes, [matrix] = apart(read)
+    pairs = {
+        pair: dataclasses.replace(found, size=math.inf) for pair, found in matrix.pairs.items()
+    }
+    files.write(outcomes, tmp_path, [dataclasses.replace(matrix, pairs=pairs)])
+    assert "Infinity" not in (tmp_path / "report.json").read_text()
