@@ -16,7 +16,8 @@ from ci.bench.stopwatch import MEGA, memory_mb
 from ci.execute import engine
 from ci.execute.events import End, Execution, Finished
 from ci.execute.local import LocalExecutor
-from ci.handout import handout
+from ci.handout import exporters
+from ci.handout.handout import Handout, provenance
 from ci.judge import verdicts
 from ci.lesson import oracle, reader
 from ci.lesson.lesson import find_lessons
@@ -48,7 +49,7 @@ def set_handout(executed: str, language: str) -> None:
     (run,) = planner.runs([lesson], [], ())
     execution = Execution(run, Path(), End.COMPLETED, notebook=Path(executed))
     outcome = verdicts.judge(execution, oracle.load(lesson))
-    handout.write(handout.from_outcome(outcome), Path("out"), [language])
+    exporters.write(Handout(outcome, provenance(outcome)), Path("out"), [language])
 
 
 def memory(answer: str) -> None:

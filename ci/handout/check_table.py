@@ -2,53 +2,74 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ci.judge.outcome import Result
-from ci.lesson.lesson import Lesson
-from ci.lesson.parameters import Value
+from ci.handout.markdown import escape
+from ci.judge.outcome import CheckStatus, Outcome, Result
 
-MARKS = {"verified": "✓", "given": "○", "differs": "✗", "missing": "✗", "invalid": "✗"}
-ROW = ("shown", "expected", "tolerance", "margin", "device")
+MARKS = {
+    CheckStatus.VERIFIED: "✓",
+    CheckStatus.GIVEN: "○",
+    CheckStatus.DIFFERS: "✗",
+    CheckStatus.MISSING: "✗",
+    CheckStatus.INVALID: "✗",
+}
+COLUMNS = ("shown", "expected", "tolerance", "margin", "device")
 
 
-def summary(results: Sequence[Result], say: Mapping[str, str], *, green: bool) -> str:
+def contents(
+    outcome: Outcome, labels: Mapping[str, str], hidden: Mapping[str, str]
+) -> dict[str, Any]:
+    """The check table in one language, as text that templates can show.
+
+    `hidden` has the cells of solutions that are not shown, with the cells of their blanks.
+    """
+    results = outcome.results
+    return {
+        "green": outcome.green and all(result.green for result in results),
+        "summary": summary(results, labels, green=outcome.green),
+        "rows": [row(result, labels, hidden) for result in results],
+        "unverified": [labels[key] for key in unverified(outcome)],
+    }
+
+
+def summary(results: Sequence[Result], labels: Mapping[str, str], *, green: bool) -> str:
     """The check table in one line; `green` is false if the run itself is not verified."""
-    checks = [result for result in results if result.check.kind != "given"]
     if bad := sum(not result.green for result in results):
-        return say["some differ"].format(len(results), bad)
+        return labels["some differ"].format(len(results), bad)
     if not green:
-        return say["not verified"]
-    return say["all verified"].format(len(checks)) if checks else say["no checks"]
+        return labels["not verified"]
+    checks = sum(result.check.kind != "given" for result in results)
+    return labels["all verified"].format(checks) if checks else labels["no checks"]
 
 
-def row(result: Result, say: Mapping[str, str], hidden: Mapping[str, str]) -> dict[str, Any]:
-    """A row of the table of checks, all of it text. Of one whose cell is `hidden`, it says that."""
-    if result.check.cell in hidden:
+def row(result: Result, labels: Mapping[str, str], hidden: Mapping[str, str]) -> dict[str, Any]:
+    """A row of the table. The row of a hidden solution says only that it is hidden."""
+    is_hidden = result.check.cell in hidden
+    if is_hidden:
         blank = replace(result.check, cell=hidden[result.check.cell])
-        told = Result(blank, result.status, derivation=say["hidden"])
-        return {**row(told, say, {}), "hidden": True}
-    exact = result.tolerance == "exact"
-    said = {
+        result = Result(blank, result.status, derivation=labels["hidden"])
+    share = None if result.tolerance == "exact" else result.margin
+    columns = {
         "shown": result.shown,
-        "expected": say["as given"] if result.status == "given" else result.expected,
-        "tolerance": re.sub("exact|rel|abs", lambda word: say[word[0]], result.tolerance),
-        "margin": "" if exact or result.margin is None else _percent(result.margin),
+        "expected": labels["as given"] if result.status == CheckStatus.GIVEN else result.expected,
+        "tolerance": re.sub("exact|rel|abs", lambda word: labels[word[0]], result.tolerance),
+        "margin": "" if share is None else _percent(share),
         "device": ", ".join(result.devices),
     }
     return {
         "name": result.check.name,
         "cell": result.check.cell,
         "mark": MARKS[result.status],
-        "status": say[result.status],
+        "status": labels[result.status],
         "green": result.green,
         "message": result.message,
         "derivation": result.derivation,
-        "hidden": False,
-        "share": None if exact else result.margin,
-        **{key: said[key] or "–" for key in ROW},
+        "hidden": is_hidden,
+        "share": share,
+        **{key: columns[key] or "–" for key in COLUMNS},
     }
 
 
@@ -58,32 +79,48 @@ def _percent(share: float) -> str:
     return "< 1 %" if 0 < share < 0.01 else f"{share:.0%}".replace("%", " %")
 
 
-def unverified(
-    lesson: Lesson, parameters: Mapping[str, Value], results: Sequence[Result]
-) -> list[str]:
-    """What a reader might take for verified and was not, as keys of the handouts' words."""
+def unverified(outcome: Outcome) -> list[str]:
+    """What a reader could take for verified although this run did not verify it, as keys of
+    translations."""
+    parameters = outcome.run.parameters
     on_gpu = str(parameters.get("device", "cpu")).startswith("cuda")
     alone = parameters.get("world_size") == 1
-    said = {
-        "no GPU": lesson.max_gpus > 0 and not on_gpu,
+    gaps = {
+        "no GPU": outcome.run.lesson.max_gpus > 0 and not on_gpu,
         "one rank": alone and not on_gpu,
         "one GPU": alone and on_gpu,
-        "givens": any(result.status == "given" for result in results),
+        "givens": any(result.status == CheckStatus.GIVEN for result in outcome.results),
     }
-    return [key for key, holds in said.items() if holds]
-
-
-def margins(results: Sequence[Result]) -> list[float]:
-    """The shares of their tolerances that green checks have used; what is exact has none."""
-    near = [r for r in results if r.green and r.tolerance not in ("", "exact")]
-    return sorted(r.margin for r in near if r.margin is not None)
+    return [key for key, applies in gaps.items() if applies]
 
 
 def as_json(about: Mapping[str, Any]) -> str:
     """The check table as JSON, for programs that read the page; safe inside a script element."""
-    head = {key: about[key] for key in ("name", "language", "green", "summary")}
-    keys = ("name", "status", "green", "message", "derivation", "hidden", *ROW, "share")
-    rows = [{key: row[key] for key in keys} for row in about["rows"]]
-    tail = {"facts": about["provenance"], "unverified": about["unverified"], "checks": rows}
-    text = json.dumps({**head, **tail})
-    return text.replace("<", "\\u003c")
+    keys = ("name", "status", "green", "message", "derivation", "hidden", *COLUMNS, "share")
+    table = {
+        **{key: about[key] for key in ("name", "language", "green", "summary")},
+        "facts": about["provenance"],
+        "unverified": about["unverified"],
+        "checks": [{key: row[key] for key in keys} for row in about["rows"]],
+    }
+    return json.dumps(table).replace("<", "\\u003c")
+
+
+def as_markdown(about: Mapping[str, Any], labels: Mapping[str, str]) -> Iterator[str]:
+    """The lines of the check table and of the provenance, in Markdown."""
+    if about["rows"]:
+        yield f"## {labels['checks']}\n\n{labels['checks explained']}\n"
+        columns = ["check", *COLUMNS, "derivation"]
+        yield "| " + " | ".join(labels[column] for column in columns) + " |"
+        yield "|---" * len(columns) + "|"
+    for row in about["rows"]:
+        name = f"{row['mark']} [{escape(row['name'])}](#cell-id={row['cell']})"
+        fault = "" if row["green"] else f" **{row['status']}**: {escape(row['message'])}"
+        cells = [name + fault, *(escape(row[column]) for column in [*COLUMNS, "derivation"])]
+        yield "| " + " | ".join(cells) + " |"
+    if about["unverified"]:
+        yield f"\n**{labels['unverified']}**\n"
+        yield from (f"- {escape(gap)}" for gap in about["unverified"])
+    yield f"\n## {labels['environment']}\n"
+    for key, value in about["provenance"].items():
+        yield f"- {escape(labels.get(key, key))}: {escape(value)}"

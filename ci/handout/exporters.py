@@ -1,66 +1,190 @@
-"""The two nbconvert exporters of the handouts, HTML and PDF.
+"""Handouts as files: the nbconvert exporters to HTML and PDF, and `write`, which uses them.
 
-They set a notebook that `ci.handout.prepare` made, and any other one as well. What comes from a
-notebook is data in both: escaped text in HTML, a string literal in Typst, whatever it looks like.
+The exporters take notebooks that `ci.handout.handout.prepare` made, and any others as well. What a
+notebook contains is data in both formats: escaped text in HTML, a string literal in Typst.
 """
 
 import base64
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import unescape
+from pathlib import Path
 from typing import Any
 
+import jinja2
 import nh3
 import typst
-from jinja2 import Environment
 from markupsafe import Markup
 from nbconvert.exporters import TemplateExporter
 from nbformat import NotebookNode
-from traitlets import default
 
 from ci.errors import CourseError
-from ci.handout import check_table, html, markdown, math_font, pdf
-from ci.handout.html import TEMPLATES
+from ci.handout import check_table, html, markdown, notebook, pdf
+from ci.handout.handout import Handout, prepare
 from ci.handout.markdown import plain
 from ci.handout.translations import translations
+from ci.lesson.lesson import LANGUAGES
 
-# What of an output is set, the first of these that it has. Widgets and scripts are not among them.
+# Of an output, the first of these formats that it has is shown. Widgets and scripts never are.
 PICTURES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
 MARKDOWN = ["text/markdown", "text/latex"]
-HTML_KINDS = [*PICTURES, "text/html", *MARKDOWN, "text/plain"]
-PDF_KINDS = [*PICTURES, *MARKDOWN, "text/plain", "text/html"]
+HTML_FORMATS = [*PICTURES, "text/html", *MARKDOWN, "text/plain"]
+PDF_FORMATS = [*PICTURES, *MARKDOWN, "text/plain", "text/html"]
 
-CAPTIONS = ("**Figure", "**图")  # begin a caption, which follows its figure
+CAPTIONS = ("**Figure", "**图")  # a caption follows its figure and begins with one of these
 
 
-def _content(output: NotebookNode, kinds: list[str]) -> tuple[str, str]:
-    """The kind of what is to be set of an output, and that; an empty text for what can't be."""
+def write(handout: Handout, folder: Path, languages: Sequence[str] = LANGUAGES) -> list[Path]:
+    """Write `{en,zh}/<lesson>.{html,pdf,ipynb}` below `folder`, and the notebook of the exercises
+    if there are any. Returns the paths.
+
+    Raises CourseError, with its place, for content that can't be set.
+    """
+    html_exporter, pdf_exporter = _exporters()
+    paths = []
+    for language in languages:
+        prepared, name = prepare(handout, language), handout.lesson.name
+        contents = {
+            f"{name}.html": html_exporter.from_notebook_node(prepared)[0].encode(),
+            f"{name}.pdf": pdf_exporter.from_notebook_node(prepared)[0],
+            f"{name}.ipynb": notebook.text_of(notebook.lesson_notebook(prepared)).encode(),
+        }
+        if handout.workbook:
+            workbook = notebook.workbook(handout, language)
+            contents[handout.workbook] = notebook.text_of(workbook).encode()
+        for file, content in contents.items():
+            path = folder / language / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            paths.append(path)
+    return paths
+
+
+@functools.cache
+def _exporters() -> tuple["HandoutHTMLExporter", "HandoutPDFExporter"]:
+    """Kept, because compiling their templates takes longer than making a page.
+
+    A prepared notebook is valid and stays valid, so it is validated once and not at every step.
+    """
+    return (
+        HandoutHTMLExporter(optimistic_validation=True),
+        HandoutPDFExporter(optimistic_validation=True),
+    )
+
+
+class _HandoutExporter(TemplateExporter):
+    """What both exporters have in common: where their templates are, and what these may use."""
+
+    extra_template_basedirs = [str(html.TEMPLATES)]  # noqa: RUF012  # the base class has a list
+    target: markdown.Target
+    formats: Sequence[str]
+
+    def from_notebook_node(
+        self, nb: NotebookNode, resources: dict[str, Any] | None = None, **options: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        """The notebook in this format. Raises CourseError, by its name, for a bad formula."""
+        texts = [cell.source for cell in nb.cells if cell.cell_type == "markdown"]
+        texts += [content for kind, content in _contents(nb, self.formats) if kind in MARKDOWN]
+        prose = markdown.render(texts, self.target)
+        about = nb.metadata.get("handout", {})
+        resources = {
+            **(resources or {}),
+            "prose": {text: Markup(markup) for text, markup in prose.items()},
+            "captions": _captions(nb, self.formats),
+            "handout": about,
+            "labels": translations(about.get("language", "en")),
+            "content": functools.partial(_content, formats=self.formats),
+        }
+        return super().from_notebook_node(nb, resources, **options)
+
+
+class HandoutHTMLExporter(_HandoutExporter):
+    """One page that loads nothing and needs no script."""
+
+    export_from_notebook = "Handout (HTML)"
+    target = template_name = "html"
+    formats = HTML_FORMATS
+    output_mimetype = "text/html"
+    file_extension = ".html"
+    template_extension = ".html.j2"
+
+    def _create_environment(self) -> jinja2.Environment:
+        environment: jinja2.Environment = super()._create_environment()
+        environment.autoescape = True
+        environment.filters |= {"code": html.code, "plain": plain, "clean": html.clean}
+        environment.filters["data"] = _data_url
+        environment.globals |= {"html": html, "check_table": check_table}
+        return environment
+
+
+class HandoutPDFExporter(_HandoutExporter):
+    """A4 pages, set by Typst."""
+
+    export_from_notebook = "Handout (PDF)"
+    target = template_name = "typst"
+    formats = PDF_FORMATS
+    output_mimetype = "application/pdf"
+    file_extension = ".pdf"
+    template_extension = ".typ.j2"
+
+    def _create_environment(self) -> jinja2.Environment:
+        environment: jinja2.Environment = super()._create_environment()
+        environment.finalize = pdf.literal
+        environment.filters |= {"fold": pdf.fold, "beside": pdf.beside, "file": _file_name}
+        environment.filters["strip_tags"] = _strip_tags
+        return environment
+
+    def from_notebook_node(  # type: ignore[override]  # bytes, like nbconvert's own PDF exporter
+        self, nb: NotebookNode, resources: dict[str, Any] | None = None, **options: Any
+    ) -> tuple[bytes, dict[str, Any]]:
+        """The PDF file. Raises CourseError, with the cell, for a character that no font has."""
+        captions = _captions(nb, self.formats)
+        spoken = markdown.spoken([nb.cells[index].source for index in captions.values()])
+        resources = {**(resources or {}), "spoken": spoken}
+        source, resources = super().from_notebook_node(nb, resources, **options)
+        pictures = {
+            _file_name(content, kind): _bytes(kind, content)
+            for kind, content in _contents(nb, self.formats)
+            if kind in PICTURES
+        }
+        about = resources["handout"]
+        try:
+            made = pdf.handout(source, pictures, about.get("provenance", {}).get("date", ""))
+        except typst.TypstError as error:
+            reason, cell = pdf.explain(error, nb.cells)
+            place = about.get("places", {}).get(cell) or about.get("name", "the notebook")
+            raise CourseError(f"{place}: {reason}") from None
+        return made, resources
+
+
+def _content(output: NotebookNode, formats: Sequence[str]) -> tuple[str, str]:
+    """The format in which an output is shown, and its content; empty for what can't be shown."""
     if output.output_type == "stream":
         return f"text/{output.name}", output.text.rstrip("\n")
     if output.output_type == "error":
         return "text/error", "\n".join(output.traceback)
     return next(
-        ((kind, output.data[kind]) for kind in kinds if kind in output.data), ("text/plain", "")
+        ((kind, output.data[kind]) for kind in formats if kind in output.data), ("text/plain", "")
     )
 
 
-def _contents(notebook: NotebookNode, kinds: list[str]) -> Iterator[tuple[str, str]]:
-    for cell in notebook.cells:
+def _contents(nb: NotebookNode, formats: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for cell in nb.cells:
         for output in cell.get("outputs", []):
-            yield _content(output, kinds)
+            yield _content(output, formats)
 
 
-def _captions(notebook: NotebookNode, kinds: list[str]) -> dict[int, int]:
-    """Of each cell that shows a picture, and of the caption that follows it, the index."""
+def _captions(nb: NotebookNode, formats: Sequence[str]) -> dict[int, int]:
+    """The index of each cell that shows a picture, with that of the caption that follows it."""
     drawn = {
         index
-        for index, cell in enumerate(notebook.cells)
-        if any(_content(output, kinds)[0] in PICTURES for output in cell.get("outputs", []))
+        for index, cell in enumerate(nb.cells)
+        if any(_content(output, formats)[0] in PICTURES for output in cell.get("outputs", []))
     }
     return {
         index - 1: index
-        for index, cell in enumerate(notebook.cells)
+        for index, cell in enumerate(nb.cells)
         if index - 1 in drawn and cell.source.startswith(CAPTIONS)
     }
 
@@ -69,124 +193,14 @@ def _bytes(kind: str, content: str) -> bytes:
     return content.encode() if kind == "image/svg+xml" else base64.b64decode(content)
 
 
-def _file(content: str, kind: str) -> str:
-    return f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.{PICTURES[kind]}"
-
-
-class _Handouts(TemplateExporter):
-    """What the two exporters share: where their templates are, and what these can say."""
-
-    target: markdown.Target
-    kinds: list[str]
-
-    @default("extra_template_basedirs")
-    def _extra_template_basedirs_default(self) -> list[str]:
-        return [str(TEMPLATES)]
-
-    @default("template_name")
-    def _template_name_default(self) -> str:
-        return self.target
-
-    def from_notebook_node(
-        self, nb: NotebookNode, resources: dict[str, Any] | None = None, **options: Any
-    ) -> tuple[Any, dict[str, Any]]:
-        """The notebook in this format. Raises CourseError for what can't be set, by name."""
-        texts = [cell.source for cell in nb.cells if cell.cell_type == "markdown"]
-        texts += [content for kind, content in _contents(nb, self.kinds) if kind in MARKDOWN]
-        handout = nb.metadata.get("handout", {})
-        resources = {
-            **(resources or {}),
-            "prose": {
-                text: Markup(markup) for text, markup in markdown.render(texts, self.target).items()
-            },
-            "captions": _captions(nb, self.kinds),
-            "handout": handout,
-            "labels": translations(handout.get("language", "en")),
-            "content": functools.partial(_content, kinds=self.kinds),
-        }
-        return super().from_notebook_node(nb, resources, **options)
-
-
-class HandoutHTMLExporter(_Handouts):
-    """One page that loads nothing and needs no script."""
-
-    export_from_notebook = "Handout (HTML)"
-    target = "html"
-    kinds = HTML_KINDS
-    output_mimetype = "text/html"
-
-    @default("file_extension")
-    def _file_extension_default(self) -> str:
-        return ".html"
-
-    @default("template_extension")
-    def _template_extension_default(self) -> str:
-        return ".html.j2"
-
-    def _create_environment(self) -> Environment:
-        environment: Environment = super()._create_environment()
-        environment.autoescape = True
-        environment.filters |= {
-            "code": html.code,
-            "plain": plain,
-            "clean": html.clean,
-            "data": _data,
-        }
-        environment.globals |= {"html": html, "math_font": math_font, "check_table": check_table}
-        return environment
-
-
-def _data(content: str, kind: str) -> str:
-    """A picture as an address of its own; a script in an SVG never runs there."""
+def _data_url(content: str, kind: str) -> str:
+    """A picture as a URL; a script in an SVG never runs there."""
     return f"data:{kind};base64,{base64.b64encode(_bytes(kind, content)).decode()}"
 
 
-class HandoutPDFExporter(_Handouts):
-    """A4 pages, set by Typst."""
-
-    export_from_notebook = "Handout (PDF)"
-    target = "typst"
-    kinds = PDF_KINDS
-    output_mimetype = "application/pdf"
-
-    @default("file_extension")
-    def _file_extension_default(self) -> str:
-        return ".pdf"
-
-    @default("template_extension")
-    def _template_extension_default(self) -> str:
-        return ".typ.j2"
-
-    def _create_environment(self) -> Environment:
-        environment: Environment = super()._create_environment()
-        environment.finalize = pdf.literal
-        environment.filters |= {"fold": pdf.fold, "beside": pdf.beside, "strip_tags": _strip_tags}
-        environment.filters["file"] = _file
-        return environment
-
-    def from_notebook_node(  # type: ignore[override]  # a file of bytes, as nbconvert's own PDF
-        self, nb: NotebookNode, resources: dict[str, Any] | None = None, **options: Any
-    ) -> tuple[bytes, dict[str, Any]]:
-        """The PDF file. Raises CourseError, with the cell, for a character that no font has."""
-        captions = _captions(nb, self.kinds)
-        spoken = markdown.spoken([nb.cells[index].source for index in captions.values()])
-        resources = {**(resources or {}), "spoken": spoken}
-        source, resources = super().from_notebook_node(nb, resources, **options)
-        pictures = {
-            _file(content, kind): _bytes(kind, content)
-            for kind, content in _contents(nb, self.kinds)
-            if kind in PICTURES
-        }
-        about = resources["handout"]
-        try:
-            made = pdf.handout(source, pictures, about.get("provenance", {}).get("date", ""))
-        except typst.TypstError as error:
-            why, cell = pdf.fault(error, nb.cells)
-            place = about.get("places", {}).get(cell) or about.get("name", "the notebook")
-            raise CourseError(f"{place}: {why}") from None
-        return made, resources
+def _file_name(content: str, kind: str) -> str:
+    return f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.{PICTURES[kind]}"
 
 
 def _strip_tags(content: str) -> str:
-    """The words of a fragment of HTML."""
     return unescape(nh3.clean(content, tags=set()))

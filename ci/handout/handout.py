@@ -1,221 +1,204 @@
-"""An executed notebook to the handouts that students get: HTML, PDF and notebook, in each language.
+"""What the handouts of a lesson say: one executed run, in each edition and language.
 
-`prepare` makes one language's notebook, with all that its handout says in its metadata; the
-exporters set it, and `write` lays the files where the course page expects them.
+`prepare` makes the notebook of one language. Its metadata holds everything that a handout says
+beside the cells, and its cells hold nothing private; exporters turn it into HTML and PDF.
 """
 
 import copy
-import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
-from nbformat.v4 import new_markdown_cell
 
-from ci.handout import check_table, editions, outputs, provenance, vendor
-from ci.handout.check_table import ROW
-from ci.handout.editions import STUDENTS, Edition
-from ci.handout.exporters import HandoutHTMLExporter, HandoutPDFExporter
+from ci.handout import check_table
+from ci.handout.markdown import plain
 from ci.handout.translations import translations
-from ci.judge.outcome import Answer, Outcome, Result
+from ci.judge.outcome import Outcome
+from ci.lesson.exercises import tags
 from ci.lesson.lesson import CELL_ATTRIBUTES, KERNELSPEC, LANGUAGES, Lesson
 from ci.lesson.parameters import Value, with_values
+from ci.lesson.value import MIME
+
+
+@dataclass(frozen=True)
+class Edition:
+    """An edition of the course page: students get a blank where instructors get its solution.
+
+    `folder` is its folder in build/, `archive` the archive in it, and `workbook` the last word in
+    the name of a lesson's notebook of exercises. They differ, so that editions can't be mixed up.
+    """
+
+    folder: str
+    archive: str
+    workbook: str
+    solutions: bool
+
+    def hidden(self, lesson: Lesson) -> dict[str, str]:
+        """The cells of solutions that this edition hides, each with the cell of its blank."""
+        exercises = () if self.solutions else lesson.exercises
+        return {exercise.solution: exercise.blank.id for exercise in exercises}
+
+    def cells(self, lesson: Lesson, executed: Sequence[NotebookNode]) -> list[NotebookNode]:
+        """The cells of an executed notebook, with blanks in the place of hidden solutions."""
+        exercises = () if self.solutions else lesson.exercises
+        blanks = {exercise.solution: exercise.blank for exercise in exercises}
+        return [blanks.get(cell.id, cell) for cell in executed]
+
+    def workbook_name(self, outcome: Outcome) -> str:
+        """The file name of the notebook of a lesson's exercises; empty if there are no exercises,
+        or if the expected value of one is not known."""
+        names = [exercise.name for exercise in outcome.run.lesson.exercises]
+        if not names or any(name not in outcome.answers for name in names):
+            return ""
+        return f"{outcome.run.lesson.name}_{self.workbook}.ipynb"
+
+
+STUDENTS = Edition("handouts", "handouts.zip", "exercises", solutions=False)
+INSTRUCTORS = Edition("instructors", "instructors.zip", "solutions", solutions=True)
+EDITIONS = (STUDENTS, INSTRUCTORS)
 
 
 @dataclass(frozen=True)
 class Handout:
-    """Everything that a lesson's handouts say.
+    """An executed run as one edition shows it, with notes at the top, each in both languages."""
 
-    `provenance` describes the run, by keys such as `torch` and `date` (2026-11-23 21:05 UTC).
-    `notes` are shown at the top, each in both languages. `green` is false for a run that is not
-    verified, whatever its checks say. `home` is the link to the index. `answers` are the expected
-    values of the exercises, by name.
-    """
-
-    lesson: Lesson
-    notebook: NotebookNode
-    results: Sequence[Result]
-    parameters: Mapping[str, Value]
+    outcome: Outcome
     provenance: Mapping[str, str]
-    notes: Sequence[Mapping[str, str]] = field(default=())
-    green: bool = True
-    home: str = "../index.html"
+    notes: Sequence[Mapping[str, str]] = ()
     edition: Edition = STUDENTS
-    answers: Mapping[str, Answer] = field(default_factory=dict)
+
+    @property
+    def lesson(self) -> Lesson:
+        """The lesson that was executed."""
+        return self.outcome.run.lesson
 
     @property
     def workbook(self) -> str:
-        """The file name of the notebook of its exercises; empty where there is none."""
-        return editions.workbook(self.lesson, self.answers, self.edition)
+        """The file name of the notebook of its exercises; empty if there is none."""
+        return self.edition.workbook_name(self.outcome)
 
     def notes_in(self, language: str) -> list[str]:
-        """The notes at the top of the handout, in one language."""
-        marked = [translations(language)["theirs"]] if self.edition.solutions else []
+        """The notes at the top, in one language."""
+        marked = [translations(language)["not for students"]] if self.edition.solutions else []
         return [*marked, *(note[language] for note in self.notes)]
 
 
-def from_outcome(
-    outcome: Outcome,
-    notes: Sequence[Mapping[str, str]] = (),
-    edition: Edition = STUDENTS,
-    known: Mapping[str, str] | None = None,
-) -> Handout:
-    """The handout of an executed run; `known` is its provenance, if the caller has it already."""
-    assert outcome.notebook is not None, "a run that did not run has no handout"
-    return Handout(
-        lesson=outcome.run.lesson,
-        notebook=outcome.notebook,
-        results=outcome.results,
-        parameters=outcome.run.parameters,
-        provenance=provenance.provenance(outcome) if known is None else known,
-        notes=notes,
-        green=outcome.green,
-        home="../" * (1 + len(provenance.run_folder(outcome).parts)) + "index.html",
-        edition=edition,
-        answers=outcome.answers,
-    )
+def provenance(outcome: Outcome) -> dict[str, str]:
+    """What is known about an execution, by keys that have translations, such as `torch`, `device`
+    and `date` (2026-11-23 21:05 UTC)."""
+    environment = outcome.environment
+    parameters = (f"{name} = {value}" for name, value in outcome.run.parameters.items())
+    values = {
+        "parameters": ", ".join(parameters),
+        "device": outcome.run.device,
+        **{key: environment.get(key, "") for key in ("torch", "Python", "machine", "image")},
+        "commit": course_commit(outcome.run.lesson.path.parent),
+        "date": outcome.date,
+        "duration": f"{outcome.seconds:.1f} s",
+    }
+    return {key: value for key, value in values.items() if value}
 
 
-def write(handout: Handout, folder: Path, languages: Sequence[str] = LANGUAGES) -> list[Path]:
-    """Write `{en,zh}/<lesson>.{html,pdf,ipynb}` below `folder`; the paths."""
-    html, pdf = _exporters()
-    paths = []
-    for language in languages:
-        prepared = prepare(handout, language)
-        contents = {
-            "html": html.from_notebook_node(prepared)[0].encode(),
-            "pdf": pdf.from_notebook_node(prepared)[0],
-            "ipynb": notebook_text(prepared).encode(),
-        }
-        for ending, content in contents.items():
-            path = folder / language / f"{handout.lesson.name}.{ending}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-            paths.append(path)
-    return paths
+def course_commit(folder: Path) -> str:
+    """The commit of the course, with `+` if files have changed since; empty outside of Git."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty= +", "--abbrev=12"]
+    try:
+        done = subprocess.run(
+            [*command, "--exclude=*"], capture_output=True, text=True, check=False, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
-@functools.cache
-def _exporters() -> tuple[HandoutHTMLExporter, HandoutPDFExporter]:
-    """Kept, as their templates take longer to compile than a page takes to set.
-
-    What we prepare is a valid notebook, and stays one: it is looked at once, not at every step.
-    """
-    return (
-        HandoutHTMLExporter(optimistic_validation=True),
-        HandoutPDFExporter(optimistic_validation=True),
-    )
+def run_folder(outcome: Outcome) -> Path:
+    """Where the handouts of a run are, below a page: at its top for the default parameters."""
+    run = outcome.run
+    return Path() if run.is_default else Path(run.lesson.name, run.key)
 
 
 def prepare(handout: Handout, language: str) -> NotebookNode:
-    """The notebook of one language, with what its handout says in `metadata["handout"]`."""
-    say = translations(language)
-    hidden = editions.hidden(handout.lesson, handout.edition)
-    executed = editions.cells(handout.lesson, handout.notebook.cells, handout.edition)
-    unverified = check_table.unverified(handout.lesson, handout.parameters, handout.results)
+    """The notebook of one language, with everything else that a handout says in
+    `metadata["handout"]`."""
+    outcome, lesson, edition = handout.outcome, handout.lesson, handout.edition
+    assert outcome.notebook is not None, "only a run that was executed has handouts"
+    labels, values = translations(language), outcome.run.parameters
+    executed = edition.cells(lesson, outcome.notebook.cells)
     about = {
-        "name": handout.lesson.name,
-        "title": handout.lesson.titles[language],
+        "name": lesson.name,
+        "title": lesson.titles[language],
         "language": language,
-        "course": say["instructors" if handout.edition.solutions else "course"],
-        "workbook": handout.workbook,
-        "workbook kind": say[handout.edition.workbook],
         "other": next(other for other in LANGUAGES if other != language),
-        "home": handout.home,
-        "summary": check_table.summary(handout.results, say, green=handout.green),
-        "green": handout.green and all(result.green for result in handout.results),
-        "rows": [check_table.row(result, say, hidden) for result in handout.results],
-        "provenance": dict(handout.provenance),
-        "unverified": [say[key] for key in unverified],
+        "course": labels["instructors" if edition.solutions else "course"],
+        "home": "../" * (1 + len(run_folder(outcome).parts)) + "index.html",
+        "workbook": handout.workbook,
+        "workbook kind": labels[edition.workbook],
         "notes": handout.notes_in(language),
-        "places": {cell.id: handout.lesson.where(cell.id) for cell in executed},
-        "files": vendor.files(executed, handout.lesson.path.parent),
+        **check_table.contents(outcome, labels, edition.hidden(lesson)),
+        "provenance": dict(handout.provenance),
+        "places": {cell.id: lesson.where(cell.id) for cell in executed},
+        "folder": str(lesson.path.parent),
     }
     cells = [
-        _cell(cell, handout.parameters)
+        _prepare_cell(cell, values)
         for cell in executed
         if cell.metadata.get("lang", language) == language
-        and "injected-parameters" not in cell.metadata.get("tags", [])
+        and "injected-parameters" not in tags(cell)
     ]
+    language_info = {"name": "python"}
+    metadata = {"kernelspec": KERNELSPEC, "language_info": language_info, "handout": about}
     prepared: NotebookNode = nbformat.from_dict(
-        {
-            "nbformat": 4,
-            "nbformat_minor": 5,
-            "metadata": {
-                "kernelspec": KERNELSPEC,
-                "language_info": {"name": "python"},
-                "handout": about,
-            },
-            "cells": cells,
-        }
+        {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
     )
     return prepared
 
 
-def _cell(cell: NotebookNode, parameters: Mapping[str, Value]) -> NotebookNode:
+def _prepare_cell(cell: NotebookNode, values: Mapping[str, Value]) -> NotebookNode:
     cell = copy.deepcopy(cell)
-    if "parameters" in cell.metadata.get("tags", []):
-        cell.source = with_values(cell.source, parameters)
+    if "parameters" in tags(cell):
+        cell.source = with_values(cell.source, values)
     cell.metadata = NotebookNode(
         {k: v for k, v in cell.metadata.items() if k in CELL_ATTRIBUTES and v}
     )
     if cell.cell_type == "code":
-        cell.outputs = [outputs.cleaned(output) for output in cell.outputs]
-        if cell.metadata.keys() & {"check", "given"}:
-            _keep_text(cell)
+        for output in cell.outputs:
+            _clean(output)
+            if output.output_type == "execute_result" and {"check", "given"} & {*cell.metadata}:
+                # Other formats could show another value than the text that was compared.
+                output.data = NotebookNode({"text/plain": output.data.get("text/plain", "")})
     return cell
 
 
-def _keep_text(cell: NotebookNode) -> None:
-    """Of a value that was compared, show the text alone: other formats might say otherwise."""
-    for output in cell.outputs:
-        if output.output_type == "execute_result":
-            output.data = NotebookNode({"text/plain": output.data.get("text/plain", "")})
+def _clean(output: NotebookNode) -> None:
+    """Remove from an output the private value, folders of this machine, and library frames."""
+    output.pop("transient", None)
+    if output.output_type == "error":
+        output.evalue = _without_folders(plain(output.evalue))
+        output.traceback = _short_traceback(output).splitlines()
+    elif output.output_type == "stream":
+        output.text = _without_folders(output.text) if output.name == "stderr" else output.text
+    else:
+        output.data.pop(MIME, None)
 
 
-def notebook_text(prepared: NotebookNode) -> str:
-    """The notebook that students open: a prepared one, its metadata as Markdown cells."""
-    made = copy.deepcopy(prepared)
-    about = made.metadata.pop("handout")
-    language = {"lang": about.language}
-    made.cells = vendor.insert(made.cells, about.files, translations(about.language)["files"])
-    if about.notes:
-        text = "\n\n".join(quote_notes(about.notes))
-        made.cells.insert(0, new_markdown_cell(text, id="notes", metadata=language))
-    table = "\n".join(_table(about))
-    made.cells.append(new_markdown_cell(table, id="checks", metadata=language))
-    return str(nbformat.writes(made, version=4)) + "\n"
+def _short_traceback(error: NotebookNode) -> str:
+    """The frames in the notebook's own cells, `…` for those of libraries, and the last line."""
+    text = plain("\n".join(error.traceback))
+    blocks = text.rpartition("Traceback (most recent call last)")[2].strip("\n").split("\n\n")
+    last = f"{error.ename}: {error.evalue}"
+    parts = []
+    for block in blocks:
+        if block.lstrip().startswith("Cell In["):
+            parts.append(block.removesuffix(last).rstrip())  # a SyntaxError's frame contains it
+        elif block.startswith("File ") and parts[-1:] != ["…"]:
+            parts.append("…")
+    return "\n\n".join([*parts, last])
 
 
-def quote_notes(notes: Sequence[str]) -> list[str]:
-    """Notes as Markdown: one quotation, or nothing."""
-    return ["\n>\n".join(f"> **{_escaped(note)}**" for note in notes)] if notes else []
-
-
-def _table(about: NotebookNode) -> Iterator[str]:
-    """The check table and the provenance, in Markdown."""
-    say = translations(about.language)
-    if about.rows:
-        yield f"## {say['checks']}\n\n{say['checks say']}\n"
-        columns = ["check", *ROW, "derivation"]
-        yield "| " + " | ".join(say[column] for column in columns) + " |"
-        yield "|---" * len(columns) + "|"
-    for row in about.rows:
-        name = f"{row.mark} [{_escaped(row.name)}](#cell-id={row.cell})"
-        fault = "" if row.green else f" **{row.status}**: {_escaped(row.message)}"
-        cells = [name + fault, *(_escaped(row[column]) for column in [*ROW, "derivation"])]
-        yield "| " + " | ".join(cells) + " |"
-    if about.unverified:
-        yield f"\n**{say['unverified']}**\n"
-        yield from (f"- {_escaped(said)}" for said in about.unverified)
-    yield f"\n## {say['environment']}\n"
-    for key, value in about.provenance.items():
-        yield f"- {_escaped(say.get(key, key))}: {_escaped(value)}"
-
-
-def _escaped(text: str) -> str:
-    """`text` as Markdown that means just this text."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|$~&-])", r"\\\1", " ".join(text.split()))
+def _without_folders(text: str) -> str:
+    """`text` with file names in the place of absolute paths: `…/functional.py`."""
+    return re.sub(r"(?<![\w.:/~])~?/(?:[^\s/'\"]+/)+", "…/", text)

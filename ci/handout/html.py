@@ -1,16 +1,19 @@
-"""What an HTML handout has beside its cells: contents, places to link to, neighbours.
+"""What an HTML handout has beside its cells: contents, link targets, a font for formulas, links to
+its neighbours.
 
-What is changed here is pandoc's own HTML, in which nothing of a notebook is markup, so that a
-pattern finds a heading or a table for certain.
+The HTML changed here is pandoc's own, in which nothing from a notebook is markup, so a pattern
+finds each heading and table with certainty.
 """
 
 import base64
 import functools
 import hashlib
 import html
+import io
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,18 +29,19 @@ from ci.handout.markdown import plain
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPT = TEMPLATES / "html" / "handout.js"
+FONT = Path(__file__).parent / "fonts" / "STIXTwoMath-Regular.ttf"
 
 HEADING = re.compile(r"(?s)<h([2-6])>(.*?)</h\1>")
 TABLE = re.compile(r"(?s)<table.*?</table>")
-CORNER = re.compile(r"<th\b[^>]*></th>")
-FORMULA = re.compile(r'(?s)<math display="block"(.*?)</math>')
-UNSAID = re.compile(r"(?s)<annotation\b.*?</annotation>|<[^>]*>")
+EMPTY_HEAD = re.compile(r"<th\b[^>]*></th>")
+MATH = re.compile(r"(?s)<math\b.*?</math>")
+DISPLAY_MATH = re.compile(r'(?s)<math display="block"(.*?)</math>')
+SILENT = re.compile(r"(?s)<annotation\b.*?</annotation>|<[^>]*>")
 LINK = re.compile(r"</?a\b[^>]*>")
 UNSTYLED = re.compile(r'<span class="(?:n|nn|p|o|w)">([^<]*)</span>')
 NEIGHBOURS = re.compile(r"(?s)(<!-- neighbours -->).*?(<!-- end of neighbours -->)")
 
-
-# What a result's own HTML may bring along: a table, a few words in bold, nothing that loads.
+# The tags that the HTML of a result may use: tables and words, nothing that loads or runs.
 HTML_TAGS = nh3.ALLOWED_TAGS - {
     *("area", "img", "map"),
     *("article", "aside", "footer", "header", "hgroup", "nav"),  # the page has its own
@@ -45,10 +49,18 @@ HTML_TAGS = nh3.ALLOWED_TAGS - {
 }
 SCHEMES = {"http", "https", "mailto"}
 
+# Browsers draw a variable of one letter with the italic letter of mathematics.
+ITALIC = {
+    unicodedata.normalize("NFKC", chr(code)): chr(code)
+    for code in (*range(0x1D434, 0x1D468), *range(0x1D6E2, 0x1D71C), 0x210E)
+}
+# Browsers draw these though no text contains them: root signs, the minus for a hyphen, and bars.
+DRAWN = "√−‾¯|‖"
+
 
 @dataclass(frozen=True)
 class Heading:
-    """A line of the contents. `level` is 2 or more; `markup` is what it says, without links."""
+    """A line of the contents. `level` is 2 or more; `markup` is the heading without links."""
 
     level: int
     place: str
@@ -58,81 +70,84 @@ class Heading:
 def contents(cells: Sequence[NotebookNode], prose: Mapping[str, str]) -> list[Heading]:
     """The headings below the title, in order."""
     return [
-        Heading(int(level), _place(cell.id, number), Markup(LINK.sub("", said)))
+        Heading(int(level), _place(cell.id, number), Markup(LINK.sub("", heading)))
         for cell in cells
         if cell.cell_type == "markdown"
-        for number, (level, said) in enumerate(HEADING.findall(prose[cell.source]))
+        for number, (level, heading) in enumerate(HEADING.findall(prose[cell.source]))
     ]
 
 
 def _place(cell: str, number: int) -> str:
-    """A cell's first heading has the place of the cell."""
+    """The link target of a cell's heading; the first one shares the target of the cell."""
     return f"{cell}-{number + 1}" if number else cell
 
 
-def places(prose: str, cell: str, about: Mapping[str, Any], words: Mapping[str, str]) -> Markup:
-    """A cell's `prose`, in which headings have places, and lead to the other language's."""
+def places(prose: str, cell: str, about: Mapping[str, Any], labels: Mapping[str, str]) -> Markup:
+    """The prose of a cell, with a target on each heading and a link to the other language."""
     numbers = itertools.count()
 
     def heading(found: re.Match[str]) -> str:
         place = _place(cell, next(numbers))
         anchor = "" if place == cell else f' id="{place}"'
         line = f"<h{found[1]}{anchor}>{found[2]}</h{found[1]}>"
-        return f'<div class="heading">{line}{_other(cell, about, words)}</div>'
+        return f'<div class="heading">{line}{_other_language(cell, about, labels)}</div>'
 
-    return Markup(_framed(HEADING.sub(heading, prose), words))
+    return Markup(_scrollable(HEADING.sub(heading, prose), labels))
 
 
-def _other(cell: str, about: Mapping[str, Any], words: Mapping[str, str]) -> str:
+def _other_language(cell: str, about: Mapping[str, Any], labels: Mapping[str, str]) -> str:
     if not about or not cell.endswith(f"-{about['language']}"):
         return ""
-    page = f"../{about['other']}/{about['name']}.html"
-    place = cell.removesuffix(about["language"]) + about["other"]
+    target = cell.removesuffix(about["language"]) + about["other"]
     return Markup('<a href="{0}#{1}" lang="{2}" hreflang="{2}" aria-label="{3}">{4}</a>').format(
-        page, place, about["other"], words["section"], words["other"]
+        f"../{about['other']}/{about['name']}.html",
+        target,
+        about["other"],
+        labels["section"],
+        labels["other"],
     )
 
 
-def _framed(markup: str, words: Mapping[str, str]) -> str:
-    """`markup` whose tables and long formulas scroll by themselves, with the keyboard too."""
-    frame = f'<div class="scroll" role="group" tabindex="0" aria-label="{escape(words["table"])}">'
-    markup = TABLE.sub(lambda found: f"{frame}{without_corners(found[0])}</div>", markup)
-    return FORMULA.sub(_reachable, markup)
+def _scrollable(markup: str, labels: Mapping[str, str]) -> str:
+    """`markup` in which tables and long formulas scroll by themselves, with the keyboard too."""
+    frame = f'<div class="scroll" role="group" tabindex="0" aria-label="{escape(labels["table"])}">'
+    markup = TABLE.sub(lambda found: f"{frame}{_without_empty_heads(found[0])}</div>", markup)
+    return DISPLAY_MATH.sub(_focusable, markup)
 
 
-def _reachable(formula: re.Match[str]) -> str:
-    if len(UNSAID.sub("", formula[0])) < 25:  # has room on any phone
+def _focusable(formula: re.Match[str]) -> str:
+    if len(SILENT.sub("", formula[0])) < 25:  # fits on any phone
         return formula[0]
     return f'<math display="block" tabindex="0"{formula[1]}</math>'
 
 
 def clean(content: str) -> Markup:
-    """An output's own HTML, of which tables and words are left, and nothing that acts or loads."""
-    return Markup(without_corners(nh3.clean(content, tags=HTML_TAGS, url_schemes=SCHEMES)))
+    """The HTML of a result, reduced to tables and words."""
+    return Markup(_without_empty_heads(nh3.clean(content, tags=HTML_TAGS, url_schemes=SCHEMES)))
 
 
-def without_corners(table: str) -> str:
-    """`table` whose empty heads are cells: they head nothing."""
-    return CORNER.sub("<td></td>", table)
+def _without_empty_heads(table: str) -> str:
+    """`table` with cells in the place of empty heads, which head nothing."""
+    return EMPTY_HEAD.sub("<td></td>", table)
 
 
 def alternative(caption: str) -> str:
-    """What a figure is, in a sentence: the first of its `caption`, whose rest is read after it."""
+    """The description of a figure: the first sentence of its caption."""
     without = re.sub(r"(?s)<strong>.*?</strong>[.。]?", "", caption, count=1)
-    said = " ".join(html.unescape(UNSAID.sub("", without)).split())
-    return re.split(r"(?<=[.。])(?:\s|(?<=。))", said, maxsplit=1)[0]
+    text = " ".join(html.unescape(SILENT.sub("", without)).split())
+    return re.split(r"(?<=[.。])(?:\s|(?<=。))", text, maxsplit=1)[0]
 
 
 @functools.lru_cache(maxsize=4096)
 def code(source: str) -> Markup:
-    """Highlighted Python, a row a line; a row that has no room goes on below, further indented."""
+    """Highlighted Python, one element per line, so that a folded line is indented further."""
     source = plain(source).rstrip("\n")
     markup = highlight(source, IPython3Lexer(stripnl=False), HtmlFormatter(nowrap=True))
-    rows = UNSTYLED.sub(r"\1", markup.rstrip("\n")).split("\n")
-    return Markup("").join(map(_row, source.split("\n"), rows))
+    lines = UNSTYLED.sub(r"\1", markup.rstrip("\n")).split("\n")
+    return Markup("").join(map(_code_line, source.split("\n"), lines))
 
 
-def _row(line: str, markup: str) -> Markup:
+def _code_line(line: str, markup: str) -> Markup:
     indent = len(line) - len(line.lstrip(" "))
     style = f' style="--i:{indent}"' if indent else ""
     return Markup(f'<span class="row"{style}>{markup}\n</span>')
@@ -140,13 +155,13 @@ def _row(line: str, markup: str) -> Markup:
 
 @functools.cache
 def script() -> Markup:
-    """The script of the copy buttons, which a page does without as well."""
+    """The script of the copy buttons; a page works without it as well."""
     return Markup(SCRIPT.read_text("utf-8").strip())
 
 
 @functools.cache
 def policy() -> str:
-    """What a page may do: run that script, be styled, and show what is in it."""
+    """The content security policy: a page may run its script, use styles and show its content."""
     digest = base64.b64encode(hashlib.sha256(script().encode()).digest()).decode()
     return (
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
@@ -157,3 +172,34 @@ def policy() -> str:
 def connect(page: str, neighbours: str) -> str:
     """`page` with its links to the lessons before and after it replaced by `neighbours`."""
     return NEIGHBOURS.sub(lambda found: found[1] + neighbours + found[2], page)
+
+
+def font_url(markup: Iterable[str]) -> str:
+    """A data URL of a font for the formulas in `markup`; empty if there are none.
+
+    With the reader's own fonts, roots may lack their signs and parentheses may not grow. The URL
+    holds the characters of STIX Two Math that the page needs, some ten kilobytes.
+    """
+    formulas = [formula for text in markup for formula in MATH.findall(text)]
+    characters = frozenset(html.unescape(SILENT.sub("", "".join(formulas)))) - frozenset("\n\t ")
+    return _font_url(characters) if formulas else ""
+
+
+@functools.cache
+def _font_url(characters: frozenset[str]) -> str:
+    from fontTools import subset  # takes half a second, so only for pages with formulas
+
+    options = subset.Options()
+    options.flavor = "woff2"
+    options.hinting = False
+    options.layout_features = []
+    options.name_IDs = [0, 13, 14]  # its copyright and licence
+    options.drop_tables += ["DSIG"]
+    needed = characters | {ITALIC[c] for c in characters & ITALIC.keys()} | set(DRAWN)
+    subsetter = subset.Subsetter(options)
+    subsetter.populate(unicodes=map(ord, needed))
+    file = io.BytesIO()
+    with subset.load_font(str(FONT), options) as font:
+        subsetter.subset(font)
+        subset.save_font(font, file, options)
+    return f"data:font/woff2;base64,{base64.b64encode(file.getvalue()).decode()}"

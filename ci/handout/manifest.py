@@ -12,7 +12,7 @@ from typing import Any
 
 from ci import atomic
 from ci.errors import CourseError
-from ci.handout.editions import EDITIONS, Edition
+from ci.handout.handout import EDITIONS, Edition
 from ci.plan import keys
 
 ENTRIES = "index.json"  # what the index page is made from, and what the next run carries over
@@ -80,7 +80,7 @@ def write(build: Path, edition: Edition, made: Mapping[str, str], notes: Sequenc
     folder = build / edition.folder
     files = sorted(folder.glob("*/*"))
     found = {
-        name: {"key": key, "files": _digests(folder, _of(name, files, edition))}
+        name: {"key": key, "files": _digests(folder, _files_of(name, files, edition))}
         for name, key in made.items()
     }
     page = _digests(folder, filter(Path.is_file, folder.iterdir()))
@@ -88,7 +88,7 @@ def write(build: Path, edition: Edition, made: Mapping[str, str], notes: Sequenc
     atomic.write(_path(build, edition), json.dumps(facts, indent=1))
 
 
-def _of(name: str, files: Iterable[Path], edition: Edition) -> list[Path]:
+def _files_of(name: str, files: Iterable[Path], edition: Edition) -> list[Path]:
     return [path for path in files if path.stem in (name, f"{name}_{edition.workbook}")]
 
 

@@ -42,6 +42,11 @@ def plain(text: str) -> str:
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffe\uffff]", "", text)
 
 
+def escape(text: str) -> str:
+    """`text` as Markdown that means exactly this text, in one line."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|$~&-])", r"\\\1", " ".join(text.split()))
+
+
 def render(texts: Iterable[str], target: Target) -> dict[str, str]:
     """Each of `texts`, Markdown, in the markup of `target`.
 

@@ -145,7 +145,7 @@ def _fonts() -> typst.Fonts:
     return typst.Fonts(include_system_fonts=False, font_paths=[str(folder)])
 
 
-def fault(error: typst.TypstError, cells: Iterable[NotebookNode]) -> tuple[str, str]:
+def explain(error: typst.TypstError, cells: Iterable[NotebookNode]) -> tuple[str, str]:
     """Why Typst refused, and the cell that holds the character that no font has ("" for others)."""
     found = re.search(r'the text `"(.+?)"` could not be displayed', error.diagnostic)
     if not found:
@@ -202,7 +202,7 @@ def _refuse_characters(lesson: Lesson) -> None:
     try:
         typeset(f"#{literal(' '.join(used))}")
     except typst.TypstError as error:
-        why, cell = fault(error, cells)
+        why, cell = explain(error, cells)
         raise CourseError(f"{lesson.where(cell)}: {why}") from None
 
 

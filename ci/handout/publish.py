@@ -1,22 +1,21 @@
-"""Where handouts go: the course page in two editions, drafts, and sweeps; each swapped in whole."""
+"""Where handouts go: the course page in two editions, drafts, and sweeps; each replaced whole."""
 
 import contextlib
 import json
 import shutil
 import zipfile
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ci.atomic import replacing
 from ci.errors import CourseError, UsageError
-from ci.handout import check_table, manifest, provenance
-from ci.handout.editions import EDITIONS, STUDENTS, Edition, hidden, workbook
+from ci.handout import manifest
+from ci.handout.handout import EDITIONS, STUDENTS, Edition, run_folder
 from ci.handout.manifest import ENTRIES, Note
 from ci.handout.pool import HandoutPool
 from ci.judge.agreement import Matrix
 from ci.judge.outcome import Outcome
-from ci.lesson.lesson import LANGUAGES
 from ci.plan.gpus import Gpu, Request
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of all files in the archive: the same handouts, the same bytes
@@ -32,14 +31,14 @@ ON_CPU = {
 
 
 def notes(request: Request, granted: Sequence[Gpu], handouts: str) -> list[Note]:
-    """What each handout must say at its top. Raises UsageError for a bad `--handouts`."""
+    """The notes at the top of each handout. Raises UsageError for a bad `--handouts`."""
     if handouts not in ("default", "all"):
-        raise UsageError(f"--handouts {handouts}: there are default and all")
+        raise UsageError(f"--handouts {handouts}: expected default or all")
     return [ON_CPU] if request.text == "all" and not granted else []
 
 
 def submit(outcome: Outcome, pool: HandoutPool, *, handouts: str, notes: Sequence[Note]) -> None:
-    """Have the handouts of `outcome` set that `publish` will want, if all others are green too."""
+    """Start making the handouts of `outcome` that `publish` needs if the other runs are green."""
     if outcome.green and outcome.notebook:
         if outcome.run.is_default:
             pool.submit(outcome, notes)
@@ -57,92 +56,72 @@ def publish(
     notes: Sequence[Note] = (),
     agreed: Sequence[Matrix] = (),
 ) -> list[Path]:
-    """Write what the outcomes deserve below `build`, and return the folders to look at.
+    """Write the pages of a plan below `build`, and return their folders.
 
-    All green: the course page for lessons with their default parameters; else drafts, and the
-    course page stays as it is. Other parameters make a sweep's summary, with how its runs
-    `agreed`; with `handouts="all"` each of its runs gets handouts too.
+    If all runs are green, lessons with their default parameters go to the course page; else they
+    become drafts, and the course page stays. Runs with other parameters get a summary, which says
+    how closely they `agreed`; with `handouts="all"` each of them gets handouts too.
     """
-    ran = [outcome for outcome in outcomes if not outcome.skipped]
-    defaults = [outcome for outcome in ran if outcome.run.is_default]
-    others = [outcome for outcome in ran if not outcome.run.is_default]
-    green = all(outcome.green for outcome in ran)
-    written = []
+    executed = [outcome for outcome in outcomes if not outcome.skipped]
+    defaults = [outcome for outcome in executed if outcome.run.is_default]
+    swept = [outcome for outcome in executed if not outcome.run.is_default]
+    green = all(outcome.green for outcome in executed)
+    folders = []
     if not green:
-        marked = [o for o in ran if o.notebook and (o.run.is_default or not o.green)]
-        drafts(marked, build / "drafts", pool)
-        written.append(build / "drafts")
+        drafts = [o for o in executed if o.notebook and (o.run.is_default or not o.green)]
+        summarize(drafts, build / "drafts", pool, handouts=True, notes=[NOT_VERIFIED])
+        folders.append(build / "drafts")
     elif defaults:
-        written += course(defaults, order, build, pool, notes)
+        folders += publish_course(defaults, order, build, pool, notes)
         shutil.rmtree(build / "drafts", ignore_errors=True)
-    if others:
+    if swept:
         every = green and handouts == "all"
-        runs(others, build / "sweep", pool, handouts=every, notes=notes, agreed=agreed)
-        written.append(build / "sweep")
-    return written
+        summarize(swept, build / "sweep", pool, handouts=every, notes=notes, agreed=agreed)
+        folders.append(build / "sweep")
+    return folders
 
 
-def course(
+def publish_course(
     outcomes: Sequence[Outcome],
     order: Sequence[str],
     build: Path,
     pool: HandoutPool,
     notes: Sequence[Note] = (),
 ) -> list[Path]:
-    """Renew the course page below `build`, in each edition, with new handouts for `outcomes`.
+    """Replace the course page below `build`, in each edition, with handouts for `outcomes`.
 
-    Lessons of `order`, all of the course, that are not among them are carried over from the page
-    that is there, with the date and environment of their own run; so are the handouts of outcomes
+    `order` has all lessons of the course. The handouts of the others are carried over from the
+    existing page, with the date and environment of their own runs; so are the handouts of outcomes
     without a notebook, which are `settled`. Returns the folders.
     """
-    targets = [build / edition.folder for edition in EDITIONS]
-    made = [outcome for outcome in outcomes if outcome.notebook]
-    standing = {outcome.run.lesson.name for outcome in outcomes if not outcome.notebook}
-    if not made and manifest.is_renewed(build, order, standing, notes):
-        return targets
-    with contextlib.ExitStack() as both:  # none takes its place before all are complete
-        news = [both.enter_context(replacing(target)) for target in targets]
+    folders = [build / edition.folder for edition in EDITIONS]
+    new = {outcome.run.lesson.name: outcome for outcome in outcomes if outcome.notebook}
+    unchanged = {outcome.run.lesson.name for outcome in outcomes if not outcome.notebook}
+    if not new and manifest.is_renewed(build, order, unchanged, notes):
+        return folders
+    from ci.handout import index  # slow to import
+
+    with contextlib.ExitStack() as both:  # no page is replaced before both are complete
+        pages = [both.enter_context(replacing(folder)) for folder in folders]
         before = [manifest.lessons(build, edition) for edition in EDITIONS]
-        for edition, target, new in zip(EDITIONS, targets, news, strict=True):
-            _course(made, standing, order, target, new, edition, notes, pool)
-    known = {outcome.run.lesson.name: manifest.key(outcome.key, notes) for outcome in made}
+        for edition, folder, page in zip(EDITIONS, folders, pages, strict=True):
+            carried = _carry_over(folder, page, [name for name in order if name not in new])
+            if gone := sorted(unchanged - carried.keys()):
+                raise CourseError(f"{folder}: {gone[0]} was removed during this run: run again")
+            for outcome in new.values():
+                pool.copy_to(page, outcome, notes, edition)
+            made = {name: index.entry(outcome, edition) for name, outcome in new.items()}
+            entries = manifest.renewed({**carried, **made}, order, unchanged)
+            index.connect(entries, page)
+            _write_index(page, entries, index.course(entries, notes, edition))
+            _archive(page, edition)
+    keys = {name: manifest.key(outcome.key, notes) for name, outcome in new.items()}
     for edition, kept in zip(EDITIONS, before, strict=True):
-        manifest.write(build, edition, {**kept, **known}, notes)
-    return targets
+        manifest.write(build, edition, {**kept, **keys}, notes)
+    return folders
 
 
-def _course(
-    outcomes: Sequence[Outcome],
-    standing: Collection[str],
-    order: Sequence[str],
-    target: Path,
-    new: Path,
-    edition: Edition,
-    notes: Sequence[Note],
-    pool: HandoutPool,
-) -> None:
-    """Fill `new`, which is to take the place of `target`."""
-    from ci.handout import index
-
-    fresh = {outcome.run.lesson.name: _entry(outcome, edition) for outcome in outcomes}
-    carried = _carry_over(target, new, [name for name in order if name not in fresh])
-    if gone := [name for name in standing if name not in carried]:
-        raise CourseError(f"{target}: {gone[0]} was removed while we looked: run again")
-    for outcome in outcomes:
-        pool.copy_to(outcome, notes, edition, new)
-    found = manifest.renewed({**carried, **fresh}, order, standing)
-    index.connect(found, new)
-    (new / ENTRIES).write_text(json.dumps(found, indent=1, ensure_ascii=False), "utf-8")
-    (new / "index.html").write_text(index.course(found, notes, edition), "utf-8")
-    _archive(new, edition)
-
-
-def drafts(outcomes: Sequence[Outcome], target: Path, pool: HandoutPool) -> None:
-    """Leave what was executed in `target`, marked as not verified, for the instructor."""
-    runs(outcomes, target, pool, handouts=True, notes=[NOT_VERIFIED])
-
-
-def runs(
+def summarize(
     outcomes: Sequence[Outcome],
     target: Path,
     pool: HandoutPool,
@@ -151,56 +130,42 @@ def runs(
     notes: Sequence[Note] = (),
     agreed: Sequence[Matrix] = (),
 ) -> None:
-    """Make `target` the summary of runs; with `handouts`, the handouts of each below it."""
-    from ci.handout import index
+    """Replace `target` with a summary of runs; with `handouts`, the handouts of each below it."""
+    from ci.handout import index  # slow to import
 
-    with replacing(target) as new:
-        for outcome in outcomes if handouts else ():
+    with replacing(target) as page:
+        made = outcomes if handouts else ()
+        for outcome in made:
             pool.submit(outcome, notes, [STUDENTS])
-        for outcome in outcomes if handouts else ():
-            pool.copy_to(outcome, notes, STUDENTS, new / provenance.run_folder(outcome))
-        entries = [_entry(outcome) for outcome in outcomes]
-        (new / ENTRIES).write_text(json.dumps(entries, indent=1, ensure_ascii=False), "utf-8")
-        page = index.sweep(entries, notes, handouts=handouts, agreed=agreed)
-        (new / "index.html").write_text(page, "utf-8")
+        for outcome in made:
+            pool.copy_to(page / run_folder(outcome), outcome, notes, STUDENTS)
+        entries = [index.entry(outcome) for outcome in outcomes]
+        html = index.summary(entries, notes, handouts=handouts, agreed=agreed)
+        _write_index(page, entries, html)
 
 
-def _carry_over(target: Path, new: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Copy the handouts of lessons that did not run, and return their entries."""
-    before = manifest.entries(target) if names else {}
-    kept = {name: before[name] for name in names if name in before}
+def _carry_over(old: Path, page: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Copy the handouts of lessons that did not run from the old page; their entries."""
+    entries = manifest.entries(old) if names else {}
+    kept = {name: entries[name] for name in names if name in entries}
     workbooks = {entry.get("workbook") for entry in kept.values()}
-    for path in target.glob("*/*"):
+    for path in old.glob("*/*"):
         if path.stem in kept or path.name in workbooks:
-            (new / path.parent.name).mkdir(exist_ok=True)
-            shutil.copy2(path, new / path.parent.name / path.name)
+            (page / path.parent.name).mkdir(exist_ok=True)
+            shutil.copy2(path, page / path.parent.name / path.name)
     return kept
 
 
-def _archive(folder: Path, edition: Edition) -> None:
-    with zipfile.ZipFile(folder / edition.archive, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.rglob("*")):
+def _write_index(page: Path, entries: Sequence[Mapping[str, Any]], html: str) -> None:
+    (page / ENTRIES).write_text(json.dumps(entries, indent=1, ensure_ascii=False), "utf-8")
+    (page / "index.html").write_text(html, "utf-8")
+
+
+def _archive(page: Path, edition: Edition) -> None:
+    with zipfile.ZipFile(page / edition.archive, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(page.rglob("*")):
             if path.is_file() and path.suffix in (".html", ".pdf", ".ipynb"):
-                info = zipfile.ZipInfo(f"{edition.folder}/{path.relative_to(folder)}", EPOCH)
+                info = zipfile.ZipInfo(f"{edition.folder}/{path.relative_to(page)}", EPOCH)
                 info.compress_type = zipfile.ZIP_DEFLATED
                 info.external_attr = 0o644 << 16
                 archive.writestr(info, path.read_bytes())
-
-
-def _entry(outcome: Outcome, edition: Edition = STUDENTS) -> dict[str, Any]:
-    """A lesson, or a run of a sweep, as the index page of `edition` shows it."""
-    from ci.handout import index
-
-    return {
-        "name": outcome.run.lesson.name,
-        "titles": dict(outcome.run.lesson.titles),
-        "abstracts": {code: index.abstract(outcome.run.lesson, code) for code in LANGUAGES},
-        "margins": check_table.margins(outcome.results),
-        "label": outcome.run.label,
-        "folder": str(provenance.run_folder(outcome)),
-        "status": outcome.status,
-        "reason": "" if outcome.cell in hidden(outcome.run.lesson, edition) else outcome.reason,
-        "checks": len(outcome.results),
-        "workbook": workbook(outcome.run.lesson, outcome.answers, edition),
-        "facts": provenance.provenance(outcome),
-    }

@@ -1,90 +1,78 @@
-"""The handouts at an address of this machine, as a browser wants them: `invoke serve`."""
+"""The handouts on an address of this machine, for a browser: `invoke serve`."""
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from ci import port
 from ci.errors import CourseError, UsageError
-from ci.handout.editions import INSTRUCTORS, STUDENTS, Edition
+from ci.handout.handout import INSTRUCTORS, STUDENTS, Edition
 
-TYPES = {  # what handouts consist of; nothing else is served
-    ".html": "text/html; charset=utf-8",
-    ".pdf": "application/pdf",
-    ".ipynb": "application/x-ipynb+json",
-    ".zip": "application/zip",
-    ".json": "application/json",
-}
+SUFFIXES = {".html", ".pdf", ".ipynb", ".zip", ".json"}  # nothing else is served
 
 
 def parse_edition(word: str) -> Edition:
     """Read the value of `--edition`: students or instructors. Raises UsageError."""
-    names = {"students": STUDENTS, "instructors": INSTRUCTORS}
-    if word not in names:
-        raise UsageError(f"--edition {word}: there are {' and '.join(names)}")
-    return names[word]
+    editions = {"students": STUDENTS, "instructors": INSTRUCTORS}
+    if word not in editions:
+        raise UsageError(f"--edition {word}: expected {' or '.join(editions)}")
+    return editions[word]
 
 
 def serve(folder: Path, number: int) -> Iterator[str]:
-    """Serve `folder` on a port of 127.0.0.1 until interrupted; yields the line to be said.
+    """Serve `folder` on a port of 127.0.0.1 until interrupted; yields one line with the address.
 
-    Raises CourseError where nothing was published there, MachineError where the port is taken.
+    Raises CourseError if nothing was published there, MachineError if the port is taken.
     """
     if not (folder / "index.html").is_file():
         raise CourseError(f"{folder}: there are no handouts yet: invoke run makes them")
     port.require_free(number)
-    with _Server((port.ADDRESS, number), _Handler, folder) as server:
+    handler = partial(_Handler, directory=str(folder))
+    with ThreadingHTTPServer((port.ADDRESS, number), handler) as server:
         yield f"http://{port.ADDRESS}:{number}/ shows {folder}/; Ctrl-C ends it"
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
 
 
-class _Server(ThreadingHTTPServer):
-    """A thread a request, so that a slow reader keeps nobody waiting."""
-
-    def __init__(self, address: tuple[str, int], handler: type[Any], folder: Path) -> None:
-        super().__init__(address, handler)
-        self.folder = folder
-        self.names = {f"{name}:{address[1]}" for name in (port.ADDRESS, "localhost")}
-
-
 class _Handler(SimpleHTTPRequestHandler):
-    """Answers for files of the folder alone, whatever the path says and wherever links lead."""
+    """Serves the handouts, but neither to other host names nor through links out of the folder."""
 
-    server: _Server
-    extensions_map = TYPES
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments, directory=str(arguments[2].folder))
+    server: ThreadingHTTPServer
+    extensions_map = {  # noqa: RUF012  # the base class has a dict
+        ".html": "text/html; charset=utf-8",
+        ".ipynb": "application/x-ipynb+json",
+    }
 
     def send_head(self) -> BytesIO | BinaryIO | None:
-        """Refuse what is not ours to give; else as the library does."""
-        if self.headers.get("Host") not in self.server.names:  # another name for this machine
+        """Check the request first, since a page elsewhere can give this machine its own name."""
+        address = f":{self.server.server_port}"
+        if self.headers.get("Host") not in (port.ADDRESS + address, "localhost" + address):
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
-            return None
-        if not self._ours():
+        elif not self._is_handout():
             self.send_error(HTTPStatus.NOT_FOUND)
-            return None
-        return super().send_head()
+        else:
+            return super().send_head()
+        return None
 
-    def _ours(self) -> bool:
+    def _is_handout(self) -> bool:
         try:
-            folder = self.server.folder.resolve()
             path = Path(self.translate_path(self.path)).resolve()
             path = path / "index.html" if path.is_dir() else path
-            return path.is_relative_to(folder) and path.suffix in TYPES and path.is_file()
-        except (OSError, ValueError):  # too long a name, or a zero byte in it
+            inside = path.is_relative_to(Path(self.directory).resolve())
+            return inside and path.suffix in SUFFIXES and path.is_file()
+        except (OSError, ValueError):  # the name is too long, or contains a zero byte
             return False
 
     def end_headers(self) -> None:
-        """What is served is what its type says, and is as new as the last run."""
+        """Keep browsers from guessing types and from showing the handouts of an earlier run."""
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Cache-Control", "no-cache")
         super().end_headers()
 
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Say nothing: nobody reads along."""
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Log nothing."""

@@ -2,13 +2,15 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from ci.handout import check_table
+from ci.handout import check_table, index
 from ci.handout.translations import translations
-from ci.judge.outcome import Result
+from ci.judge.outcome import Outcome, Result
 from ci.lesson.lesson import Check, Lesson
+from ci.plan.planner import Run
 from tests.conftest import GRADIENT, HEADER, ORACLE, Read
 
 EN = translations("en")
@@ -22,6 +24,11 @@ RESULT = Result(
 def lesson(read: Read) -> Lesson:
     """A lesson of one check."""
     return read(GRADIENT, expected=ORACLE)
+
+
+def outcome(lesson: Lesson, parameters: dict[str, Any], *more: Result) -> Outcome:
+    """A run with these parameters and results."""
+    return Outcome(Run(lesson, parameters), "verified", (RESULT, *more))
 
 
 def test_a_row_says_what_was_shown_expected_and_why() -> None:
@@ -71,21 +78,21 @@ def test_what_was_not_verified_is_said(
     lesson: Lesson, parameters: dict[str, int | str], said: list[str]
 ) -> None:
     """A reader could take it for verified."""
-    assert check_table.unverified(lesson, parameters, [RESULT]) == said
+    assert check_table.unverified(outcome(lesson, parameters)) == said
 
 
 def test_a_lesson_without_gpus_owes_none(read: Read) -> None:
     """What it says holds wherever it runs."""
     lesson = read(GRADIENT, expected=ORACLE, header=HEADER.replace("max: 1}", "max: 0}"))
 
-    assert check_table.unverified(lesson, {"device": "cpu"}, [RESULT]) == []
+    assert check_table.unverified(outcome(lesson, {"device": "cpu"})) == []
 
 
 def test_a_given_was_not_verified(lesson: Lesson) -> None:
     """It was compared in dtype, shape and finiteness alone."""
     given = replace(RESULT, status="given")
 
-    assert "givens" in check_table.unverified(lesson, {"device": "cuda"}, [RESULT, given])
+    assert "givens" in check_table.unverified(outcome(lesson, {"device": "cuda"}, given))
 
 
 def test_each_thing_that_was_not_verified_has_its_words() -> None:
@@ -100,7 +107,7 @@ def test_margins_are_those_of_checks_with_a_tolerance() -> None:
     wrong = replace(RESULT, status="differs", margin=7.0)
     given = replace(RESULT, status="given", tolerance="", margin=None)
 
-    assert check_table.margins([RESULT, exact, wrong, given, replace(RESULT, margin=0.0)]) == [
+    assert index._margins([RESULT, exact, wrong, given, replace(RESULT, margin=0.0)]) == [
         0.0,
         0.125,
     ]

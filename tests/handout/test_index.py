@@ -1,7 +1,7 @@
 """The course page and the summary of a sweep: what they say, and where they lead."""
 
 from ci.handout import index
-from tests.handout.test_handout import FACTS
+from tests.handout.conftest import FACTS
 
 ENTRY = {
     "name": "03_gradients",
@@ -32,7 +32,7 @@ def test_the_course_page_escapes_what_it_is_given() -> None:
 def test_a_sweep_names_its_runs() -> None:
     """Its page shows each run's parameters, and that one differs, and why."""
     run = {**ENTRY, "label": "size=2", "folder": "03/a1", "status": "differs", "reason": "by 1"}
-    html = index.sweep([run])
+    html = index.summary([run])
     assert "size=2" in html
     assert "✗ differs" in html
     assert "by 1" in html
@@ -42,4 +42,4 @@ def test_a_sweep_names_its_runs() -> None:
 def test_a_sweep_with_handouts_leads_to_them() -> None:
     """They stand in the folder of their run."""
     run = {**ENTRY, "label": "size=2", "folder": "03/a1", "reason": ""}
-    assert 'href="03/a1/en/03_gradients.html"' in index.sweep([run], handouts=True)
+    assert 'href="03/a1/en/03_gradients.html"' in index.summary([run], handouts=True)

@@ -7,7 +7,7 @@ import re
 import struct
 import subprocess
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from ci.errors import CourseError
-from ci.handout import handout, pdf
-from ci.handout.handout import Handout, HandoutPDFExporter
-from ci.judge.outcome import Result
+from ci.handout import pdf
+from ci.handout.exporters import HandoutPDFExporter
+from ci.handout.handout import Handout, prepare
+from ci.judge.outcome import Outcome, Result
 from ci.lesson import reader
 from ci.lesson.lesson import Check, Lesson
+from ci.plan.planner import Run
 
 LESSON = """\
 # ---
@@ -135,7 +137,9 @@ def lesson(tmp_path: Path) -> Lesson:
 def make(lesson: Lesson) -> Make:
     """A handout of the lesson; `outputs` are those of its last cell."""
 
-    def make(*outputs: NotebookNode, **changes: Any) -> Handout:
+    def make(
+        *outputs: NotebookNode, results: Sequence[Result] = RESULTS, **changes: Any
+    ) -> Handout:
         code = [cell for cell in lesson.notebook.cells if cell.cell_type == "code"]
         code[0].outputs = [new_output("execute_result", {"text/plain": "tensor(8.)"})]
         lines = ["Cell In[3], line 1", '----> 1 int("x")', "", "ValueError: no number"]
@@ -144,14 +148,16 @@ def make(lesson: Lesson) -> Make:
         ]
         code[3].outputs = [shown("image/png", png())]
         code[4].outputs = list(outputs) or [text("hello\n")]
-        return replace(Handout(lesson, lesson.notebook, RESULTS, {}, FACTS), **changes)
+        run = Run(lesson, {})
+        outcome = Outcome(run, "verified", tuple(results), notebook=lesson.notebook)
+        return replace(Handout(outcome, FACTS), **changes)
 
     return make
 
 
 def pdf_of(made: Handout | NotebookNode, language: str = "en") -> bytes:
     """The PDF of a handout, or of any notebook."""
-    prepared = handout.prepare(made, language) if isinstance(made, Handout) else made
+    prepared = prepare(made, language) if isinstance(made, Handout) else made
     return HandoutPDFExporter().from_notebook_node(prepared)[0]
 
 
@@ -533,7 +539,7 @@ def test_the_address_of_a_link_can_be_read(make: Make) -> None:
 def test_hostile_content_is_text(make: Make) -> None:
     """Typst's markup, HTML and control characters are printed as they are, or left out."""
     hostile = '#panic("x") $ *a* @b <c> \\ " ` ] } // d #eval("1") <script>e</script>'
-    prepared = handout.prepare(make(text(hostile + "\0\x07\x1b[31m"), text("ok")), "en")
+    prepared = prepare(make(text(hostile + "\0\x07\x1b[31m"), text("ok")), "en")
     prepared.cells[-1].source = f"'''{hostile}'''"
     prepared.cells.append(new_markdown_cell(hostile.replace("$", "\\$")))
     error = new_output("error", ename="#x", evalue=hostile, traceback=[f"#x: {hostile}"])

@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from ci.errors import CourseError, MachineError
-from ci.handout import handout
-from ci.handout.editions import EDITIONS, STUDENTS
+from ci.handout import exporters
+from ci.handout.handout import EDITIONS, STUDENTS, Handout, provenance
 from ci.handout.pool import HandoutPool
 from tests.conftest import ROOT, Read, eventually
 from tests.handout.test_publish import files, outcome
@@ -34,8 +34,9 @@ def test_handouts_are_those_that_this_process_would_set(
     made = outcome(read, "01_small")
     pool.submit(made, [NOTE])
     for edition in EDITIONS:
-        pool.copy_to(made, [NOTE], edition, tmp_path / edition.folder)
-        handout.write(handout.from_outcome(made, [NOTE], edition), tmp_path / "here")
+        pool.copy_to(tmp_path / edition.folder, made, [NOTE], edition)
+        here = Handout(made, provenance(made), [NOTE], edition)
+        exporters.write(here, tmp_path / "here")
         assert files(tmp_path / edition.folder) == files(tmp_path / "here")
         assert len(files(tmp_path / "here")) == 6
 
@@ -44,7 +45,7 @@ def test_another_note_makes_other_handouts(read: Read, pool: HandoutPool, tmp_pa
     """What was set for a page is not laid as a draft."""
     made = outcome(read, "01_small")
     pool.submit(made, [])
-    pool.copy_to(made, [NOTE], STUDENTS, tmp_path)
+    pool.copy_to(tmp_path, made, [NOTE], STUDENTS)
     assert "Mind this." in (tmp_path / "en/01_small.html").read_text()
 
 
@@ -53,7 +54,7 @@ def test_handouts_go_beside_those_of_other_lessons(
 ) -> None:
     """In the folders that are there."""
     for name in ("01_small", "02_small"):
-        pool.copy_to(outcome(read, name), [], STUDENTS, tmp_path / "page")
+        pool.copy_to(tmp_path / "page", outcome(read, name), [], STUDENTS)
     assert len(files(tmp_path / "page")) == 12
 
 
@@ -64,7 +65,7 @@ def test_what_cannot_be_set_is_the_courses_fault(
     made = outcome(read, "01_small")
     made.run.lesson.notebook.cells[-1].source = "print('\U0001f600')"
     with pytest.raises(CourseError, match=r"no font of the handouts has the character"):
-        pool.copy_to(made, [], STUDENTS, tmp_path / "page")
+        pool.copy_to(tmp_path / "page", made, [], STUDENTS)
     assert not (tmp_path / "page").exists()
 
 
@@ -76,7 +77,7 @@ def test_a_killed_process_is_the_machines_fault(read: Read, tmp_path: Path) -> N
         for child in set(children()) - before:
             child.kill()
         with pytest.raises(MachineError, match=r"handouts of 02_small: .* was killed"):
-            pool.copy_to(outcome(read, "02_small"), [], STUDENTS, tmp_path)
+            pool.copy_to(tmp_path, outcome(read, "02_small"), [], STUDENTS)
 
 
 def test_nothing_is_left_at_its_end(

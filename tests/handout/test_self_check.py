@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ci.handout import self_check, workbook
+from ci.handout import notebook, self_check
 from ci.handout.self_check import check_answer
 from ci.judge import tolerances
 from ci.judge.compare import Comparison
@@ -81,7 +81,7 @@ def test_its_cell_imports_only_numpy() -> None:
     """The cell runs in a notebook where the course is not installed."""
     tops = {
         name.partition(".")[0]
-        for node in ast.walk(ast.parse(workbook.self_check_source()))
+        for node in ast.walk(ast.parse(notebook.self_check_source()))
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in [getattr(node, "module", None) or node.names[0].name]
     }
@@ -90,7 +90,7 @@ def test_its_cell_imports_only_numpy() -> None:
 
 def test_all_tolerances_come_from_the_course() -> None:
     """The cell contains the course's table of tolerances, and the self-check adds none."""
-    assert inspect.getsource(tolerances).strip() in workbook.self_check_source()
+    assert inspect.getsource(tolerances).strip() in notebook.self_check_source()
     assert not re.search(r"\d[.\d]*e-\d", inspect.getsource(self_check))
 
 
@@ -106,7 +106,7 @@ RULES = [
     Rule(rel=1e-4, abs=1e-9, why="it is both", elementwise=True),
 ]
 CELL: dict[str, Any] = {}
-exec(workbook.self_check_source(), CELL)
+exec(notebook.self_check_source(), CELL)
 
 
 def drawn(rng: random.Random, depth: int = 0) -> Any:
@@ -172,7 +172,7 @@ def course_verdict(answer: Any, expected: Any, rule: Rule, dtype: str) -> tuple[
 
 def self_check_verdict(answer: Any, expected: Any, rule: Rule, dtype: str) -> bool:
     """Whether the check in the exercises' notebook passes, executed from its source."""
-    call = workbook.check_call("x", Answer(expected_value(expected), rule), {"dtype": dtype}, "en")
+    call = notebook.check_call("x", Answer(expected_value(expected), rule), {"dtype": dtype}, "en")
     try:
         exec(call, {**CELL, "x": answer})
     except AssertionError:

@@ -13,7 +13,7 @@ import pytest
 
 from ci.errors import CourseError, MachineError, UsageError
 from ci.handout import serve
-from ci.handout.editions import INSTRUCTORS, STUDENTS
+from ci.handout.handout import INSTRUCTORS, STUDENTS
 
 PROGRAM = """
 import sys
@@ -169,5 +169,5 @@ def test_an_edition_has_a_name() -> None:
     """Instructors see theirs on request, and nobody by a slip of the keyboard."""
     assert serve.parse_edition("students") is STUDENTS
     assert serve.parse_edition("instructors") is INSTRUCTORS
-    with pytest.raises(UsageError, match="--edition student: there are students and instructors"):
+    with pytest.raises(UsageError, match="--edition student: expected students or instructors"):
         serve.parse_edition("student")

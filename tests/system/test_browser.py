@@ -17,7 +17,9 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_output
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from ci.handout import handout, index, publish
+from ci.handout import handout, index
+from ci.handout.exporters import HandoutHTMLExporter
+from ci.handout.handout import Handout, provenance
 from ci.judge import verdicts
 from ci.judge.outcome import Outcome, Result
 from ci.lesson import oracle, reader
@@ -150,12 +152,12 @@ def publish_small(folder: Path) -> Path:
 
 def write(outcomes: list[Outcome], folder: Path) -> Path:
     """The HTML pages of a course, and its index."""
-    entries = [publish._entry(outcome) for outcome in outcomes]
+    entries = [index.entry(outcome) for outcome in outcomes]
     for outcome, language in itertools.product(outcomes, reader.LANGUAGES):
         path = folder / language / f"{outcome.run.lesson.name}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
-        prepared = handout.prepare(handout.from_outcome(outcome), language)
-        path.write_text(handout.HandoutHTMLExporter().from_notebook_node(prepared)[0], "utf-8")
+        prepared = handout.prepare(Handout(outcome, provenance(outcome)), language)
+        path.write_text(HandoutHTMLExporter().from_notebook_node(prepared)[0], "utf-8")
     index.connect(entries, folder)
     (folder / "index.html").write_text(index.course(entries), "utf-8")
     return folder

@@ -1,10 +1,10 @@
-"""The notebook of a lesson's exercises: what it holds, and that it runs where the course is not."""
+"""The notebooks that students open: what they hold, and that they run without the course."""
 
 import importlib.metadata
 import os
 import subprocess
 import venv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,20 @@ import nbformat
 import numpy as np
 import pytest
 from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from packaging.requirements import Requirement
 
-from ci.handout import handout, workbook
-from ci.handout.editions import EDITIONS, INSTRUCTORS, Edition
-from ci.handout.handout import Handout
+from ci.handout import notebook
+from ci.handout.handout import EDITIONS, INSTRUCTORS, Edition, Handout, prepare
+from ci.handout.translations import translations
 from ci.judge import verdicts
-from ci.judge.outcome import Answer
+from ci.judge.outcome import Answer, Outcome
 from ci.lesson import oracle, reader
 from ci.lesson.expect import Rule
 from ci.lesson.lesson import Lesson, find_lessons
+from ci.lesson.parameters import Value
 from ci.lesson.value import expected_value
+from ci.plan.planner import Run
 from tests.conftest import EXERCISE, GRADIENT, HALVES, HEADER, ORACLE, ROOT, Read
 
 LESSONS = ROOT / "lessons"
@@ -32,12 +35,23 @@ WITH_EXERCISES = [name for name in NAMES if reader.read(LESSONS / f"{name}.py").
 ALONE = ["torch", "numpy", "matplotlib", "ipykernel", "nbclient"]
 
 
-def handed_out(lesson: Lesson, **changes: Any) -> Handout:
+def handed_out(
+    lesson: Lesson, parameters: Mapping[str, Value] | None = None, **changes: Any
+) -> Handout:
     """The lesson with what its exercises ask for, as a run with its defaults finds it."""
-    values = changes.get("parameters", lesson.defaults)
+    values = parameters or lesson.defaults
     answers = verdicts.exercise_answers(lesson, oracle.load(lesson), values)
-    made = Handout(lesson, lesson.notebook, (), lesson.defaults, {}, answers=answers)
-    return replace(made, **changes)
+    outcome = Outcome(Run(lesson, values), "verified", notebook=lesson.notebook, answers=answers)
+    return replace(Handout(outcome, {}), **changes)
+
+
+def write(made: Handout, folder: Path) -> list[Path]:
+    """Write its workbook in both languages; the paths."""
+    paths = [folder / f"{language}.ipynb" for language in ("en", "zh")]
+    folder.mkdir(exist_ok=True)
+    for path in paths:
+        path.write_text(notebook.text_of(notebook.workbook(made, path.stem)), "utf-8")
+    return paths
 
 
 @pytest.fixture
@@ -48,12 +62,12 @@ def lesson(read: Read) -> Lesson:
 
 def sources(made: Handout, language: str = "en") -> dict[str, str]:
     """The cells of its workbook, by id."""
-    return {cell.id: cell.source for cell in workbook.workbook(made, language).cells}
+    return {cell.id: cell.source for cell in notebook.workbook(made, language).cells}
 
 
 def test_it_has_what_blanks_need_and_nothing_else_of_the_lesson(lesson: Lesson) -> None:
     """Title, the check's own code, parameters, setup, then task, blank and check."""
-    cells = workbook.workbook(handed_out(lesson), "en").cells
+    cells = notebook.workbook(handed_out(lesson), "en").cells
     assert [cell.source.splitlines()[0] for cell in cells if cell.id != "check-answer"] == [
         "# A lesson · Exercises",
         "size: int = 4  # length of the vector",
@@ -112,24 +126,22 @@ def test_its_files_are_valid_and_the_same_each_time(
 ) -> None:
     """Ids do not change from one publication to the next."""
     made = handed_out(lesson, edition=edition)
-    paths = workbook.write(made, tmp_path)
+    paths = write(made, tmp_path)
     before = [path.read_bytes() for path in paths]
-    assert [path.relative_to(tmp_path).as_posix() for path in paths] == [
-        f"{language}/01_small_{edition.workbook}.ipynb" for language in ("en", "zh")
-    ]
+    assert made.workbook == f"01_small_{edition.workbook}.ipynb"
     for path in paths:
-        notebook = nbformat.read(path, as_version=4)
-        nbformat.validate(notebook)
-        assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
-    assert [path.read_bytes() for path in workbook.write(made, tmp_path)] == before
+        found = nbformat.read(path, as_version=4)
+        nbformat.validate(found)
+        assert (found.nbformat, found.nbformat_minor) == (4, 5)
+    assert [path.read_bytes() for path in write(made, tmp_path)] == before
 
 
-def test_a_lesson_without_exercises_has_none(read: Read, tmp_path: Path) -> None:
-    """Nor has one whose expected values are not known."""
-    assert workbook.write(handed_out(read(GRADIENT, expected=ORACLE)), tmp_path) == []
-    lesson = read(GRADIENT + EXERCISE, expected=ORACLE + HALVES)
-    assert workbook.write(handed_out(lesson, answers={}), tmp_path) == []
-    assert list(tmp_path.glob("*/*.ipynb")) == []
+def test_a_lesson_without_exercises_has_none(read: Read) -> None:
+    """Nor has a lesson with exercises whose expected values are not known."""
+    assert handed_out(read(GRADIENT, expected=ORACLE)).workbook == ""
+    made = handed_out(read(GRADIENT + EXERCISE, expected=ORACLE + HALVES))
+    assert made.workbook
+    assert replace(made, outcome=replace(made.outcome, answers={})).workbook == ""
 
 
 @pytest.mark.parametrize(
@@ -146,7 +158,7 @@ def test_a_lesson_without_exercises_has_none(read: Read, tmp_path: Path) -> None
 def test_an_expected_value_keeps_all_of_its_digits(value: Any) -> None:
     """The source means the same value, bit by bit."""
     expected = expected_value(value)
-    again = expected_value(eval(workbook.literal(expected), {"np": np}))
+    again = expected_value(eval(notebook.literal(expected), {"np": np}))
     for one, other in zip(expected.leaves(), again.leaves(), strict=True):
         assert (one.kind, one.dtype) == (other.kind, other.dtype)
         np.testing.assert_array_equal(one.value, other.value)
@@ -156,13 +168,83 @@ def test_an_expected_value_keeps_all_of_its_digits(value: Any) -> None:
 def test_a_rule_of_its_own_goes_along() -> None:
     """The tolerance is the oracle's, as is the dtype; what is usual is not said."""
     answer = Answer(expected_value(1.5), Rule(rel=1e-3, abs=1e-6, why="rough", elementwise=True))
-    assert workbook.check_call("x", answer, {}, "en") == (
+    assert notebook.check_call("x", answer, {}, "en") == (
         'check_answer("x", x, 1.5, rel=0.001, absolute=1e-06, elementwise=True)'
     )
     for value, said in ((np.ones(1), ', dtype="float64"'), (1.5, ""), (np.ones(1, "float32"), "")):
         expected = expected_value(value)
-        call = workbook.check_call("x", Answer(expected, Rule()), {"dtype": "float64"}, "en")
-        assert call == f'check_answer("x", x, {workbook.literal(expected)}{said})'
+        call = notebook.check_call("x", Answer(expected, Rule()), {"dtype": "float64"}, "en")
+        assert call == f'check_answer("x", x, {notebook.literal(expected)}{said})'
+
+
+# The lesson's own modules
+
+LABELS = translations("en")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A package with a folder in it, and a module, beside a lesson."""
+    (tmp_path / "parallel/inner").mkdir(parents=True)
+    (tmp_path / "parallel/__init__.py").write_text("")
+    (tmp_path / "parallel/network.py").write_text("SIZE = 1\n")
+    (tmp_path / "parallel/inner/deep.py").write_text("%magic = 'ö'\n", encoding="utf-8")
+    (tmp_path / "alone.py").write_text("A = 2\n")
+    return tmp_path
+
+
+def code(source: str) -> NotebookNode:
+    """A code cell."""
+    return new_code_cell(source, id="own")
+
+
+def test_a_package_is_carried_whole(folder: Path) -> None:
+    """Whatever part of it a cell imports; a rank may import the others."""
+    cells = with_modules([code("from parallel.network import SIZE")], folder)
+    assert [cell.source.splitlines()[0] for cell in cells[2:-1]] == [
+        "%%writefile parallel/__init__.py",
+        "%%writefile parallel/inner/deep.py",
+        "%%writefile parallel/network.py",
+    ]
+
+
+@pytest.mark.parametrize(
+    "source", ["import torch\nimport numpy as np", "%matplotlib inline", "x ="]
+)
+def test_what_is_no_neighbour_is_not_carried(folder: Path, source: str) -> None:
+    """Installed packages, magics, and what is not Python."""
+    cells = [code(source), new_markdown_cell("import alone")]
+    assert with_modules(cells, folder) == cells
+
+
+def test_the_files_are_written_before_the_first_import(folder: Path) -> None:
+    """With their folders before them, and a word to the reader."""
+    cells = [code("import torch"), code("def f():\n    import alone, parallel.network"), code("1")]
+    made = with_modules(cells, folder)
+    assert [cell.source.splitlines()[0] for cell in made] == [
+        "import torch",
+        LABELS["files"],
+        "from pathlib import Path",
+        "%%writefile alone.py",
+        "%%writefile parallel/__init__.py",
+        "%%writefile parallel/inner/deep.py",
+        "%%writefile parallel/network.py",
+        "def f():",
+        "1",
+    ]
+    assert 'Path("parallel/inner").mkdir(parents=True, exist_ok=True)' in made[2].source
+
+
+def test_a_notebook_with_files_is_valid(folder: Path) -> None:
+    """Each cell has an id of its own that nbformat takes."""
+    cells = with_modules([code("import parallel")], folder)
+    nbformat.validate(new_notebook(cells=cells))
+    assert len({cell.id for cell in cells}) == len(cells)
+
+
+def with_modules(cells: list[NotebookNode], folder: Path) -> list[NotebookNode]:
+    """The cells, with those that write modules of the folder."""
+    return notebook.with_modules(cells, folder, LABELS)
 
 
 # Where the course is not installed
@@ -239,32 +321,32 @@ def execute(elsewhere: Path, tmp_path: Path) -> Iterator[Execute]:
     return run
 
 
-def errors(notebook: NotebookNode) -> dict[str, str]:
+def errors(executed: NotebookNode) -> dict[str, str]:
     """What each cell raised, by id."""
     return {
         cell.id: f"{output.ename}: {output.evalue}"
-        for cell in notebook.cells
+        for cell in executed.cells
         for output in cell.get("outputs", [])
         if output.output_type == "error"
     }
 
 
-def checks(notebook: NotebookNode) -> list[str]:
+def checks(executed: NotebookNode) -> list[str]:
     """The ids of the cells that check an exercise."""
-    return [c.id for c in notebook.cells if c.id.startswith("check-") and c.id != "check-answer"]
+    return [c.id for c in executed.cells if c.id.startswith("check-") and c.id != "check-answer"]
 
 
 def prove(lesson: Lesson, execute: Execute, folder: Path) -> None:
     """Each check of a lesson's workbook fails with the blank and passes with the solution."""
     made = handed_out(lesson)
     assert made.workbook, "its expected values are not known"
-    blank = execute(workbook.write(made, folder / "blank")[0])
+    blank = execute(write(made, folder / "blank")[0])
     assert len(checks(blank)) == len(lesson.exercises)
     raised = errors(blank)
     assert list(raised) == checks(blank), raised
     assert all(text.startswith("AssertionError: ✗ ") for text in raised.values()), raised
 
-    solved = execute(workbook.write(replace(made, edition=INSTRUCTORS), folder / "solved")[1])
+    solved = execute(write(replace(made, edition=INSTRUCTORS), folder / "solved")[1])
     assert errors(solved) == {}
     ticks = [c.outputs[0].text for c in solved.cells if c.id in checks(solved)]
     assert ticks == [f"✓ {exercise.name}\n" for exercise in lesson.exercises]
@@ -296,7 +378,8 @@ def test_a_lesson_s_own_notebook_runs_elsewhere(
     lesson = reader.read(LESSONS / f"{name}.py")
     path = tmp_path / "alone" / f"{name}.ipynb"
     path.parent.mkdir()
-    path.write_text(handout.notebook_text(handout.prepare(handed_out(lesson), "zh")), "utf-8")
+    own = notebook.lesson_notebook(prepare(handed_out(lesson), "zh"))
+    path.write_text(notebook.text_of(own), "utf-8")
     executed = execute(path)
     declared = {cell.id for cell in executed.cells if "raises" in cell.metadata}
     assert errors(executed).keys() == declared
