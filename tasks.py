@@ -147,7 +147,7 @@ def prove(
         number = None if all else proof.whole(sample, "--sample")
         tried = proof.choose(MUTANTS, chosen, sample=number, seed=proof.whole(seed, "--seed"))
         verdicts = proof.show(
-            proof.prove(tried, chosen, MUTANTS, jobs=planner.slots(jobs, ())),
+            proof.prove(tried, chosen, MUTANTS, jobs=planner.count_slots(jobs, ())),
             len(tried),
             mutants.elsewhere(MUTANTS),
         )

@@ -1,8 +1,10 @@
-"""What can go wrong, by who can mend it. Caught once, in tasks.py."""
+"""The exceptions of this project, by who has to act. tasks.py catches them in one place."""
+
+from collections.abc import Sequence
 
 
 class CourseError(Exception):
-    """The course is at fault: a lesson, an oracle, a result. Exit status 1."""
+    """The course is at fault: a lesson, an oracle or a result. Exit status 1."""
 
     status = 1
 
@@ -14,15 +16,20 @@ class UsageError(CourseError):
 
 
 class MachineError(CourseError):
-    """The machine is at fault: GPU, torch's build, Docker, Slurm. Exit status 3."""
+    """The machine is at fault: GPU, torch's build, Docker or Slurm. Exit status 3."""
 
     status = 3
 
 
-def nearest(word: str, words: list[str]) -> str:
-    """A hint that names the right word: `; did you mean 'size'?`, or all words, or nothing."""
+def closest(word: str, words: Sequence[str]) -> str | None:
+    """The one of `words` that `word` probably misspells, or None."""
     from difflib import get_close_matches
 
-    if close := get_close_matches(word, words, n=1, cutoff=0.5):
-        return f"; did you mean '{close[0]}'?"
-    return f"; there are: {', '.join(words)}" if words else ""
+    return next(iter(get_close_matches(word, words, n=1, cutoff=0.5)), None)
+
+
+def suggest(word: str, words: Sequence[str]) -> str:
+    """The end of a message about an unknown word: `; did you mean 'size'?`, or all valid words."""
+    if match := closest(word, words):
+        return f"; did you mean '{match}'?"
+    return f"; expected one of: {', '.join(words)}" if words else ""

@@ -57,8 +57,8 @@ def _run(options: Options, root: Path, build: Path) -> int:
     paths = find_lessons(root / "lessons")
     lessons = [lesson_cache.read(path, build) for path in select_lessons(paths, options.lessons)]
     granted = gpus.grant(request)
-    slots = planner.slots(options.jobs, granted)
-    timeout_s = planner.seconds(options.timeout)
+    slots = planner.count_slots(options.jobs, granted)
+    timeout_s = planner.parse_timeout(options.timeout)
     runs = planner.runs(lessons, options.parameters, granted, timeout_s=timeout_s, slots=slots)
     notes = publish.notes(request, granted, options.handouts)
     place, remarks = executor.choose(

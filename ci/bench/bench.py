@@ -22,7 +22,7 @@ from ci.bench import stopwatch, workload
 from ci.bench.contenders import Contender, Shown
 from ci.bench.rows import ROWS, SMALL, TARGETS, Row, Target
 from ci.bench.workload import Workload
-from ci.errors import CourseError, UsageError, nearest
+from ci.errors import CourseError, UsageError, suggest
 from ci.lesson.lesson import find_lessons, select_lessons
 
 DISTURBED = 0.2  # the share that others may have while something is measured
@@ -102,7 +102,7 @@ def rows(text: str) -> list[Row]:
     if text and not wanted:
         raise UsageError(f"--rows {text}: names no row")
     for word in sorted(wanted - {*names}):
-        raise UsageError(f"--rows {word}: no such row{nearest(word, names)}")
+        raise UsageError(f"--rows {word}: no such row{suggest(word, names)}")
     return [row for row in ROWS if row.name in wanted or not wanted]
 
 

@@ -41,7 +41,7 @@ def execute(
     the first event is consumed; closing the generator ends all runs.
     """
     reserved = memory.reserve() if reserve is None else reserve
-    waiting = RunQueue(runs, gpus, reserved + memory.RUN, slots=slots, shared=executor.shared)
+    waiting = RunQueue(runs, gpus, reserved + memory.RUN_BYTES, slots=slots, shared=executor.shared)
     events = Events()
     workers = [Slot(number, waiting, folder, executor, events) for number in range(slots)]
     happening = _follow(len(runs), workers, waiting, events, reserved)
@@ -69,7 +69,7 @@ def _follow(
                 yield Waiting(run)
             if time.monotonic() > next_look:
                 next_look = time.monotonic() + POLL_S
-                if memory.left() < reserved:
+                if memory.available() < reserved:
                     _end_largest(slots)
     finally:
         waiting.stop()
@@ -83,7 +83,7 @@ def _end_largest(slots: Sequence["Slot"]) -> None:
     clients = [client for slot in slots if (client := slot.client)]
     found = [(client.memory(), client.run, client) for client in clients]
     used, run, largest = max(found, key=lambda each: each[0], default=(0, None, None))
-    if used > memory.RUN and run and largest:
+    if used > memory.RUN_BYTES and run and largest:
         largest.end(
             run,
             f"out of memory: it used {used / memory.GIB:.1f} GiB, and the machine with its "

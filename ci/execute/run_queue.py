@@ -109,4 +109,4 @@ class RunQueue:
         return same_place and models[0] == models[1] and one.threads == other.threads
 
     def _has_memory(self, own_runs: int) -> bool:
-        return self._running <= own_runs or memory.left() >= self._headroom
+        return self._running <= own_runs or memory.available() >= self._headroom

@@ -140,7 +140,7 @@ def prepare(handout: Handout, language: str) -> NotebookNode:
         "notes": handout.notes_in(language),
         **check_table.contents(outcome, labels, edition.hidden(lesson)),
         "provenance": dict(handout.provenance),
-        "places": {cell.id: lesson.where(cell.id) for cell in executed},
+        "places": {cell.id: lesson.location(cell.id) for cell in executed},
         "folder": str(lesson.path.parent),
     }
     cells = [

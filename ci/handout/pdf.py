@@ -203,7 +203,7 @@ def _refuse_characters(lesson: Lesson) -> None:
         typeset(f"#{literal(' '.join(used))}")
     except typst.TypstError as error:
         why, cell = explain(error, cells)
-        raise CourseError(f"{lesson.where(cell)}: {why}") from None
+        raise CourseError(f"{lesson.location(cell)}: {why}") from None
 
 
 def _place(lesson: Lesson, cell: NotebookNode, text: str) -> str:

@@ -115,11 +115,11 @@ def _claims(outcome: Outcome, oracles: Mapping[str, Oracle]) -> dict[str, _Claim
         check.name: _Claim(
             shown=shown[check],
             expected=expected_value(oracles[check.name].value(known)),
-            arguments=pickle.dumps([known[word] for word in oracles[check.name].wants]),
+            arguments=pickle.dumps([known[word] for word in oracles[check.name].argument_names]),
             dtype=str(run.parameters.get("dtype", "float64")),
         )
         for check in checks
-        if check.kind == "value" and oracles[check.name].wants  # all runs share a constant
+        if check.kind == "value" and oracles[check.name].argument_names  # all runs share a constant
     }
 
 

@@ -125,7 +125,7 @@ class Outcome:
             "status": self.status_text,
             "date": self.date,
             "reason": self.reason,
-            "at": self.run.lesson.where(self.cell) if self.cell else "",
+            "at": self.run.lesson.location(self.cell) if self.cell else "",
             "seconds": round(self.seconds, 3),
             "attempt": str(self.attempt or ""),
             "environment": dict(self.environment),

@@ -191,7 +191,7 @@ def _judge_value(
     except ValueError as error:
         return Result(check, CheckStatus.MISSING, str(error), **facts)
     facts |= {"shown": shown.text(), "devices": tuple(sorted(shown.devices()))}
-    if lacking := [name for name in oracle.wants if name not in known]:
+    if lacking := [name for name in oracle.argument_names if name not in known]:
         return Result(
             check, CheckStatus.MISSING, f"the given '{lacking[0]}' was not shown", **facts
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ci.errors import MachineError, UsageError, nearest
+from ci.errors import MachineError, UsageError, suggest
 from ci.lab import docker_engine
 
 VARIANTS = ("cuda", "cpu")
@@ -49,7 +49,7 @@ def variants(with_gpus: bool) -> list[str]:
 def parse_variant(variant: str) -> str:
     """Return the value of `--variant`. Raises UsageError."""
     if variant not in VARIANTS:
-        hint = nearest(variant, [*VARIANTS])
+        hint = suggest(variant, [*VARIANTS])
         raise UsageError(f"--variant {variant}: no such variant{hint}")
     return variant
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from nbformat import NotebookNode
 
-from ci.errors import CourseError, nearest
+from ci.errors import CourseError, suggest
 from ci.lesson import script
 
 EXERCISE, SOLUTION, SETUP = TAGS = ["exercise", "solution", "setup"]
@@ -49,7 +49,7 @@ def _refuse_odd_tags(notebook: NotebookNode, place: str) -> None:
     for cell in notebook.cells:
         at = f"{place}:{cell.metadata.line}"
         for tag in {*tags(cell)} - {*TAGS}:
-            hint = nearest(tag, TAGS)
+            hint = suggest(tag, TAGS)
             if "did you mean" in hint:
                 raise CourseError(f"{at}: unknown tag '{tag}'{hint}")
         if cell.cell_type != "code" and {SOLUTION, SETUP} & {*tags(cell)}:

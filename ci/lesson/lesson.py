@@ -7,7 +7,7 @@ from typing import Literal
 
 from nbformat import NotebookNode
 
-from ci.errors import CourseError, UsageError, nearest
+from ci.errors import CourseError, UsageError, suggest
 from ci.lesson.exercises import Exercise
 from ci.lesson.parameters import Parameter, Value
 
@@ -53,7 +53,7 @@ class Lesson:
         """The values that the script itself gives its parameters."""
         return {name: parameter.default for name, parameter in self.parameters.items()}
 
-    def where(self, cell: str) -> str:
+    def location(self, cell: str) -> str:
         """`lessons/03_autograd.py:41`, the place of a cell as people and CI systems read it."""
         return f"{self.path.parent.name}/{self.path.name}:{self.line(cell)}"
 
@@ -90,4 +90,4 @@ def _resolve(word: str, paths: list[Path]) -> Path:
         same_number = word.isdecimal() and number.isdecimal() and int(word) == int(number)
         if same_number or word in (path.stem, rest, path.name):
             return path
-    raise UsageError(f"--lessons {word}: no such lesson{nearest(word, [p.stem for p in paths])}")
+    raise UsageError(f"--lessons {word}: no such lesson{suggest(word, [p.stem for p in paths])}")

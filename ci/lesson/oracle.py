@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ci.errors import CourseError, nearest
+from ci.errors import CourseError, suggest
 from ci.lesson.expect import Rule
 from ci.lesson.lesson import Lesson
 
@@ -26,7 +26,7 @@ class Oracle:
 
     function: Callable[..., Any]
     rule: Rule
-    wants: tuple[str, ...]
+    argument_names: tuple[str, ...]
     _values: dict[bytes, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -39,7 +39,7 @@ class Oracle:
 
         Do not modify it. Raises CourseError where the oracle fails or does not end in time.
         """
-        arguments = pickle.dumps({name: known[name] for name in self.wants})
+        arguments = pickle.dumps({name: known[name] for name in self.argument_names})
         try:
             if arguments not in self._values:
                 with _deadline(), _torch_blocked():
@@ -60,7 +60,7 @@ def load(lesson: Lesson) -> dict[str, Oracle]:
     for check in lesson.checks:
         if check.kind != "raises" and check.name not in oracles:
             raise CourseError(
-                f"{lesson.where(check.cell)}: {check.kind} '{check.name}' has no function "
+                f"{lesson.location(check.cell)}: {check.kind} '{check.name}' has no function "
                 f"of that name in {place}"
             )
     for name, oracle in oracles.items():
@@ -74,13 +74,13 @@ def _validate(name: str, oracle: Oracle, lesson: Lesson, place: str) -> None:
     known = {*lesson.parameters, *givens}
     if name not in {check.name for check in lesson.checks if check.kind != "raises"}:
         raise CourseError(f"{at}: '{name}' is no check of {lesson.name}")
-    for word in oracle.wants:
+    for word in oracle.argument_names:
         if word in givens and name in {exercise.name for exercise in lesson.exercises}:
             raise CourseError(
                 f"{at}: {name}({word}): a given, which students' exercises don't have"
             )
         if word not in known:
-            hint = nearest(word, sorted(known))
+            hint = suggest(word, sorted(known))
             raise CourseError(f"{at}: {name}({word}): not a parameter or given of the lesson{hint}")
     if not oracle.derivation:
         raise CourseError(f"{at}: '{name}' has no docstring: how is it derived?")

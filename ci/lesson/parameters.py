@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ci.errors import CourseError, UsageError, nearest
+from ci.errors import CourseError, UsageError, suggest
 
 Value = int | float | str | bool
 
@@ -93,7 +93,7 @@ def with_rule(parameter: Parameter, rule: Mapping[str, Any], place: str) -> Para
     """`parameter` with the range or the choices that the lesson's header gives it."""
     for word in rule:
         if word not in ("min", "max", "choices"):
-            hint = nearest(word, ["min", "max", "choices"])
+            hint = suggest(word, ["min", "max", "choices"])
             raise CourseError(f"{place}: header: {parameter.name}: unknown word '{word}'{hint}")
     limits = [rule.get("min"), rule.get("max")]
     choices = rule.get("choices", [])

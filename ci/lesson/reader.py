@@ -15,7 +15,7 @@ from typing import Any, Literal
 import yaml
 from nbformat import NotebookNode, ValidationError
 
-from ci.errors import CourseError, nearest
+from ci.errors import CourseError, suggest
 from ci.lesson import exercises, parameters, script
 from ci.lesson.lesson import CELL_ATTRIBUTES, KERNELSPEC, LANGUAGES, Check, Lesson
 from ci.lesson.parameters import LONGEST_S, Parameter
@@ -82,7 +82,7 @@ def _name_cells(notebook: NotebookNode, text: str, place: str) -> None:
             number += 1
         cell.id = f"cell-{number}" + (f"-{language}" if language else "")
         for word in cell.metadata.keys() - {*CELL_ATTRIBUTES, "line"}:
-            hint = nearest(word, CELL_ATTRIBUTES)
+            hint = suggest(word, CELL_ATTRIBUTES)
             if "did you mean" in hint:
                 raise CourseError(f"{place}:{at + 1}: unknown cell attribute '{word}'{hint}")
         for tag in REFUSED_TAGS & {*cell.metadata.get("tags", [])}:
@@ -118,7 +118,7 @@ def _parameters(
     declared = parameters.read(cells[0].source, place, cells[0].metadata.line) if cells else {}
     for name, rule in _section(header, "parameters", place).items():
         if name not in declared:
-            hint = nearest(str(name), list(declared))
+            hint = suggest(str(name), list(declared))
             raise CourseError(f"{place}: header: the lesson has no parameter '{name}'{hint}")
         if not isinstance(rule, Mapping):
             raise CourseError(f"{place}: header: {name} wants {{min: 1, max: 2}}")
@@ -155,7 +155,7 @@ def _section(header: Any, word: str, place: str) -> Mapping[str, Any]:
 def _known(section: Mapping[str, Any], words: list[str], place: str) -> Mapping[str, Any]:
     for word in section:
         if word not in words:
-            raise CourseError(f"{place}: unknown word '{word}'{nearest(str(word), words)}")
+            raise CourseError(f"{place}: unknown word '{word}'{suggest(str(word), words)}")
     return section
 
 

@@ -1,4 +1,4 @@
-"""How much memory there is, and is left, before the machine would swap or end a process."""
+"""How much memory the machine or the container has, and how much of it is still available."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -6,41 +6,41 @@ from pathlib import Path
 import psutil
 
 GIB = 2**30
-RUN = GIB  # what a lesson with two ranks may want
-RESERVE = 0.05  # of all: with less than that left, the system begins to swap
-FILES = ("inactive_file", "active_file")  # which the system gives up before it swaps
-CGROUP = Path("/sys/fs/cgroup")  # of the container that we are in, if any
+RUN_BYTES = GIB  # enough for a lesson with two ranks
+RESERVED_SHARE = 0.05  # of all memory: with less available, the system begins to swap
+RECLAIMABLE = ("inactive_file", "active_file")  # cached files, which the kernel drops first
+CGROUP = Path("/sys/fs/cgroup")  # inside a container, its own control group
 
 
 def total() -> int:
-    """All that this process and its children may have, in bytes."""
-    return min([psutil.virtual_memory().total, *_limit()])
+    """How much this process and its children may use, in bytes."""
+    return min([psutil.virtual_memory().total, *_limits()])
 
 
-def left() -> int:
-    """What is left of it, in bytes."""
+def available() -> int:
+    """How much of it they can still allocate before the system swaps or kills, in bytes."""
     machine: int = psutil.virtual_memory().available
-    return min([machine, *(limit - _used() for limit in _limit())])
+    return min([machine, *(limit - _used() for limit in _limits())])
 
 
 def reserve() -> int:
-    """What must be left, in bytes."""
-    return int(RESERVE * total())
+    """How much must stay available, in bytes."""
+    return int(RESERVED_SHARE * total())
 
 
-def _limit() -> list[int]:
-    """The container's limit, by version 2 or 1 of control groups; none elsewhere."""
+def _limits() -> list[int]:
+    """The container's limit, from version 2 or 1 of control groups; empty without a limit."""
     texts = [_read("memory.max"), _read("memory/memory.limit_in_bytes")]
     return [int(text) for text in texts if text.isdecimal()]
 
 
 def _used() -> int:
-    """What counts against the limit, without what is merely kept of files."""
-    text = _read("memory.current") or _read("memory/memory.usage_in_bytes")
-    facts = _read("memory.stat") or _read("memory/memory.stat")
-    found = dict(line.split() for line in facts.splitlines())
-    kept = [found.get(f"total_{name}") or found.get(name) or 0 for name in FILES]
-    return int(text or 0) - sum(map(int, kept))
+    """The bytes that count against the limit and cannot be reclaimed."""
+    used = _read("memory.current") or _read("memory/memory.usage_in_bytes")
+    table = _read("memory.stat") or _read("memory/memory.stat")
+    stat = dict(line.split() for line in table.splitlines())
+    reclaimable = [stat.get(f"total_{name}") or stat.get(name) or 0 for name in RECLAIMABLE]
+    return int(used or 0) - sum(map(int, reclaimable))
 
 
 def _read(name: str) -> str:

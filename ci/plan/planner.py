@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ci.errors import UsageError, nearest
+from ci.errors import UsageError, suggest
 from ci.lesson.lesson import Lesson
 from ci.lesson.parameters import LONGEST_S, Value
 from ci.plan import gpus, memory
@@ -92,15 +92,15 @@ def runs(
     ]
 
 
-def slots(jobs: str, granted: Sequence[Gpu]) -> int:
+def count_slots(jobs: str, granted: Sequence[Gpu]) -> int:
     """How many runs go on at once: `--jobs`; or one a GPU, else one a core, if memory allows."""
     if jobs:
         return int(_positive(jobs, "--jobs", whole=True))
     cores = os.cpu_count() or 1
-    return max(1, min(len(granted) or cores, cores, memory.total() // memory.RUN))
+    return max(1, min(len(granted) or cores, cores, memory.total() // memory.RUN_BYTES))
 
 
-def seconds(timeout: str) -> float | None:
+def parse_timeout(timeout: str) -> float | None:
     """The value of `--timeout`, None where it was not given."""
     return _positive(timeout, "--timeout") if timeout else None
 
@@ -155,7 +155,7 @@ def _values(lessons: Sequence[Lesson], settings: Iterable[str]) -> dict[str, lis
             raise UsageError(f"-p {setting}: write it as name=value, or name=value,value")
         if name not in known:
             raise UsageError(
-                f"-p {name}: no chosen lesson has this parameter{nearest(name, known)}"
+                f"-p {name}: no chosen lesson has this parameter{suggest(name, known)}"
             )
         if name in values:
             raise UsageError(f"-p {name}: given twice; several values go as {name}=1,2")

@@ -15,7 +15,7 @@ from typing import Any
 
 from nbformat import NotebookNode
 
-from ci.errors import CourseError, nearest
+from ci.errors import CourseError, suggest
 from ci.lesson.lesson import Lesson
 from ci.lesson.parameters import Value
 from ci.prove.operators import Change, changes, line_starts
@@ -120,7 +120,7 @@ def _entries(path: Path, table: str) -> list[dict[str, Any]]:
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise CourseError(f"{path.name}: {error}") from None
     if unknown := tables.keys() - ENTRIES:
-        raise CourseError(f"{path.name}: '{min(unknown)}'{nearest(min(unknown), list(ENTRIES))}")
+        raise CourseError(f"{path.name}: '{min(unknown)}'{suggest(min(unknown), list(ENTRIES))}")
     entries = tables.get(table, [])
     for number, entry in enumerate(entries, start=1):
         must, may = ENTRIES[table]
@@ -139,7 +139,7 @@ def _named(entry: Mapping[str, Any], lesson: Lesson, place: str) -> Mutant:
         raise CourseError(f"{place} (check '{check}'): '{wanted}' is {found} in lessons/{file}")
     names = [known.name for known in lesson.checks]
     if check not in names:
-        raise CourseError(f"{place}: {lesson.name} has no check '{check}'{nearest(check, names)}")
+        raise CourseError(f"{place}: {lesson.name} has no check '{check}'{suggest(check, names)}")
     start = starts[nth - 1]
     change = Change(start, start + len(wanted), entry["replacement"], NAMED)
     mutant = _mutant((lesson.name,), file, text, change, check)

@@ -281,7 +281,7 @@ HUNGRY = "# %%\nimport time\nx = b'1' * (2**31 if size == 4 else 1)\ntime.sleep(
 
 def test_the_run_that_takes_all_memory_is_ended(read: Read, tmp_path: Path) -> None:
     """The machine is to keep all but 1.5 GiB: one run takes 2 and is ended, the other goes on."""
-    keep = memory.left() - 3 * memory.GIB // 2
+    keep = memory.available() - 3 * memory.GIB // 2
     runs = planner.runs([read(HUNGRY)], ["size=2,4"], [], timeout_s=60)
     events = engine.execute(runs, tmp_path / "runs", LocalExecutor(), slots=2, reserve=keep)
     ends = [event.execution for event in events if isinstance(event, Finished)]

@@ -29,7 +29,7 @@ def test_each_passage_is_in_both_languages(lesson: Lesson) -> None:
     """Every English cell is followed by its Chinese neighbour, and none stands alone."""
     languages = [cell.metadata.get("lang") for cell in lesson.notebook.cells]
     for i, language in enumerate(languages):
-        place = lesson.where(lesson.notebook.cells[i].id)
+        place = lesson.location(lesson.notebook.cells[i].id)
         if language == "en":
             assert languages[i + 1 : i + 2] == ["zh"], f"{place}: no Chinese neighbour"
         if language == "zh":
@@ -39,7 +39,7 @@ def test_each_passage_is_in_both_languages(lesson: Lesson) -> None:
 def test_each_prose_cell_says_its_language(lesson: Lesson) -> None:
     """A prose cell without a language would stand in both handouts."""
     for cell in lesson.notebook.cells:
-        assert cell.cell_type == "code" or "lang" in cell.metadata, lesson.where(cell.id)
+        assert cell.cell_type == "code" or "lang" in cell.metadata, lesson.location(cell.id)
 
 
 def test_there_is_one_title_in_each_language(lesson: Lesson) -> None:
@@ -53,7 +53,7 @@ def test_there_is_one_title_in_each_language(lesson: Lesson) -> None:
 def test_cells_are_short(lesson: Lesson) -> None:
     """Prose up to about 90 words, code up to 25 lines of 88 characters: they fit a page."""
     for cell in lesson.notebook.cells:
-        place = lesson.where(cell.id)
+        place = lesson.location(cell.id)
         if cell.cell_type == "code":
             lines = cell.source.splitlines()
             assert len(lines) <= 25, place
@@ -108,7 +108,10 @@ def _values(parameter: Parameter) -> list[Value]:
 def _call(oracles: dict[str, oracle.Oracle], name: str, values: dict[str, Value]) -> Any:
     """An oracle's value; where it wants a given, that given's example."""
     found = oracles[name]
-    arguments = {w: values[w] if w in values else _call(oracles, w, values) for w in found.wants}
+    arguments = {
+        argument: values[argument] if argument in values else _call(oracles, argument, values)
+        for argument in found.argument_names
+    }
     return found.function(**arguments)
 
 

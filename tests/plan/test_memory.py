@@ -1,4 +1,4 @@
-"""How much memory is left."""
+"""Memory of the machine and of its containers."""
 
 from pathlib import Path
 
@@ -8,44 +8,44 @@ import pytest
 from ci.plan import memory
 from ci.plan.memory import GIB
 
-KEPT = "anon 100\ninactive_file {0}\nactive_file {0}\n"
+STAT = "anon 100\ninactive_file {0}\nactive_file {0}\n"
 
 
 @pytest.fixture
-def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A control group of the test's own."""
+def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty control group in place of the real one."""
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
     return tmp_path
 
 
-def test_the_machine_is_the_limit_where_there_is_no_container(group: Path) -> None:
-    """No file says otherwise."""
+def test_the_machine_is_the_limit_where_there_is_no_container(cgroup: Path) -> None:
+    """There is no limit in the control group."""
     assert memory.total() == psutil.virtual_memory().total
-    assert 0 < memory.left() < memory.total()
+    assert 0 < memory.available() < memory.total()
     assert 0 < memory.reserve() < memory.total() / 10
 
 
-def test_a_container_has_what_its_limit_leaves(group: Path) -> None:
-    """What is only kept of files can be had at once."""
-    (group / "memory.max").write_text(f"{GIB}\n")
-    (group / "memory.current").write_text(f"{GIB // 2}\n")
-    (group / "memory.stat").write_text(KEPT.format(GIB // 8))
+def test_a_container_can_use_what_its_limit_leaves(cgroup: Path) -> None:
+    """Cached files do not count as used, because the kernel drops them on demand."""
+    (cgroup / "memory.max").write_text(f"{GIB}\n")
+    (cgroup / "memory.current").write_text(f"{GIB // 2}\n")
+    (cgroup / "memory.stat").write_text(STAT.format(GIB // 8))
     assert memory.total() == GIB
-    assert memory.left() == GIB * 3 // 4
+    assert memory.available() == GIB * 3 // 4
 
 
-def test_a_container_of_the_old_kind_too(group: Path) -> None:
-    """Version 1 of control groups has other names."""
-    (group / "memory").mkdir()
-    (group / "memory" / "memory.limit_in_bytes").write_text(f"{GIB}\n")
-    (group / "memory" / "memory.usage_in_bytes").write_text(f"{GIB}\n")
-    (group / "memory" / "memory.stat").write_text(
+def test_version_1_of_control_groups_is_understood(cgroup: Path) -> None:
+    """Its files have other names."""
+    (cgroup / "memory").mkdir()
+    (cgroup / "memory" / "memory.limit_in_bytes").write_text(f"{GIB}\n")
+    (cgroup / "memory" / "memory.usage_in_bytes").write_text(f"{GIB}\n")
+    (cgroup / "memory" / "memory.stat").write_text(
         f"inactive_file 0\ntotal_inactive_file {GIB // 4}\n"
     )
-    assert memory.left() == GIB // 4
+    assert memory.available() == GIB // 4
 
 
-def test_a_container_without_a_limit_has_the_machine(group: Path) -> None:
-    """Its file says `max`."""
-    (group / "memory.max").write_text("max\n")
+def test_a_container_without_a_limit_can_use_the_whole_machine(cgroup: Path) -> None:
+    """Its control group contains the word `max`."""
+    (cgroup / "memory.max").write_text("max\n")
     assert memory.total() == psutil.virtual_memory().total

@@ -106,11 +106,11 @@ def test_a_parameter_given_twice_is_refused(read: Read) -> None:
 def test_bad_jobs_are_refused(jobs: str) -> None:
     """--jobs wants a whole number above 0."""
     with pytest.raises(UsageError, match="--jobs"):
-        planner.slots(jobs, [])
+        planner.count_slots(jobs, [])
 
 
 @pytest.mark.parametrize("timeout", ["0", "nan", "inf", "soon"])
 def test_a_bad_timeout_is_refused(timeout: str) -> None:
     """--timeout wants a number of seconds above 0."""
     with pytest.raises(UsageError, match="--timeout"):
-        planner.seconds(timeout)
+        planner.parse_timeout(timeout)

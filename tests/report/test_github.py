@@ -49,7 +49,7 @@ def test_a_mismatch_is_told_in_full(read: Read) -> None:
     """Where, what was shown, what was expected, by which derivation and tolerance."""
     lesson = read(GRADIENT)
     bad = differs(lesson, derivation="dy/dx_i = 4 x_i.", tolerance="2e-6 rel")
-    place = lesson.where(lesson.checks[0].cell)
+    place = lesson.location(lesson.checks[0].cell)
     [*_, block] = code([bad])
     assert block.startswith(f"01_small differs: {place}: check 'gradient' largest difference 6")
     for fact in ("[0. 6.]", "[0. 4.]", "dy/dx_i = 4 x_i.", "2e-6 rel"):

@@ -50,7 +50,7 @@ def test_a_mismatch_reads_like_a_good_test_failure(read: Read) -> None:
     """Lesson, line, check, derivation, shown, expected, difference and where, tolerance."""
     lesson = read(GRADIENT)
     text = printed(outcome(lesson))
-    place = lesson.where(lesson.checks[0].cell)
+    place = lesson.location(lesson.checks[0].cell)
     assert f"01_small differs: {place}: check 'gradient' largest difference 6 at [3]" in text
     for fact in ("dy/dx_i = 4 x_i.", "[0. 6. 12. 18.]", "[0. 4. 8. 12.]", "2e-6 rel"):
         assert fact in text
@@ -69,7 +69,7 @@ def test_a_failed_lesson_names_its_silent_checks(read: Read) -> None:
     missing = Result(lesson.checks[0], "missing", "its cell never ran")
     run = planner.Run(lesson, lesson.defaults)
     text = printed(Outcome(run, "failed", (missing,), "the lesson left by sys.exit(0)", "cell-3"))
-    assert f"01_small failed: {lesson.where('cell-3')}: the lesson left by sys.exit(0)" in text
+    assert f"01_small failed: {lesson.location('cell-3')}: the lesson left by sys.exit(0)" in text
     assert "01_small: never reported: gradient" in text
 
 
