@@ -4,7 +4,6 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ LESSONS = ROOT / "lessons"
 DOCKER = ROOT / "docker"
 BUILD = ROOT / "build"
 MUTANTS = ROOT / "tests" / "mutants.toml"
-SMALL = ROOT / "tests" / "bench" / "06_regression.py"
 
 
 @task(
@@ -159,27 +157,16 @@ def prove(
     help={
         "rows": "lessons,40,03,200,unchanged,handout,memory,defaults (default: all of them)",
         "rounds": "how often each contender is measured, in turn (default: 3)",
-        "all": "also the contenders that a row leaves out, as they take long",
+        "all": "also measure the contenders that a row leaves out because they take long",
     },
 )
 def bench(_: Context, rows: str = "", rounds: str = "3", all: bool = False) -> None:
-    """Measure the pipeline against its peers and floors; status 1 if one shows another value."""
+    """Measure the pipeline against others and lower bounds; status 1 if a value differs."""
     with _boundary():
-        from ci.bench import bench as timing
-        from ci.bench import scores
+        from tests.bench import benchmark
 
-        number, chosen, say = timing.rounds(rounds), timing.rows(rows), partial(print, flush=True)
-        before = timing.load()
-        if warning := timing.busy():
-            say(warning)
-        results = scores.show(
-            timing.run(chosen, ROOT, SMALL, number=number, whole=all, say=say), before
-        )
-        judged, loads = timing.judge(results), (before, timing.load())
-        scores.conclude(judged, loads[1])
-        for path in scores.write(scores.record(results, judged, loads), results, BUILD):
-            say(path.relative_to(ROOT))
-    sys.exit(timing.status(results))
+        status = benchmark.run(rows, rounds, ROOT, everyone=all)
+    sys.exit(status)
 
 
 @task
