@@ -35,7 +35,7 @@ def key(made: str, notes: Sequence[Note]) -> str:
 
 def lessons(build: Path, edition: Edition) -> dict[str, str]:
     """The lessons whose handouts and entries are there, byte for byte, with their keys."""
-    folder, known = build / edition.folder, _read(build, edition)
+    folder, known = build / edition.folder, atomic.read_json(_path(build, edition))
     if not known or not _intact(folder, {ENTRIES: known["page"].get(ENTRIES, "")}):
         return {}
     found = known["lessons"]
@@ -66,7 +66,7 @@ def is_renewed(
 ) -> bool:
     """Whether the pages that are there say all that they would say if they were made anew."""
     for edition in EDITIONS:
-        folder, known = build / edition.folder, _read(build, edition)
+        folder, known = build / edition.folder, atomic.read_json(_path(build, edition))
         if known.get("notes") != _said(notes) or not _intact(folder, known["page"]):
             return False
         found = entries(folder)
@@ -84,8 +84,9 @@ def write(build: Path, edition: Edition, made: Mapping[str, str], notes: Sequenc
         for name, key in made.items()
     }
     page = _digests(folder, filter(Path.is_file, folder.iterdir()))
-    facts = {"lessons": found, "page": page, "notes": _said(notes)}
-    atomic.write(_path(build, edition), json.dumps(facts, indent=1))
+    atomic.write_json(
+        _path(build, edition), {"lessons": found, "page": page, "notes": _said(notes)}
+    )
 
 
 def _files_of(name: str, files: Iterable[Path], edition: Edition) -> list[Path]:
@@ -112,11 +113,3 @@ def _intact(folder: Path, files: Mapping[str, str]) -> bool:
 
 def _path(build: Path, edition: Edition) -> Path:
     return build / "records" / f"{edition.folder}.json"
-
-
-def _read(build: Path, edition: Edition) -> dict[str, Any]:
-    try:
-        found = json.loads(_path(build, edition).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -7,13 +7,13 @@ import multiprocessing
 import os
 import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from ci.atomic import private_folder
 from ci.errors import MachineError
 from ci.handout.handout import EDITIONS, Edition, Handout, provenance
 from ci.handout.manifest import Note
@@ -32,7 +32,8 @@ class HandoutPool:
     """
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix=f"pytorch-course-{os.getpid()}-")
+        self._files = contextlib.ExitStack()
+        self._folder = self._files.enter_context(private_folder())
         self._outcomes: list[Outcome] = []  # kept, so that no two have the same id
         self._jobs: dict[Key, tuple[Path, list[Future[None]]]] = {}
 
@@ -42,7 +43,7 @@ class HandoutPool:
     def __exit__(self, *_: object) -> None:
         if "_processes" in vars(self):
             self._processes.shutdown(cancel_futures=True)
-        self._folder.cleanup()
+        self._files.close()
 
     @functools.cached_property
     def _processes(self) -> ProcessPoolExecutor:
@@ -62,7 +63,7 @@ class HandoutPool:
     def _submit(self, outcome: Outcome, notes: Sequence[Note], editions: Sequence[Edition]) -> None:
         if _key(outcome, notes, editions[0]) in self._jobs:
             return
-        folder = Path(self._folder.name, str(len(self._outcomes)))
+        folder = self._folder / str(len(self._outcomes))
         self._outcomes.append(outcome)
         known = provenance(outcome)
         handouts = [Handout(outcome, known, notes, edition) for edition in editions]

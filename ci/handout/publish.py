@@ -1,14 +1,13 @@
 """Where handouts go: the course page in two editions, drafts, and sweeps; each replaced whole."""
 
 import contextlib
-import json
 import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ci.atomic import replacing
+from ci.atomic import replacing, write_json
 from ci.errors import CourseError, UsageError
 from ci.handout import manifest
 from ci.handout.handout import EDITIONS, STUDENTS, Edition, run_folder
@@ -157,7 +156,7 @@ def _carry_over(old: Path, page: Path, names: Sequence[str]) -> dict[str, dict[s
 
 
 def _write_index(page: Path, entries: Sequence[Mapping[str, Any]], html: str) -> None:
-    (page / ENTRIES).write_text(json.dumps(entries, indent=1, ensure_ascii=False), "utf-8")
+    write_json(page / ENTRIES, entries)
     (page / "index.html").write_text(html, "utf-8")
 
 

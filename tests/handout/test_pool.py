@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ci import atomic
 from ci.errors import CourseError, MachineError
 from ci.handout import exporters
 from ci.handout.handout import EDITIONS, STUDENTS, Handout, provenance
@@ -92,6 +93,20 @@ def test_nothing_is_left_at_its_end(
         assert list(tmp_path.glob("pytorch-course-*"))
     assert not set(children()) - before
     assert not list(tmp_path.glob("pytorch-course-*"))
+
+
+def test_another_invocation_leaves_its_files_alone(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It removes the folders of processes that were killed, and these are in use."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(atomic, "LOCKED_AFTER_S", -1)
+    made = outcome(read, "01_small")
+    with HandoutPool() as pool:
+        pool.copy_to(tmp_path / "first", made, [], STUDENTS)
+        atomic.sweep_private_folders()
+        pool.copy_to(tmp_path / "second", made, [], STUDENTS)
+    assert files(tmp_path / "first") == files(tmp_path / "second")
 
 
 ORPHANS = """\
