@@ -13,7 +13,6 @@ ROOT = Path(__file__).parent
 LESSONS = ROOT / "lessons"
 DOCKER = ROOT / "docker"
 BUILD = ROOT / "build"
-MUTANTS = ROOT / "tests" / "mutants.toml"
 
 
 @task(
@@ -119,10 +118,10 @@ def serve(_: Context, edition: str = "students", port: str = "8000") -> None:
 @task(
     help={
         "lessons": "numbers or names, comma separated: 03,tensors (default: all)",
-        "sample": "how many of the mutants that operators make to try (default: 40)",
-        "seed": "which ones; the same seed draws the same (default: 0)",
-        "all": "try all of them",
-        "jobs": "mutants that are tried at once (default: one a core)",
+        "sample": "how many of the generated mistakes to plant (default: 40)",
+        "seed": "which of them: a seed for the draw (default: 0)",
+        "all": "plant all of them",
+        "jobs": "how many mistakes are tried in parallel (default: one per core)",
     },
 )
 def prove(
@@ -133,24 +132,11 @@ def prove(
     all: bool = False,
     jobs: str = "",
 ) -> None:
-    """Break the lessons on purpose: each mistake must be noticed; status 1 if one is not."""
+    """Plant mistakes in copies of the lessons; status 1 if any goes unnoticed."""
     with _boundary():
-        from ci.lesson import reader
-        from ci.lesson.lesson import find_lessons, select_lessons
-        from ci.plan import planner
-        from ci.prove import mutants
-        from ci.prove import prove as proof
+        from ci.prove.prove import Options, prove
 
-        chosen = [reader.read(path) for path in select_lessons(find_lessons(LESSONS), lessons)]
-        number = None if all else proof.whole(sample, "--sample")
-        tried = proof.choose(MUTANTS, chosen, sample=number, seed=proof.whole(seed, "--seed"))
-        verdicts = proof.show(
-            proof.prove(tried, chosen, MUTANTS, jobs=planner.count_slots(jobs, ())),
-            len(tried),
-            mutants.elsewhere(MUTANTS),
-        )
-        proof.write(verdicts, BUILD)
-    sys.exit(proof.status(verdicts))
+        sys.exit(prove(Options(lessons, sample, seed, all, jobs), ROOT))
 
 
 @task(

@@ -1,85 +1,89 @@
-"""Forks of this process, several at once, each with a deadline: in each, one attempt is made."""
+"""Forks of this process: each tries one mutant, and is killed at its deadline."""
 
 import contextlib
 import multiprocessing
-import multiprocessing.forkserver
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import cast
 
 from ci.errors import CourseError
 
-_fork = multiprocessing.get_context("fork")
-
-Verdict = dict[str, str]  # status: survived, differs, error, timed out; by: which check or error
+_context = multiprocessing.get_context("fork")
 
 
-class Pool:
-    """Forked children, `jobs` at once, each with a deadline; their verdicts are sent."""
+class Status(StrEnum):
+    """What became of a mutant: the first three say how it was noticed."""
 
-    def __init__(self, jobs: int, send: Callable[..., None]) -> None:
-        self._jobs, self._send = jobs, send
-        self._running: list[_Child] = []
-
-    def start(self, number: int, deadline_s: float, attempt: Callable[[], Verdict]) -> None:
-        """Fork, once there is room, and make the attempt in the child."""
-        while len(self._running) >= self._jobs:
-            self._reap()
-        self._running.append(_Child(number, deadline_s, attempt))
-
-    def finish(self) -> None:
-        """Wait for all."""
-        while self._running:
-            self._reap()
-
-    def _reap(self) -> None:
-        first = min(child.deadline for child in self._running)
-        wait([c.process.sentinel for c in self._running], max(0.0, first - time.monotonic()))
-        for child in list(self._running):
-            if verdict := child.verdict():
-                self._running.remove(child)
-                self._send(number=child.number, **verdict)
+    DIFFERS = "differs"
+    ERROR = "error"
+    TIMED_OUT = "timed out"
+    EQUIVALENT = "equivalent"
+    SURVIVED = "survived"
 
 
-class _Child:
-    """A fork of this process, and the pipe by which its verdict comes."""
+@dataclass(frozen=True)
+class Verdict:
+    """The status of a mutant, and its reason: the check or the error that noticed it."""
 
-    def __init__(self, number: int, deadline_s: float, attempt: Callable[[], Verdict]) -> None:
+    status: Status
+    reason: str = ""
+
+
+Trial = Callable[[], Verdict]
+
+
+def run_in_forks(
+    trials: Mapping[int, Trial], *, jobs: int, deadline_s: float
+) -> Iterator[tuple[int, Verdict]]:
+    """Call each trial in a fork of its own, at most `jobs` at once; yield the verdicts by number.
+
+    A trial that takes longer than `deadline_s` is killed.
+    """
+    waiting, running = list(trials.items()), list[_Fork]()
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            running.append(_Fork(*waiting.pop(0), deadline_s))
+        first_deadline = min(fork.deadline for fork in running)
+        wait([fork.sentinel for fork in running], max(0, first_deadline - time.monotonic()))
+        for fork in list(running):
+            if verdict := fork.verdict():
+                running.remove(fork)
+                yield fork.number, verdict
+
+
+class _Fork:
+    def __init__(self, number: int, trial: Trial, deadline_s: float) -> None:
         self.number, self.deadline = number, time.monotonic() + deadline_s
-        self._verdict, end = _fork.Pipe(duplex=False)
-        self.process = _fork.Process(target=_attempt, args=(attempt, end))
-        self.process.start()
-        end.close()
+        self._receiver, sender = _context.Pipe(duplex=False)
+        self._process = _context.Process(target=_send_verdict, args=(trial, sender))
+        self._process.start()
+        self.sentinel = self._process.sentinel  # ready when the process has ended
+        sender.close()
 
     def verdict(self) -> Verdict | None:
-        """What became of it; None while it goes on."""
+        """The verdict of a fork that has ended or is late; None while it runs."""
         late = time.monotonic() >= self.deadline
-        if self.process.is_alive() and not late:
+        if self._process.is_alive() and not late:
             return None
-        self.process.kill()
-        self.process.join()
-        with self._verdict as verdict, contextlib.suppress(EOFError):
-            if verdict.poll():
-                return dict(verdict.recv())
+        self._process.kill()
+        self._process.join()
+        with self._receiver, contextlib.suppress(EOFError):
+            if self._receiver.poll():
+                return cast(Verdict, self._receiver.recv())
         if late:
-            return {"status": "timed out", "by": ""}
-        return {"status": "error", "by": f"its process ended with {self.process.exitcode}"}
+            return Verdict(Status.TIMED_OUT)
+        return Verdict(Status.ERROR, f"its process ended with {self._process.exitcode}")
 
 
-def _attempt(attempt: Callable[[], Verdict], end: Connection) -> None:
-    """In the child: make the attempt, and send what came of it."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1), os.dup2(nowhere, 2)
-    server: Any = multiprocessing.forkserver._forkserver
-    if server._forkserver_pid:  # it is our parent's child, so multiprocessing would start another
-        server.ensure_running = lambda: None
+def _send_verdict(trial: Trial, sender: Connection) -> None:
     try:
-        end.send(attempt())
+        verdict = trial()
     except CourseError as error:  # the mistake was found when the course was read
-        end.send({"status": "error", "by": str(error)})
-    except Exception as error:  # not a verdict: the pipeline itself broke
-        end.send(
-            {"status": "survived", "by": f"the pipeline broke: {type(error).__name__}: {error}"}
-        )
+        verdict = Verdict(Status.ERROR, str(error))
+    except Exception as error:  # a fault of the pipeline, which says nothing about the checks
+        reason = f"the pipeline failed: {type(error).__name__}: {error}"
+        verdict = Verdict(Status.SURVIVED, reason)
+    sender.send(verdict)

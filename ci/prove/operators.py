@@ -1,4 +1,4 @@
-"""Mutation operators: from Python text to all the small mistakes that could be made in it."""
+"""Mutation operators: each turns Python code into versions of it with one small mistake."""
 
 import ast
 import re
@@ -14,25 +14,16 @@ SWAPPED = {
     ast.Mult: ("/", PRODUCT),
     ast.Div: ("*", PRODUCT),
 }
-COMPARED = {  # its opposite; and where it has one, its neighbour
-    "<": (">=", "<="),
-    ">": ("<=", ">="),
-    "<=": (">", "<"),
-    ">=": ("<", ">"),
-    "==": ("!=",),
-    "!=": ("==",),
-    "is": ("is not",),
-    "is not": ("is",),
-    "in": ("not in",),
-    "not in": ("in",),
-}
-WORDS = "|".join([r"is\s+not", r"not\s+in", "is", "in", "[<>=!]=", "[<>]"])
-NEVER_DROPPED = (ast.FunctionDef, ast.ClassDef, ast.Pass)
+NEGATED = {"<": ">=", ">": "<=", "==": "!=", "is": "is not", "in": "not in"}
+NEGATED |= {negated: comparison for comparison, negated in NEGATED.items()}
+OFF_BY_ONE = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
+ARITHMETIC = r"[-+*/]"
+COMPARISON_OPERATOR = r"is\s+not|not\s+in|is|in|[<>=!]=|[<>]"
 
 
 @dataclass(frozen=True)
 class Change:
-    """Characters `start` to `end` of a text become `replacement`: a mistake of some kind."""
+    """One mistake: characters `start` to `end` of a text become `replacement`."""
 
     start: int
     end: int
@@ -41,9 +32,10 @@ class Change:
 
 
 def changes(text: str) -> Iterator[Change]:
-    """All that the operators make of Python text, each change once, in the order of the text.
+    """Every change that the operators make to Python code, in the order of the text.
 
-    Imports, prints, annotations and the insides of formatted strings stay as they are.
+    Imports, prints, docstrings, annotations and f-strings are left alone, since no check reads
+    them.
     """
     source = _Source(text)
     found: dict[tuple[int, int, str], Change] = {}
@@ -53,44 +45,31 @@ def changes(text: str) -> Iterator[Change]:
     yield from (found[key] for key in sorted(found))
 
 
-def line_starts(text: str) -> list[int]:
-    """The character at which each line of a text begins."""
-    return [0, *accumulate(len(line) for line in text.splitlines(keepends=True))]
-
-
 class _Source:
-    """A text, and where in it the nodes of its tree stand."""
+    """A text and the positions of syntax nodes in it: `ast` counts UTF-8 bytes from each line."""
 
     def __init__(self, text: str) -> None:
-        self.text, self._lines = text, text.splitlines(keepends=True)
-        self._starts = line_starts(text)
+        self.text, self._bytes = text, text.encode()
+        lines = self._bytes.splitlines(keepends=True)
+        self._line_starts = [0, *accumulate(len(line) for line in lines)]
 
-    def start(self, node: ast.expr | ast.stmt) -> int:
-        return self._character(node.lineno, node.col_offset)
+    def span(self, node: ast.expr | ast.stmt) -> tuple[int, int]:
+        """The characters at which a node starts and ends."""
+        start = self._line_starts[node.lineno - 1] + node.col_offset
+        end = self._line_starts[(node.end_lineno or 0) - 1] + (node.end_col_offset or 0)
+        return len(self._bytes[:start].decode()), len(self._bytes[:end].decode())
 
-    def end(self, node: ast.expr | ast.stmt) -> int:
-        return self._character(node.end_lineno or 0, node.end_col_offset or 0)
-
-    def _character(self, line: int, byte: int) -> int:
-        """The tree counts columns in bytes."""
-        text = self._lines[line - 1]
-        return self._starts[line - 1] + len(text.encode()[:byte].decode())
-
-    def whole(self, node: ast.expr | ast.stmt, replacement: str, kind: str) -> Change:
-        """The change of a whole node."""
-        return Change(self.start(node), self.end(node), replacement, kind)
-
-    def between(self, left: ast.expr, right: ast.expr, word: str) -> tuple[int, int, str]:
-        """Start, end and text of the first `word`, a pattern, between two nodes."""
-        start = self.end(left)
-        gap = re.sub(r"#.*", lambda c: " " * len(c[0]), self.text[start : self.start(right)])
-        found = re.search(word, gap)
+    def operator(self, left: ast.expr, right: ast.expr, pattern: str) -> tuple[int, int, str]:
+        """Start, end and text of the operator between two operands."""
+        start, end = self.span(left)[1], self.span(right)[0]
+        gap = re.sub(r"#.*", lambda comment: " " * len(comment[0]), self.text[start:end])
+        found = re.search(pattern, gap)
         assert found, gap
         return start + found.start(), start + found.end(), found[0]
 
 
 def _walk(node: ast.AST) -> Iterator[ast.AST]:
-    if isinstance(node, ast.Import | ast.ImportFrom | ast.JoinedStr) or _only_says(node):
+    if isinstance(node, ast.Import | ast.ImportFrom | ast.JoinedStr) or _is_text_only(node):
         return
     yield node
     for name, value in ast.iter_fields(node):
@@ -100,43 +79,41 @@ def _walk(node: ast.AST) -> Iterator[ast.AST]:
                     yield from _walk(child)
 
 
-def _only_says(node: ast.AST) -> bool:
-    """A print, which no check reads, or a docstring."""
-    if not isinstance(node, ast.Expr):
-        return False
-    value = node.value
-    printed = isinstance(value, ast.Call) and ast.unparse(value.func) == "print"
-    return printed or (isinstance(value, ast.Constant) and isinstance(value.value, str))
+def _is_text_only(node: ast.AST) -> bool:
+    match node:
+        case ast.Expr(value=ast.Call(func=ast.Name(id="print")) | ast.Constant(value=str())):
+            return True
+    return False
 
 
 def _changes(node: ast.AST, source: _Source) -> Iterator[Change]:
-    if isinstance(node, ast.Constant):
-        for value in _others(node.value):
-            yield source.whole(node, value, CONSTANT)
-    elif isinstance(node, ast.keyword) and node.arg in ("dim", "axis", "dims"):
-        if isinstance(node.value, ast.Constant) and node.value.value in (0, 1):
-            yield source.whole(node.value, str(1 - node.value.value), AXIS)
-    elif isinstance(node, ast.Attribute) and node.attr == "T":
-        yield Change(source.end(node.value), source.end(node), "", AXIS)
-    elif isinstance(node, ast.BinOp) and type(node.op) in SWAPPED:
-        yield _swapped(node.op, *source.between(node.left, node.right, r"[-+*/]"))
-    elif isinstance(node, ast.AugAssign) and type(node.op) in SWAPPED:
-        yield _swapped(node.op, *source.between(node.target, node.value, r"[-+*/]"))
-    elif isinstance(node, ast.Compare):
-        for left, right in zip([node.left, *node.comparators], node.comparators, strict=False):
-            start, end, word = source.between(left, right, WORDS)
-            for other in COMPARED[" ".join(word.split())]:
-                yield Change(start, end, other, COMPARISON)
-    elif isinstance(node, ast.stmt) and not isinstance(node, NEVER_DROPPED):
-        yield source.whole(node, "pass", DROPPED)
+    match node:
+        case ast.Constant(value=value):
+            for wrong in _wrong_constants(value):
+                yield Change(*source.span(node), wrong, CONSTANT)
+        case ast.keyword(arg="dim" | "axis" | "dims", value=ast.Constant(value=0 | 1) as axis):
+            yield Change(*source.span(axis), "1" if axis.value == 0 else "0", AXIS)
+        case ast.Attribute(value=matrix, attr="T"):
+            yield Change(source.span(matrix)[1], source.span(node)[1], "", AXIS)
+        case (
+            ast.BinOp(left=left, op=operator, right=right)
+            | ast.AugAssign(target=left, op=operator, value=right)
+        ) if type(operator) in SWAPPED:
+            start, end, _ = source.operator(left, right, ARITHMETIC)
+            yield Change(start, end, *SWAPPED[type(operator)])
+        case ast.Compare(left=left, comparators=others):
+            for first, second in zip([left, *others], others, strict=False):
+                start, end, word = source.operator(first, second, COMPARISON_OPERATOR)
+                word = " ".join(word.split())
+                for wrong in filter(None, (NEGATED[word], OFF_BY_ONE.get(word))):
+                    yield Change(start, end, wrong, COMPARISON)
+        case ast.FunctionDef() | ast.ClassDef() | ast.Pass():
+            pass
+        case ast.stmt():
+            yield Change(*source.span(node), "pass", DROPPED)
 
 
-def _swapped(operator: ast.operator, start: int, end: int, _: str) -> Change:
-    return Change(start, end, *SWAPPED[type(operator)])
-
-
-def _others(value: object) -> list[str]:
-    """The wrong values for a right one: one more; 0 for 1 and 1 for 0; the other truth value."""
+def _wrong_constants(value: object) -> list[str]:
     if isinstance(value, bool):
         return [repr(not value)]
     if isinstance(value, int | float):

@@ -1,11 +1,12 @@
-"""Proof that the gate bites: each mutant of the course must be noticed, or declared equivalent."""
+"""`invoke prove`: plants mistakes in copies of the course, and reports those that go unnoticed."""
 
 import json
+import pickle
 import random
-import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,162 +18,153 @@ from rich.table import Column, Table
 from ci import atomic
 from ci.errors import CourseError, UsageError
 from ci.execute.local import Process
-from ci.lesson.lesson import Lesson
+from ci.lesson import reader
+from ci.lesson.lesson import Lesson, find_lessons, select_lessons
 from ci.lesson.parameters import Value
-from ci.plan.planner import THREAD_VARIABLES
-from ci.prove import mutants
+from ci.plan.planner import THREAD_VARIABLES, count_slots
+from ci.prove.forks import Status, Verdict
 from ci.prove.mutants import Mutant
+from ci.prove.mutants_file import MutantsFile
 
-WIDTH = 100  # the table needs it, in a log as well
-NOTICED = ("differs", "error", "timed out")
-STATUSES = (*NOTICED, "equivalent", "survived")
+MIN_WIDTH = 100  # of the table, in a log as well
+
+Result = tuple[Mutant, Verdict]
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What became of a mutant: how it was noticed and by which check or error, or why not."""
+class Options:
+    """The options of `invoke prove`, as they were typed."""
 
-    mutant: Mutant
-    lesson: str
-    status: str
-    by: str = ""
-
-    def __str__(self) -> str:
-        check = self.mutant.check
-        because = (
-            f" (it must make '{check}' differ)" if check else f" ({self.by})" if self.by else ""
-        )
-        return f"{self.status}: {self.mutant}{because}"
+    lessons: str = ""
+    sample: str = "40"
+    seed: str = "0"
+    all: bool = False
+    jobs: str = ""
 
 
-def whole(text: str, option: str) -> int:
-    """A whole number from 0 on. Raises UsageError for anything else."""
+def prove(options: Options, root: Path) -> int:
+    """Plant mistakes in the course of the folder `root`; 1 if any goes unnoticed, else 0.
+
+    Writes `build/prove.json`. Raises CourseError if a lesson is not verified as it is.
+    """
+    paths = select_lessons(find_lessons(root / "lessons"), options.lessons)
+    lessons = [reader.read(path) for path in paths]
+    file = MutantsFile(root / "tests" / "mutants.toml")
+    sample = None if options.all else _whole(options.sample, "--sample")
+    mutants = choose(file, lessons, sample=sample, seed=_whole(options.seed, "--seed"))
+    tried = try_mutants(mutants, lessons, file, jobs=count_slots(options.jobs, ()))
+    results = list(track(tried, "planting mistakes", total=len(mutants), console=_console()))
+    show(results, file)
+    facts = [{"mutant": str(mutant), **asdict(verdict)} for mutant, verdict in results]
+    atomic.write(root / "build/prove.json", json.dumps(facts, indent=1, ensure_ascii=False))
+    return exit_status(results)
+
+
+def exit_status(results: Sequence[Result]) -> int:
+    """1 if any mutant survived, else 0."""
+    return int(any(verdict.status == Status.SURVIVED for _, verdict in results))
+
+
+def _whole(text: str, option: str) -> int:
     if not text.isdecimal():
-        raise UsageError(f"{option} {text}: wants a whole number")
+        raise UsageError(f"{option} {text}: must be a whole number, at least 0")
     return int(text)
 
 
-def choose(path: Path, lessons: Sequence[Lesson], *, sample: int | None, seed: int) -> list[Mutant]:
-    """The mutants that `path` names, and `sample` of those that operators make; None is all.
+def choose(
+    file: MutantsFile, lessons: Sequence[Lesson], *, sample: int | None, seed: int
+) -> list[Mutant]:
+    """The named mutants, and `sample` of the generated ones, drawn by `seed`; all for None."""
+    generated = file.generated(lessons)
+    if sample is not None and sample < len(generated):
+        drawn = random.Random(seed).sample(range(len(generated)), sample)
+        generated = [generated[i] for i in sorted(drawn)]
+    return file.named(lessons) + generated
 
-    The same seed draws the same ones.
+
+def try_mutants(
+    mutants: Sequence[Mutant], lessons: Sequence[Lesson], file: MutantsFile, *, jobs: int
+) -> Iterator[Result]:
+    """Try each mutant in a copy of the course, `jobs` at once, and yield the results.
+
+    A mutant that a lesson does not notice is tried with the lesson's extra parameters, and in the
+    other lessons that use the changed file. Raises CourseError if a lesson is not verified as it
+    is.
     """
-    named, made = mutants.named(path, lessons), mutants.made(path, lessons)
-    if sample is not None and sample < len(made):
-        made = [made[i] for i in sorted(random.Random(seed).sample(range(len(made)), sample))]
-    return named + made
-
-
-def prove(
-    chosen: Sequence[Mutant], lessons: Sequence[Lesson], path: Path, *, jobs: int
-) -> Iterator[Verdict]:
-    """Try each mutant in a copy of the course, `jobs` at once, and yield what becomes of it.
-
-    What a lesson does not notice with its default parameters, it may with those in `path`; and
-    what one lesson does not notice of a rank program, another may. Raises CourseError where a
-    lesson is not verified as it is.
-    """
-    left = list(chosen)
-    said: dict[Mutant, str] = {}
-    with tempfile.TemporaryDirectory(prefix="prove-") as name:
-        folder = _copy(lessons[0].path.parent, Path(name))
-        for lesson in lessons:
-            script = folder / lesson.path.name
-            for parameters in ({}, *mutants.again(path, lesson)):
-                mine = [
-                    m for m in left if lesson.name in m.lessons and not (parameters and m.check)
-                ]
-                for mutant, status, by in _try(mine, script, parameters, jobs) if mine else ():
-                    said[mutant] = by
-                    if status != "survived":
-                        left.remove(mutant)
-                        yield Verdict(mutant, lesson.name, status, by)
-    for mutant in left:
-        status = "equivalent" if mutant.equivalent else "survived"
-        yield Verdict(mutant, mutant.lessons[0], status, mutant.equivalent or said[mutant])
-
-
-def _copy(lessons: Path, folder: Path) -> Path:
-    """A copy of the course to make mistakes in; an oracle reads a version in pyproject.toml."""
-    (folder / "course").mkdir()
-    project = lessons.parent / "pyproject.toml"
-    if project.exists():
-        shutil.copy(project, folder / "course")
-    return Path(shutil.copytree(lessons, folder / "course" / lessons.name))
+    survivors = dict.fromkeys(mutants, Verdict(Status.SURVIVED))
+    for lesson in lessons:
+        for parameters in ({}, *file.extra_parameters(lesson)):
+            chosen = [m for m in survivors if lesson.name in m.lessons]
+            if parameters:
+                chosen = [m for m in chosen if not m.check]
+            for mutant, verdict in _try(chosen, lesson, parameters, jobs):
+                survivors[mutant] = verdict
+                if verdict.status != Status.SURVIVED:
+                    del survivors[mutant]
+                    yield mutant, verdict
+    for mutant, verdict in survivors.items():
+        declared = Verdict(Status.EQUIVALENT, mutant.equivalent)
+        yield mutant, declared if mutant.equivalent else verdict
 
 
 def _try(
-    mine: Sequence[Mutant], script: Path, parameters: Mapping[str, Value], jobs: int
-) -> Iterator[tuple[Mutant, str, str]]:
-    """Each mutant of one lesson, and what its rehearsal says of it."""
-    private = str(script.parents[2])
-    settings = {
-        **dict.fromkeys(THREAD_VARIABLES, "1"),  # a process with more threads can't be forked
-        "CUDA_VISIBLE_DEVICES": "",  # nor one that has a GPU
-        "MPLBACKEND": "template",  # draws nothing
-        "IPYTHONDIR": private,
-        "TMPDIR": private,
-    }
-    left = dict(enumerate(mine))
-    request = {
-        "script": str(script),
-        "parameters": dict(parameters),
-        "jobs": jobs,
-        "mutants": [asdict(mutant) for mutant in mine],
-    }
-    process = Process("ci.prove.rehearsal", settings)
-    try:
-        process.send(json.dumps(request) + "\n")
-        for event in map(json.loads, process.lines()):
-            if fault := event.get("fault"):
+    mutants: Sequence[Mutant], lesson: Lesson, parameters: Mapping[str, Value], jobs: int
+) -> Iterator[Result]:
+    """The verdict on each mutant by one lesson, from a process of its own."""
+    if not mutants:
+        return
+    request = {"script": lesson.path, "parameters": parameters, "mutants": mutants, "jobs": jobs}
+    remaining = dict(enumerate(mutants))
+    with tempfile.TemporaryDirectory(prefix="prove-") as folder:
+        variables = {
+            **dict.fromkeys(THREAD_VARIABLES, "1"),  # a process with more threads cannot be forked
+            "CUDA_VISIBLE_DEVICES": "",  # neither can a process that uses a GPU
+            "MPLBACKEND": "template",  # draws nothing
+            "IPYTHONDIR": folder,
+            "TMPDIR": folder,
+        }
+        path = Path(folder) / "request.pickle"
+        path.write_bytes(pickle.dumps(request))
+        with closing(Process("ci.prove.trials", variables)) as process:
+            process.send(f"{path}\n")
+            for number, status, reason in map(json.loads, process.lines()):
+                if number is None:
+                    raise CourseError(f"nothing is proven: {reason}")
+                yield remaining.pop(number), Verdict(Status(status), reason)
+            if remaining:
+                fault = f"the process that executes {lesson.name} {process.ending()}"
                 raise CourseError(f"nothing is proven: {fault}")
-            yield left.pop(event["number"]), event["status"], event["by"]
-        if left:
-            raise CourseError(f"nothing is proven: the process of {script.stem} {process.ending()}")
-    finally:
-        process.close()
 
 
-def status(verdicts: Sequence[Verdict]) -> int:
-    """0 where each mutant was noticed or is declared equivalent, else 1."""
-    return int(any(verdict.status not in (*NOTICED, "equivalent") for verdict in verdicts))
-
-
-def table(verdicts: Sequence[Verdict]) -> Table:
-    """How many mutants there were of each kind, and what became of them."""
-    counts = Counter((v.lesson, v.mutant.kind, v.status) for v in verdicts)
-    rows = dict.fromkeys(sorted((lesson, kind) for lesson, kind, _ in counts))
-    names = (Column(word, no_wrap=True) for word in ("lesson", "mutants", *STATUSES))
-    shown = Table(*names, box=box.SIMPLE_HEAD)
-    for row in rows:
-        shown.add_row(*row, *(str(counts[*row, status] or "-") for status in STATUSES))
-    shown.add_section()
-    total = Counter(verdict.status for verdict in verdicts)
-    shown.add_row("all", str(len(verdicts)), *(str(total[status] or "-") for status in STATUSES))
-    return shown
-
-
-def show(verdicts: Iterable[Verdict], total: int, said: Mapping[str, str]) -> list[Verdict]:
-    """Show how far it is, then the table, what may go unnoticed and why, and each survivor.
-
-    `said` are the files that were left out, and why. Returns the verdicts.
-    """
+def _console() -> Console:
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    console.width = max(console.width, WIDTH)
-    verdicts = list(track(verdicts, "breaking the lessons", total=total, console=console))
-    console.print(table(verdicts))
-    for file, reason in said.items():
-        console.print(f"left out: lessons/{file}: {reason}")
-    reasons = Counter(verdict.by for verdict in verdicts if verdict.status == "equivalent")
+    console.width = max(console.width, MIN_WIDTH)
+    return console
+
+
+def show(results: Sequence[Result], file: MutantsFile) -> None:
+    """Print the table, why some mutants may go unnoticed, and the survivors."""
+    console = _console()
+    console.print(_table(results))
+    for name, reason in file.excluded.items():
+        console.print(f"excluded: lessons/{name}: {reason}")
+    reasons = Counter(v.reason for _, v in results if v.status == Status.EQUIVALENT)
     for reason, number in reasons.items():
         console.print(f"equivalent: {number}: {reason}")
-    for verdict in verdicts:
-        if verdict.status == "survived":
-            console.print(str(verdict))
-    return verdicts
+    for mutant, verdict in results:
+        if verdict.status == Status.SURVIVED:
+            because = f"it must make '{mutant.check}' differ" if mutant.check else verdict.reason
+            console.print(f"survived: {mutant}" + (f" ({because})" if because else ""))
 
 
-def write(verdicts: Sequence[Verdict], folder: Path) -> None:
-    """Write `prove.json` into `folder`."""
-    facts = [asdict(verdict) for verdict in verdicts]
-    atomic.write(folder / "prove.json", json.dumps(facts, indent=1, ensure_ascii=False))
+def _table(results: Sequence[Result]) -> Table:
+    """The number of mutants by lesson, kind and status."""
+    headers = (Column(header, no_wrap=True) for header in ("lesson", "mutants", *Status))
+    table = Table(*headers, box=box.SIMPLE_HEAD)
+    counts = Counter((mutant.lessons[0], mutant.kind, v.status) for mutant, v in results)
+    for lesson, kind in sorted({(lesson, kind) for lesson, kind, _ in counts}):
+        table.add_row(lesson, kind, *(str(counts[lesson, kind, s] or "-") for s in Status))
+    table.add_section()
+    total = Counter(verdict.status for _, verdict in results)
+    table.add_row("all", str(len(results)), *(str(total[status] or "-") for status in Status))
+    return table

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from ci.errors import CourseError
-from ci.prove import mutants, operators
+from ci.prove import operators
+from ci.prove.mutants_file import MutantsFile
 from tests.conftest import GRADIENT, ORACLE, Read
 
 NAMED = """\
@@ -25,11 +26,11 @@ reason = "for the test"
 """
 
 
-def toml(folder: Path, text: str) -> Path:
-    """A file of mutants."""
+def mutants_file(folder: Path, text: str = "") -> MutantsFile:
+    """A file of mutants with this text."""
     path = folder / "mutants.toml"
     path.write_text(text)
-    return path
+    return MutantsFile(path)
 
 
 def mutated(text: str, kind: str) -> list[str]:
@@ -85,9 +86,9 @@ def test_cells_that_feed_a_check_are_mutated(tmp_path: Path, read: Read) -> None
     """Not figures, parameters, or a cell whose names nobody uses."""
     cells = "# %%\na = 2\n# %%\nb = 3\n# %% tags=['figure']\nc = 4\n" + '# %% check="d"\na + size\n'
     lesson = read(cells.replace("'", '"'))
-    made = mutants.made(toml(tmp_path, ""), [lesson])
-    assert [mutant.now for mutant in made] == ["pass", "a = 3", "pass", "a - size"]
-    assert [mutant.place for mutant in made] == ["", "", "d", "d"]
+    generated = mutants_file(tmp_path).generated([lesson])
+    assert [mutant.after for mutant in generated] == ["pass", "a = 3", "pass", "a - size"]
+    assert [mutant.place for mutant in generated] == ["", "", "d", "d"]
 
 
 def test_rank_programs_and_oracles_are_mutated(tmp_path: Path, read: Read) -> None:
@@ -95,21 +96,21 @@ def test_rank_programs_and_oracles_are_mutated(tmp_path: Path, read: Read) -> No
     lesson = read("# %%\nfrom ranks import add\n" + GRADIENT, expected=ORACLE)
     ranks = lesson.path.with_name("ranks.py")
     ranks.write_text("def add(a, b):\n    return a + b\n")
-    made = mutants.made(toml(tmp_path, ""), [lesson])
-    assert [m.now for m in made if m.file == "ranks.py" and m.place == "add"] == [
+    generated = mutants_file(tmp_path).generated([lesson])
+    assert [m.after for m in generated if m.file == "ranks.py" and m.place == "add"] == [
         "pass",
         "return a - b",
     ]
-    assert "return 5 * np.arange(size, dtype=float)" in [m.now for m in made if m.kind == "oracle"]
-    elsewhere = '[[elsewhere]]\nfile = "ranks.py"\nreason = "tested"\n'
-    assert not [
-        m for m in mutants.made(toml(tmp_path, elsewhere), [lesson]) if m.file == "ranks.py"
+    assert "return 5 * np.arange(size, dtype=float)" in [
+        m.after for m in generated if m.kind == "oracle"
     ]
+    excluded = mutants_file(tmp_path, '[[excluded]]\nfile = "ranks.py"\nreason = "tested"\n')
+    assert "ranks.py" not in {mutant.file for mutant in excluded.generated([lesson])}
 
 
 def test_a_named_mutant_is_placed(tmp_path: Path, read: Read) -> None:
     """Its line, and the line as it was and is."""
-    (mutant,) = mutants.named(toml(tmp_path, NAMED), [read()])
+    (mutant,) = mutants_file(tmp_path, NAMED).named([read()])
     assert str(mutant) == (
         "lessons/01_small.py:18 [gradient]: 4.0 * np.arange(size)  ->  4.0 + np.arange(size)"
     )
@@ -118,13 +119,13 @@ def test_a_named_mutant_is_placed(tmp_path: Path, read: Read) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("4.0 *", "5.0 *", "mutant 1 (check 'gradient'): '5.0 *' is not in lessons/01_small.py"),
-        ("4.0 *", "np", "is 2 times in lessons/01_small.py"),
+        ("4.0 *", "5.0 *", "mutant 1: '5.0 *' occurs 0 times in lessons/01_small.py (check 'grad"),
+        ("4.0 *", "np", "occurs 2 times in lessons/01_small.py"),
         ('"gradient"', '"gradients"', "has no check 'gradients'; did you mean 'gradient'?"),
         ("check =", "chek =", "mutant 1: 'check' missing or unknown"),
         ("[[mutant]]", "[[mutant]", "mutants.toml: "),
         ("[[mutant]]", "[[mutants]]", "'mutants'; did you mean 'mutant'?"),
-        ('check = "gradient"', 'check = "gradient"\nnth = 2', "is 1 times"),
+        ('check = "gradient"', 'check = "gradient"\nnth = 2', "occurs 1 times"),
     ],
 )
 def test_a_named_mutant_that_fits_nothing_is_an_error(
@@ -132,29 +133,29 @@ def test_a_named_mutant_that_fits_nothing_is_an_error(
 ) -> None:
     """The entry is named: a text that is gone would else prove nothing, in silence."""
     with pytest.raises(CourseError) as caught:
-        mutants.named(toml(tmp_path, NAMED.replace(old, new, 1)), [read()])
+        mutants_file(tmp_path, NAMED.replace(old, new, 1)).named([read()])
     assert message in str(caught.value)
 
 
 def test_nth_says_which(tmp_path: Path, read: Read) -> None:
     """A text that is there twice wants to be counted."""
     entry = NAMED.replace('"4.0 *"', '"np"') + "nth = 2\n"
-    (mutant,) = mutants.named(toml(tmp_path, entry), [read()])
+    (mutant,) = mutants_file(tmp_path, entry).named([read()])
     assert mutant.line == 18
 
 
 def test_an_equivalent_is_declared_by_place_and_text(tmp_path: Path, read: Read) -> None:
     """Only the change that was meant; all changes of its lines where none is named."""
     lesson = read()
-    made = mutants.made(toml(tmp_path, EQUIVALENT), [lesson])
-    declared = [mutant.now for mutant in made if mutant.equivalent]
+    generated = mutants_file(tmp_path, EQUIVALENT).generated([lesson])
+    declared = [mutant.after for mutant in generated if mutant.equivalent]
     assert declared == ["4.0 / np.arange(size)"]
     anything = EQUIVALENT.replace('replacement = "4.0 / np.arange(size)"\n', "")
-    assert all(mutant.equivalent for mutant in mutants.made(toml(tmp_path, anything), [lesson]))
+    assert all(mutant.equivalent for mutant in mutants_file(tmp_path, anything).generated([lesson]))
 
 
 def test_a_stale_declaration_is_an_error(tmp_path: Path, read: Read) -> None:
     """A declaration goes when its lines do."""
     stale = EQUIVALENT.replace('text = "4.0', 'text = "5.0')
     with pytest.raises(CourseError, match="equivalent 1: no mutant of lessons/01_small.py"):
-        mutants.made(toml(tmp_path, stale), [read()])
+        mutants_file(tmp_path, stale).generated([read()])

@@ -18,9 +18,11 @@ from ci.lesson import oracle, reader
 from ci.lesson.lesson import Lesson, find_lessons
 from ci.plan import planner
 from ci.prove import prove
-from ci.prove.prove import Verdict
+from ci.prove.forks import Status
+from ci.prove.mutants_file import MutantsFile
+from ci.prove.prove import Result
 from tests.conftest import GRADIENT, ORACLE, ROOT, Read, Write
-from tests.prove.test_mutants import EQUIVALENT, NAMED, toml
+from tests.prove.test_mutants import EQUIVALENT, NAMED, mutants_file
 
 TASKS = ROOT / "tasks.py"
 HARMLESS = "# %%\nunused = 1\nused = 2\n"
@@ -33,33 +35,38 @@ def named(replacement: str, text: str = "4.0 * np.arange(size)") -> str:
     return entry.replace('"4.0 +"', f"'''{replacement}'''")
 
 
-def tried(lesson: Lesson, path: Path, sample: int | None = 0) -> list[Verdict]:
-    """What becomes of the mutants."""
-    chosen = prove.choose(path, [lesson], sample=sample, seed=0)
-    return list(prove.prove(chosen, [lesson], path, jobs=2))
+def tried(lesson: Lesson, file: MutantsFile, sample: int | None = 0) -> list[Result]:
+    """The named mutants and a sample of the others, with their verdicts."""
+    chosen = prove.choose(file, [lesson], sample=sample, seed=0)
+    return list(prove.try_mutants(chosen, [lesson], file, jobs=2))
+
+
+def statuses(results: list[Result], text: str = "") -> list[Status]:
+    """The statuses of the mutants whose changed lines contain `text`."""
+    return [verdict.status for mutant, verdict in results if text in mutant.after]
 
 
 def by_the_pipeline(lesson: Lesson, folder: Path) -> str:
     """The status that `invoke run` would give the lesson."""
     (run,) = planner.runs([lesson], [], [])
     *_, end = engine.execute([run], folder, LocalExecutor())
-    return verdicts.judge(end, oracle.load(lesson)).status
+    return verdicts.judge(end.execution, oracle.load(lesson)).status
 
 
 def test_the_same_seed_draws_the_same_sample(read: Read, tmp_path: Path) -> None:
     """Another seed draws others; all of them come in the order of the text."""
-    lesson, path = read(HARMLESS + USED, expected=ORACLE), toml(tmp_path, NAMED)
-    drawn = [prove.choose(path, [lesson], sample=6, seed=seed) for seed in (0, 0, 1)]
+    lesson, file = read(HARMLESS + USED, expected=ORACLE), mutants_file(tmp_path, NAMED)
+    drawn = [prove.choose(file, [lesson], sample=6, seed=seed) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert [len(sample) for sample in drawn] == [7, 7, 7]
-    everything = prove.choose(path, [lesson], sample=None, seed=0)
+    everything = prove.choose(file, [lesson], sample=None, seed=0)
     assert drawn[0] == [mutant for mutant in everything if mutant in drawn[0]]
 
 
 def test_a_number_is_whole() -> None:
     """A bad option is the command line's fault."""
-    with pytest.raises(UsageError, match="--seed -1: wants a whole number"):
-        prove.whole("-1", "--seed")
+    with pytest.raises(UsageError, match="--seed -1: must be a whole number"):
+        prove.prove(prove.Options(seed="-1"), ROOT)
 
 
 @pytest.mark.slow
@@ -81,51 +88,54 @@ def test_a_mutant_is_judged_as_the_pipeline_does(
 ) -> None:
     """The quick way and a real kernel agree on what is green; one is refused when it is read."""
     lesson = read(expected=ORACLE)
-    (verdict,) = tried(lesson, toml(tmp_path, named(replacement)))
-    assert verdict.status == status
-    assert prove.status([verdict]) == (status == "survived")
+    results = tried(lesson, mutants_file(tmp_path, named(replacement)))
+    assert statuses(results) == [status]
+    assert prove.exit_status(results) == (status == "survived")
     if pipeline:
         mutated = read(GRADIENT.replace("4.0 * np.arange(size)", replacement), expected=ORACLE)
         assert by_the_pipeline(mutated, tmp_path / "runs") == pipeline
 
 
 @pytest.mark.slow
-def test_a_named_mutant_must_be_noticed_by_its_check(read: Read, tmp_path: Path) -> None:
+def test_a_named_mutant_must_be_noticed_by_its_check(
+    read: Read, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """That another check differs is not enough."""
     second = '# %% check="double"\n8.0 * np.arange(size)\n'
     oracles = ORACLE + ORACLE.partition("\n\n\n")[2].replace("gradient", "double").replace(
         "return 4", "return 8"
     )
     lesson = read(GRADIENT + second, expected=oracles)
-    path = toml(tmp_path, NAMED.replace("gradient", "double"))
-    (verdict,) = tried(lesson, path)
-    assert verdict.status == "survived"
-    assert "it must make 'double' differ" in str(verdict)
+    file = mutants_file(tmp_path, NAMED.replace("gradient", "double"))
+    results = tried(lesson, file)
+    assert statuses(results) == ["survived"]
+    prove.show(results, file)
+    assert "it must make 'double' differ" in capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_survivors_are_found_unless_declared(read: Read, tmp_path: Path) -> None:
     """All others are noticed, in the lesson and in its oracle."""
     lesson = read(HARMLESS + USED, expected=ORACLE)
-    verdicts = tried(lesson, toml(tmp_path, ""), sample=None)
-    survivors = [v.mutant for v in verdicts if v.status == "survived"]
-    assert {mutant.was for mutant in survivors} == {"unused = 1"}
-    assert prove.status(verdicts) == 1
-    noticed = {v.mutant.kind for v in verdicts if v.status in ("differs", "error")}
+    results = tried(lesson, mutants_file(tmp_path), sample=None)
+    assert {m.before for m, verdict in results if verdict.status == "survived"} == {"unused = 1"}
+    assert prove.exit_status(results) == 1
+    noticed = {m.kind for m, verdict in results if verdict.status in ("differs", "error")}
     assert noticed == {"constant", "* and /", "dropped statement", "oracle"}
     declared = EQUIVALENT.replace('"gradient"', '""').replace("4.0 * np.arange(size)", "unused = 1")
     declared = declared.replace('replacement = "4.0 / np.arange(size)"\n', "")
-    verdicts = tried(lesson, toml(tmp_path, declared), sample=None)
-    assert prove.status(verdicts) == 0
-    assert {v.by for v in verdicts if v.status == "equivalent"} == {"for the test"}
+    results = tried(lesson, mutants_file(tmp_path, declared), sample=None)
+    assert prove.exit_status(results) == 0
+    assert {v.reason for _, v in results if v.status == "equivalent"} == {"for the test"}
 
 
 @pytest.mark.slow
 def test_a_mutant_that_hangs_is_ended(read: Read, tmp_path: Path) -> None:
     """After its deadline it counts as noticed."""
-    (verdict,) = tried(read(expected=ORACLE), toml(tmp_path, named("while True: pass\nsize")))
-    assert verdict.status == "timed out"
-    assert prove.status([verdict]) == 0
+    file = mutants_file(tmp_path, named("while True: pass\nsize"))
+    results = tried(read(expected=ORACLE), file)
+    assert statuses(results) == ["timed out"]
+    assert prove.exit_status(results) == 0
 
 
 @pytest.mark.slow
@@ -134,23 +144,24 @@ def test_other_parameters_notice_what_the_defaults_do_not(read: Read, tmp_path: 
     cells = '# %% check="gradient"\n4.0 * np.minimum(np.arange(size), 30)\n'
     oracles = ORACLE.replace("np.arange(size, dtype=float)", "np.minimum(np.arange(size), 30.0)")
     lesson = read(cells, expected=oracles)
-    again = '[[again]]\nlesson = "01"\nparameters = { size = 64 }\n'
-    of_30 = [v for v in tried(lesson, toml(tmp_path, ""), sample=None) if "31" in v.mutant.now]
-    assert [v.status for v in of_30] == ["survived", "survived"]
-    of_30 = [v for v in tried(lesson, toml(tmp_path, again), sample=None) if "31" in v.mutant.now]
-    assert [v.status for v in of_30] == ["differs", "differs"]
+    results = tried(lesson, mutants_file(tmp_path), sample=None)
+    assert statuses(results, "31") == ["survived", "survived"]
+    extra = '[[extra_parameters]]\nlesson = "01"\nparameters = { size = 64 }\n'
+    results = tried(lesson, mutants_file(tmp_path, extra), sample=None)
+    assert statuses(results, "31") == ["differs", "differs"]
 
 
 @pytest.mark.slow
 def test_a_mistake_in_a_module_is_noticed(read: Read, tmp_path: Path) -> None:
-    """What a lesson imports is imported anew, with the mistake; the lessons are not written to."""
+    """A lesson imports the module with the mistake; the lessons' folder is not written to."""
     lesson = read("# %%\nfrom ranks import add\n" + USED.replace("used / 2", "add(2, -1)"))
     lesson = read(lesson.path.read_text().partition("import numpy as np\n")[2], expected=ORACLE)
     ranks = lesson.path.with_name("ranks.py")
     ranks.write_text("def add(a, b):\n    return a + b\n")
     before = ranks.stat()
-    verdicts = tried(lesson, toml(tmp_path, ""), sample=None)
-    assert {v.status for v in verdicts if v.mutant.file == "ranks.py"} == {"differs", "error"}
+    results = tried(lesson, mutants_file(tmp_path), sample=None)
+    noticed = {verdict.status for mutant, verdict in results if mutant.file == "ranks.py"}
+    assert noticed == {"differs", "error"}
     assert ranks.stat() == before
     assert sorted(p.name for p in lesson.path.parent.iterdir()) == [
         "01_small.py",
@@ -164,7 +175,7 @@ def test_a_lesson_that_is_wrong_proves_nothing(read: Read, tmp_path: Path) -> No
     """Each of its mutants would differ, whatever is checked."""
     lesson = read(GRADIENT.replace("4.0", "6.0"), expected=ORACLE)
     with pytest.raises(CourseError, match="01_small is not verified as it is: gradient"):
-        tried(lesson, toml(tmp_path, named("1", text="np.arange(size)")))
+        tried(lesson, mutants_file(tmp_path, named("1", text="np.arange(size)")))
 
 
 @pytest.mark.slow
@@ -173,7 +184,7 @@ def test_the_command_says_what_survived(write: Write, tmp_path: Path) -> None:
     write(HARMLESS + USED, expected=ORACLE)
     shutil.copy(TASKS, tmp_path)
     (tmp_path / "tests").mkdir()
-    toml(tmp_path / "tests", NAMED)
+    mutants_file(tmp_path / "tests", NAMED)
     done = subprocess.run(
         [sys.executable, "-m", "invoke", "prove", "--all"],
         cwd=tmp_path,
@@ -196,7 +207,7 @@ def test_the_mistakes_of_the_course_are_in_its_lessons() -> None:
     root = TASKS.parent
     path = root / "tests" / "mutants.toml"
     lessons = [reader.read(script) for script in find_lessons(root / "lessons")]
-    named = prove.choose(path, lessons, sample=0, seed=0)
+    named = MutantsFile(path).named(lessons)
     entries = [e for table in tomllib.loads(path.read_text()).values() for e in table]
     numbers = {lesson.name.partition("_")[0] for lesson in lessons}
     assert len(named) >= 40
