@@ -30,7 +30,9 @@ def ask(*command: str) -> "subprocess.CompletedProcess[str]":
     except BaseException as error:
         os.killpg(process.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=KILL_S)
+            process.wait(KILL_S)
+        for pipe in filter(None, (process.stdout, process.stderr)):
+            pipe.close()
         if isinstance(error, subprocess.TimeoutExpired):
             name = os.path.basename(command[0])  # noqa: PTH119 - a word, not a path
             raise MachineError(f"{name} gave no answer in {TIMEOUT_S:g} s") from None

@@ -14,24 +14,8 @@ from typing import Any
 
 import psutil
 
-from ci.doctor import table
-from ci.doctor.diagnosis import (
-    CUDA,
-    GIB,
-    HERE,
-    LAB,
-    MACHINE,
-    Finding,
-    Verdict,
-    format_gib,
-    has_failed,
-    judge_amount,
-    judge_driver,
-    judge_facts,
-    judge_gpu,
-    judge_toolkit,
-    usable_place,
-)
+from ci.doctor import diagnosis, table
+from ci.doctor.diagnosis import GIB, HERE, LAB, MACHINE, Finding, Verdict, format_gib, judge_amount
 from ci.doctor.probe import DEADLINE_S, LAST, Fact
 from ci.errors import MachineError
 from ci.execute import executor
@@ -39,7 +23,6 @@ from ci.execute.executor import Channel
 from ci.execute.local import LocalExecutor, Process
 from ci.lab import builder, containers, docker_engine, image
 from ci.lab.containers import COURSE
-from ci.lab.docker_engine import field
 from ci.plan import gpus
 from ci.plan.gpus import Gpu
 from ci.program import answer
@@ -58,30 +41,26 @@ def run(on: str, gpu_request: str, docker: Path, build: Path) -> int:
     """
     executor.parse(on)
     findings = table.show(examine(on, gpus.parse(gpu_request), docker, build))
-    return 0 if usable_place(findings) else 3
+    return 0 if diagnosis.usable_place(findings) else 3
 
 
 def examine(on: str, request: gpus.Request, docker: Path, build: Path) -> Iterator[Finding]:
     """Yield the findings: `auto` examines the lab, and if that fails, this machine outside it."""
-    granted, absent = _grant(request)
+    granted: tuple[Gpu, ...] = ()
     yield from _examine_machine(build)
-    yield from absent
-    in_lab = list(_examine_lab(docker, granted)) if on != "here" else []
-    yield from in_lab
-    if on == "here" or (on == "auto" and has_failed(in_lab)):
-        yield from _examine_here(granted)
-
-
-def _grant(request: gpus.Request) -> tuple[tuple[Gpu, ...], list[Finding]]:
-    """Return the requested GPUs, or a finding that says why there are none."""
     try:
         granted = gpus.grant(request)
+        if not granted:
+            reason = "--gpus none" if request.text == "none" else "no NVIDIA GPU"
+            text = f"{reason}: lessons run on the CPU"
+            yield Finding(MACHINE, "GPUs", Verdict.ABSENT, text)
     except MachineError as error:
         remedy = "use --gpus none to run on the CPU"
-        return (), [Finding(MACHINE, "GPUs", Verdict.FAIL, str(error), remedy)]
-    reason = "--gpus none" if request.text == "none" else "no NVIDIA GPU"
-    absent = Finding(MACHINE, "GPUs", Verdict.ABSENT, f"{reason}: lessons run on the CPU")
-    return granted, [] if granted else [absent]
+        yield Finding(MACHINE, "GPUs", Verdict.FAIL, str(error), remedy)
+    in_lab = list(_examine_lab(docker, granted)) if on != "here" else []
+    yield from in_lab
+    if on == "here" or (on == "auto" and diagnosis.has_failed(in_lab)):
+        yield from _examine_here(granted)
 
 
 def _examine_machine(build: Path) -> Iterator[Finding]:
@@ -95,45 +74,47 @@ def _examine_machine(build: Path) -> Iterator[Finding]:
 
 def _judge_disk(place: str, subject: str, path: Path, wanted: int, remedy: str) -> Finding:
     free = shutil.disk_usage(path).free
-    text = f"{format_gib(free)} free at {path}"
-    return judge_amount(place, subject, free, wanted, text, remedy)
+    return judge_amount(place, subject, free, wanted, f"{format_gib(free)} free at {path}", remedy)
 
 
 def _examine_lab(docker: Path, granted: Sequence[Gpu]) -> Iterator[Finding]:
     facts: list[Fact] = []
     try:
         with docker_engine.connect() as client:
-            findings = [*_examine_engine(client), _examine_builder()]
-            findings += _examine_images(client, docker, granted)
-            yield from findings
-            if not has_failed(findings):
+            yield from _examine_engine(client)
+            images = _examine_images(client, docker, granted)
+            yield from images
+            if not diagnosis.has_failed(images):
                 facts = _probe_lab(client, docker, granted)
     except MachineError as error:
         yield Finding(LAB, "Docker", Verdict.FAIL, str(error))
-    yield from _examine_nvidia(LAB, granted, facts)
-    yield from judge_facts(LAB, granted, facts)
+    yield from _judge_nvidia(LAB, granted, facts)
+    yield from diagnosis.judge_facts(LAB, granted, facts)
 
 
 def _examine_engine(client: Any) -> Iterator[Finding]:
-    """Yield the engine's version and rights, and its disk if the engine is on this machine."""
-    version, rootless = client.version(), docker_engine.is_rootless(client)
+    """Examine the engine, its disk if that is on this machine, and the command that builds."""
+    version, info = client.version(), client.info()
+    rootless = docker_engine.is_rootless(client)
     rights = "rootless" if rootless else "anyone who can use it has root on this machine"
-    text = f"{version.get('Version')}, API {version.get('ApiVersion')}; {rights}"
+    number = version.get("Version", "version unknown")
+    text = f"{number}, API {version.get('ApiVersion', 'unknown')}; {rights}"
     yield Finding(LAB, "Docker engine", Verdict.OK, text)
-    path = Path(field(client.info(), "DockerRootDir"))
+    if not (info.get("MemoryLimit", True) and info.get("PidsLimit", True)):
+        text = "none on memory or processes: a lesson can use all of the machine's"
+        remedy = "use cgroup v2, and delegate its controllers to the engine's user"
+        yield Finding(LAB, "limits", Verdict.WARN, text, remedy)
+    path = Path(info.get("DockerRootDir") or "unknown")
     if client.api.base_url.startswith("http+docker") and path.exists():
         yield _judge_disk(LAB, "disk for images", path, IMAGES, "docker image prune")
-
-
-def _examine_builder() -> Finding:
     try:
-        return Finding(LAB, "builder", Verdict.OK, builder.find_builder().name)
+        yield Finding(LAB, "builder", Verdict.OK, builder.find_builder().name)
     except MachineError as error:
-        return Finding(LAB, "builder", Verdict.WARN, str(error))
+        yield Finding(LAB, "builder", Verdict.WARN, str(error))
 
 
 def _examine_images(client: Any, docker: Path, granted: Sequence[Gpu]) -> list[Finding]:
-    """Return a finding per variant. It fails for the one to build if a run could use neither."""
+    """Return a finding per variant. If a run could use neither, the one to build fails."""
     wanted = image.variants(bool(granted))
     findings = {variant: _examine_image(client, variant, docker) for variant in image.VARIANTS}
     if not any(findings[variant].verdict == Verdict.OK for variant in wanted):
@@ -146,9 +127,8 @@ def _examine_image(client: Any, variant: str, docker: Path) -> Finding:
     subject, tag = f"{variant} image", image.tag(variant)
     if not (found := client.images.list(name=tag)):
         return Finding(LAB, subject, Verdict.ABSENT, f"{tag} is not built")
-    labels = found[0].labels
-    base = labels.get(image.BASE_NAME, "an unknown base")
-    about = f"{field(found[0].attrs, 'Size') / 1e9:.2f} GB, on {base}"
+    labels, size = found[0].labels, docker_engine.field(found[0].attrs, "Size")
+    about = f"{size / 1e9:.2f} GB, on {labels.get(image.BASE_NAME, 'an unknown base')}"
     if reason := image.stale_reason(labels, variant, docker):
         remedy = f"invoke build-lab --variant {variant}"
         return Finding(LAB, subject, Verdict.WARN, f"stale, {reason}; {about}", remedy)
@@ -160,37 +140,37 @@ def _examine_here(granted: Sequence[Gpu]) -> Iterator[Finding]:
     try:
         LocalExecutor()  # raises if a package is not installed
         with closing(Process("ci.doctor.probe", _visible(granted))) as process:
-            facts = _read_facts(process)
+            facts = read_facts(process)
     except MachineError as error:
         yield Finding(HERE, "packages", Verdict.FAIL, str(error))
-    yield from _examine_nvidia(HERE, granted, facts)
-    yield from judge_facts(HERE, granted, facts)
+    yield from _judge_nvidia(HERE, granted, facts)
+    yield from diagnosis.judge_facts(HERE, granted, facts)
 
 
-def _examine_nvidia(place: str, granted: Sequence[Gpu], facts: Iterable[Fact]) -> Iterator[Finding]:
+def _judge_nvidia(place: str, granted: Sequence[Gpu], facts: Iterable[Fact]) -> Iterator[Finding]:
     """Compare the driver with torch's CUDA, and each GPU with the code that torch has."""
     if not granted:
         return
     torch = {key: value for fact in facts for key, value in fact.items()}
     version = next(iter(gpus.query("driver_version").values()), [""])[0]
-    yield judge_driver(place, version, torch.get("cuda") or CUDA)
+    yield diagnosis.judge_driver(place, version, torch.get("cuda") or diagnosis.CUDA)
     if place == LAB:
         yield _examine_toolkit()
     values = gpus.query("memory.total", "compute_cap")
     for gpu in granted:
         memory, capability = values.get(gpu.uuid, ("", ""))
-        yield judge_gpu(place, gpu, memory, capability, torch.get("architectures", ()))
+        architectures = torch.get("architectures", ())
+        yield diagnosis.judge_gpu(place, gpu, memory, capability, architectures)
 
 
 def _examine_toolkit() -> Finding:
     tools = ("nvidia-ctk", "nvidia-container-cli")
-    tool = next(filter(None, map(shutil.which, tools)), None)
+    tool = next(filter(shutil.which, tools), None)
     if not tool:
-        remedy = "install the NVIDIA Container Toolkit and restart Docker, or use --gpus none"
         text = f"neither {' nor '.join(tools)}"
-        return Finding(LAB, "NVIDIA toolkit", Verdict.FAIL, text, remedy)
+        return Finding(LAB, "NVIDIA toolkit", Verdict.FAIL, text, docker_engine.INSTALL_TOOLKIT)
     version = re.search(r"\d+\.\d[\w.+-]*", answer(tool, "--version"))
-    return judge_toolkit(version[0] if version else "")
+    return diagnosis.judge_toolkit(version[0] if version else "")
 
 
 def _probe_lab(client: Any, docker: Path, granted: Sequence[Gpu]) -> list[Fact]:
@@ -207,10 +187,10 @@ def _probe_lab(client: Any, docker: Path, granted: Sequence[Gpu]) -> list[Fact]:
     found = image.find(client, image.variants(bool(granted)), docker)
     command = ["python", "-P", f"{COURSE}/probe.py"]
     with closing(containers.Container(found.id, command, options)) as container:
-        return _read_facts(container)
+        return read_facts(container)
 
 
-def _read_facts(channel: Channel) -> list[Fact]:
+def read_facts(channel: Channel) -> list[Fact]:
     """Return what a probe prints, and a fault if it ends too early."""
     facts = [fact for line in channel.lines() if (fact := _parse_fact(line))]
     if facts and (facts[-1]["test"] == LAST or "fault" in facts[-1]):

@@ -6,6 +6,7 @@ ranks have an alarm, so that none of them outlives DEADLINE_S.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -123,7 +124,9 @@ def measure_all_reduce(timeout_s: float = RANKS_S) -> Iterator[Fact]:
     count = torch.cuda.device_count()
     backend, ranks = ("nccl", count) if count else ("gloo", 2)
     deadline = time.monotonic() + timeout_s
-    with tempfile.TemporaryDirectory(prefix=f"pytorch-course-{os.getpid()}-") as folder:
+    with tempfile.TemporaryDirectory(prefix="pytorch-course-") as folder:
+        # Like the folders of ci.atomic: it is locked as long as this process lives.
+        fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)
         arguments = (ranks, backend, folder, timeout_s)
         context = start_processes(_run_rank, arguments, nprocs=ranks, join=False)
         try:

@@ -49,14 +49,10 @@ def serve(
         for name in containers.remove_orphans(client):
             yield f"removed {name}, left by a command that was killed"
         require_free(number)
-        bridge = any(network.name == "bridge" for network in client.networks.list())
         memory = docker_engine.memory_share(client)
         as_root = as_root or containers.needs_root(client)
-    if not bridge:
-        yield (
-            "the Docker engine has no bridge: the lab shares this machine's network and can reach "
-            "everything that listens on it"
-        )
+        bridge = any(network.name == "bridge" for network in client.networks.list())
+        yield from _warn_without_bridge(client, bridge)
     token, user = secrets.token_hex(24), containers.user_inside(as_root)
     options = containers.hardened(
         memory,
@@ -74,6 +70,21 @@ def serve(
         names = ", ".join(gpu.name for gpu in granted) or "no GPU"
         yield f"{found}; {names}; your files: {folder}/"
         yield from _follow(container, number, token)
+
+
+def _warn_without_bridge(client: Any, bridge: bool) -> Iterator[str]:
+    """Warn that the lab shares this machine's network; with a rootless engine it cannot."""
+    if bridge:
+        return
+    if docker_engine.is_rootless(client):
+        raise MachineError(
+            "this rootless Docker engine has no bridge, so no port of the lab could be reached: "
+            "start it without --bridge=none"
+        )
+    yield (
+        "the Docker engine has no bridge: the lab shares this machine's network and can reach "
+        "everything that listens on it"
+    )
 
 
 def _network_options(bridge: bool, port: int) -> dict[str, Any]:
@@ -165,8 +176,9 @@ def _follow(container: containers.Container, port: int, token: str) -> Iterator[
 def _read(container: containers.Container, lines: "queue.SimpleQueue[str]") -> None:
     """Put the container's lines into the queue, and an empty line at their end."""
     try:
-        for line in container.lines():
-            lines.put(line)
+        with contextlib.suppress(OSError):  # the connection to the engine breaks
+            for line in container.lines():
+                lines.put(line)
     finally:  # whatever went wrong, `_follow` must not wait forever
         lines.put("")
 

@@ -89,7 +89,7 @@ def needs_root(client: Any) -> bool:
 
 
 def passed_on() -> dict[str, str]:
-    """The variables of the caller's environment that a container gets."""
+    """Return the variables of the caller's environment that a container gets."""
     return {name: text for name, text in os.environ.items() if PASSED_ON.fullmatch(name)}
 
 
@@ -172,7 +172,7 @@ class Container:
         if state.get("Running"):
             return "hangs"
         last = self._errors[-1].strip() if self._errors else ""
-        return f"was gone, exit status {state.get('ExitCode')}{last and f' ({last})'}"
+        return f"was gone, exit status {state.get('ExitCode', 'unknown')}{last and f' ({last})'}"
 
     def has_succeeded(self) -> bool:
         """Return whether it has ended with exit status 0."""

@@ -8,6 +8,7 @@ from typing import Any
 from ci.errors import MachineError
 
 SOCKET = "unix:///var/run/docker.sock"  # where the SDK looks without DOCKER_HOST
+INSTALL_TOOLKIT = "install the NVIDIA Container Toolkit and restart Docker, or use --gpus none"
 MEMORY_FRACTION = 0.8  # of the engine's memory, for all containers of a plan together
 
 
@@ -73,10 +74,7 @@ def explanation(error: Exception) -> str:
 
 def _remedy(text: str) -> str:
     if "could not select device driver" in text:
-        return (
-            "the Docker engine cannot give GPUs to containers: install the NVIDIA Container "
-            "Toolkit and restart Docker, or use --gpus none"
-        )
+        return f"the Docker engine cannot give GPUs to containers: {INSTALL_TOOLKIT}"
     if "nvidia-container-cli:" in text:
         fault = text.partition("nvidia-container-cli:")[2].strip().partition("\n")[0]
         return f"NVIDIA's hook: {fault}"
@@ -85,19 +83,14 @@ def _remedy(text: str) -> str:
     return f"the Docker engine: {' '.join(text.split())}"
 
 
-def field(answer: Any, *keys: str) -> Any:
-    """Return `answer[key][key]…` from an answer of the engine.
+def field(answer: Mapping[str, Any], key: str) -> Any:
+    """Return a value from an answer of the engine.
 
-    Raises MachineError if there is no such key: other engines that speak Docker's API omit some.
+    Raises MachineError if it is missing: other engines that speak Docker's API leave some out.
     """
-    found = answer
-    for key in keys:
-        if not isinstance(found, Mapping) or key not in found:
-            raise MachineError(
-                f"the Docker engine's answer has no {'.'.join(keys)}: use Docker's own engine"
-            )
-        found = found[key]
-    return found
+    if answer.get(key) is None:
+        raise MachineError(f"the Docker engine's answer has no {key}: use Docker's own engine")
+    return answer[key]
 
 
 def memory_share(client: Any, slots: int = 1) -> int:

@@ -42,7 +42,7 @@ def tag(variant: str) -> str:
 
 
 def variants(with_gpus: bool) -> list[str]:
-    """The variants that can run the lessons, the best one first."""
+    """Return the variants that can run the lessons, the best one first."""
     return ["cuda"] if with_gpus else ["cpu", "cuda"]
 
 

@@ -14,11 +14,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import parse_qs, urlsplit
@@ -29,9 +32,9 @@ import pytest
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
-from ci.errors import CourseError
+from ci.errors import CourseError, MachineError
 from ci.jupyterlab import copies, server
-from ci.lab import containers
+from ci.lab import containers, docker_engine, image
 from ci.lab.docker_engine import connect
 from ci.lab.image import Image
 from tests.conftest import DOCKER, EXERCISE, ROOT, Write, missing
@@ -222,13 +225,25 @@ def opened_lab(engine: Engine, course: Path, port: int = 0) -> Served:
     raise AssertionError(said)
 
 
+def free_port() -> int:
+    """A port where nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
 def invoke(engine: Engine, course: Path, port: int = 0) -> subprocess.Popen[str]:
     """`invoke lab` by this interpreter, at a port that is free unless told otherwise."""
-    if not port:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
     return subprocess.Popen(
-        [sys.executable, "-m", "invoke", "lab", "--gpus", "none", "--port", str(port)],
+        [
+            sys.executable,
+            "-m",
+            "invoke",
+            "lab",
+            "--gpus",
+            "none",
+            "--port",
+            str(port or free_port()),
+        ],
         cwd=course,
         env={**os.environ, **({"DOCKER_HOST": engine.host} if engine.host else {})},
         stdout=subprocess.PIPE,
@@ -267,6 +282,92 @@ def test_a_lesson_that_may_hide_a_solution_opens_no_lab(write: Write, tmp_path: 
     with pytest.raises(CourseError, match="did you mean 'solution'"):
         server.blank_solutions(lessons, tmp_path / ".lessons")
     assert not list((tmp_path / ".lessons").glob("*.py"))
+
+
+@dataclass
+class Broken:
+    """A container whose output ends in an error."""
+
+    error: type[Exception]
+
+    def lines(self) -> Iterator[str]:
+        """One line."""
+        yield "starting\n"
+        raise self.error
+
+    def ending(self) -> str:
+        """What is known then."""
+        return "is gone, or the engine is"
+
+    def close(self) -> None:
+        """Nothing is left."""
+
+
+Opened = Callable[..., Any]
+
+
+@pytest.fixture
+def opened(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Opened:
+    """`invoke lab` of an ordinary user: its lines, and the command and options of its container.
+
+    The engine is recorded, and the container `Broken`.
+    """
+    lessons = write().parent
+
+    def opened(
+        *security: str, bridge: bool = True, error: type[Exception] = ConnectionResetError
+    ) -> Any:
+        networks = [SimpleNamespace(name="bridge")] if bridge else []
+        client = SimpleNamespace(
+            info=lambda: {"MemTotal": 2**30, "SecurityOptions": security},
+            networks=SimpleNamespace(list=lambda: networks),
+            containers=SimpleNamespace(list=lambda **_: []),
+        )
+        started: list[Any] = []
+
+        def start(image: str, command: list[str], options: dict[str, Any]) -> Broken:
+            started.extend([command, options])
+            return Broken(error)
+
+        monkeypatch.setattr(threading, "excepthook", lambda _: None)  # it would fail the test
+        monkeypatch.setattr(os, "getuid", lambda: 4000)
+        monkeypatch.setattr(docker_engine, "connect", lambda: nullcontext(client))
+        monkeypatch.setattr(image, "find", lambda *_: Image("image", "sha256:1", "cpu"))
+        monkeypatch.setattr(containers, "Container", start)
+        folder, port = tmp_path / "lab", str(free_port())
+        lines: list[str] = []
+        try:
+            for line in server.serve(lessons, folder, DOCKER, port=port, gpus="none"):
+                lines.append(line)
+        except MachineError as fault:
+            lines.append(str(fault))
+        for thread in threading.enumerate():
+            if "_read" in thread.name:
+                thread.join()
+        return lines, *started
+
+    return opened
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError, ValueError])
+def test_a_reader_that_fails_ends_the_command(opened: Opened, error: type[Exception]) -> None:
+    """With the lines until then; it does not wait for others, which nobody would read."""
+    lines, _, _ = opened(error=error)
+    assert lines[1:] == ["starting", "JupyterLab is gone, or the engine is"]
+
+
+@pytest.mark.parametrize(("security", "user"), [("name=rootless", "0:0"), ("name=userns", "4000")])
+def test_in_a_rootless_engine_the_student_is_root(opened: Opened, security: str, user: str) -> None:
+    """Root is the caller there, who owns the folder; JupyterLab must be allowed to be root."""
+    _, command, options = opened(security)
+    assert options["user"].startswith(user)
+    assert ("--allow-root" in command) == (user == "0:0")
+
+
+def test_a_rootless_engine_without_a_bridge_opens_no_lab(opened: Opened) -> None:
+    """Its host network is its own, where no browser of this machine finds a port."""
+    (lines,) = opened("name=rootless", bridge=False)
+    assert lines[0].startswith("this rootless Docker engine has no bridge")
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ci import program
 from ci.errors import MachineError, UsageError
 from ci.plan import gpus
 from ci.plan.gpus import Gpu
@@ -68,6 +69,19 @@ def test_gpus_are_those_that_the_driver_lists(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert [gpu.uuid for gpu in gpus.detect()] == ["GPU-a", "GPU-b"]
+
+
+def test_a_driver_that_hangs_is_the_machines_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line that says what to do; only --gpus none does not ask the driver."""
+    _nvidia_smi(tmp_path, "sleep 600")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(program, "TIMEOUT_S", 0.5)
+    with pytest.raises(MachineError, match="^nvidia-smi gave no answer in 0.5 s: the driver hangs"):
+        gpus.grant(gpus.parse("auto"))
+    assert gpus.grant(gpus.parse("none")) == ()
+    assert gpus.query("driver_version") == {}
 
 
 def test_a_scheduler_limits_what_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

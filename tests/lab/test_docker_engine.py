@@ -1,0 +1,90 @@
+"""What engines answer, and what they refuse, in plain words."""
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from docker.errors import APIError
+
+from ci.errors import MachineError
+from ci.lab import containers, docker_engine
+
+# `docker info` of Debian's docker.io 20.10.24, started by its dockerd-rootless.sh, shortened
+ROOTLESS: dict[str, Any] = {
+    "ServerVersion": "20.10.24+dfsg1",
+    "CgroupDriver": "none",
+    "CgroupVersion": "1",
+    "MemoryLimit": False,
+    "PidsLimit": False,
+    "MemTotal": 25273397248,
+    "SecurityOptions": ["name=seccomp,profile=default", "name=rootless"],
+}
+ROOTFUL = ROOTLESS | {"SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"]}
+
+
+def client(info: dict[str, Any]) -> Any:
+    """A client of an engine with this `docker info`."""
+    return SimpleNamespace(info=lambda: info)
+
+
+@pytest.mark.parametrize(
+    ("info", "rootless"), [(ROOTLESS, True), (ROOTFUL, False), ({"SecurityOptions": None}, False)]
+)
+def test_a_rootless_engine_is_recognised(info: dict[str, Any], rootless: bool) -> None:
+    """By its security options, which some engines leave out."""
+    assert docker_engine.is_rootless(client(info)) == rootless
+
+
+def test_a_rootless_engine_needs_root_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root inside is the caller; any other user inside cannot write the caller's files."""
+    monkeypatch.setattr(os, "getuid", lambda: 4000)
+    assert containers.needs_root(client(ROOTLESS))
+    assert not containers.needs_root(client(ROOTFUL))
+
+
+def test_root_cannot_use_another_users_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inside, even root is that user, who cannot write root's files."""
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    with pytest.raises(MachineError, match="rootless and belongs to another user"):
+        containers.needs_root(client(ROOTLESS))
+    assert not containers.needs_root(client(ROOTFUL))
+
+
+def test_users_inside_are_not_remapped() -> None:
+    """An engine with userns-remap would make the caller inside another user of the machine."""
+    assert containers.hardened(2**30, user="1000:1000")["userns_mode"] == "host"
+
+
+@pytest.mark.parametrize("info", [{}, {"MemTotal": None}])
+def test_an_answer_without_a_key_is_the_machines_fault(info: dict[str, Any]) -> None:
+    """One line names the key: an engine that only resembles Docker's may leave it out."""
+    with pytest.raises(MachineError, match="the Docker engine's answer has no MemTotal"):
+        docker_engine.memory_share(client(info))
+
+
+def test_containers_share_four_fifths_of_the_memory() -> None:
+    """Each gets as much as the others."""
+    assert docker_engine.memory_share(client({"MemTotal": 1000}), slots=4) == 200
+
+
+@pytest.mark.parametrize(
+    ("refusal", "line"),
+    [
+        (
+            'could not select device driver "" with capabilities: [[gpu]]',
+            "the Docker engine cannot give GPUs to containers: install the NVIDIA Container "
+            "Toolkit and restart Docker, or use --gpus none",
+        ),
+        (
+            "nvidia-container-cli: device error: GPU-9: unknown device\nmore: unknown",
+            "NVIDIA's hook: device error: GPU-9: unknown device",
+        ),
+        ("no\n space", "the Docker engine: no space"),
+    ],
+)
+def test_a_refusal_is_one_line(refusal: str, line: str) -> None:
+    """With what to do, where that is known."""
+    with pytest.raises(MachineError) as raised, docker_engine.explained():
+        raise APIError("500 Server Error", explanation=refusal)
+    assert str(raised.value) == line
