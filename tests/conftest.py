@@ -101,6 +101,19 @@ def halves(size):
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# What a test needs besides Python, by the fixture through which it gets it.
+NEEDS = {"docker_engine": "docker", "browser": "browser"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that uses a fixture of `NEEDS`, so that no test can miss its marker."""
+    for item in items:
+        for fixture, need in NEEDS.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(need)
+
+
 def missing(part: str) -> NoReturn:
     """A system part is not there: the test is skipped, and in CI it fails."""
     (pytest.fail if "CI" in os.environ else pytest.skip)(f"needs {part}")

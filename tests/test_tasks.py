@@ -13,8 +13,6 @@ import pytest
 
 from tests.conftest import GRADIENT, HEADER, ORACLE, Write
 
-pytestmark = pytest.mark.slow
-
 TASKS = Path(__file__).parents[1] / "tasks.py"
 FORMULA = '# %%%% [markdown] lang="en"\n# $%s$\n# %%%% [markdown] lang="zh"\n# 无\n'
 WRONG = GRADIENT.replace("4.0", "6.0")
@@ -48,6 +46,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.kernel
 def test_a_verified_course_is_published(course: Path) -> None:
     """Exit status 0, the table, and six handouts a lesson."""
     status, output = invoke(course)
@@ -56,6 +55,7 @@ def test_a_verified_course_is_published(course: Path) -> None:
     assert len(list((course / "build/handouts").glob("??/01_small.*"))) == 6
 
 
+@pytest.mark.kernel
 def test_a_mismatch_fails_the_build(course: Path, write: Write) -> None:
     """Exit status 1, the mismatch by name, and the published handouts byte for byte as before."""
     invoke(course)
@@ -67,6 +67,7 @@ def test_a_mismatch_fails_the_build(course: Path, write: Write) -> None:
     assert files(course / "build/handouts") == before
 
 
+@pytest.mark.kernel
 def test_a_lesson_that_exits_fails_and_names_what_is_missing(course: Path, write: Write) -> None:
     """sys.exit(0) ends a kernel quietly; the checks that never reported are named."""
     write("# %%\nimport sys; sys.exit(0)\n" + GRADIENT)
@@ -75,6 +76,7 @@ def test_a_lesson_that_exits_fails_and_names_what_is_missing(course: Path, write
     assert "01_small: never reported: gradient" in output
 
 
+@pytest.mark.kernel
 def test_a_script_without_checks_is_unchecked(course: Path, write: Write) -> None:
     """Somebody's ordinary script runs, and is not green."""
     write("# %%\nprint(1)\n", header="", name="02_plain")
@@ -83,6 +85,7 @@ def test_a_script_without_checks_is_unchecked(course: Path, write: Write) -> Non
     assert "02_plain: unchecked (the lesson declares no check)" in output
 
 
+@pytest.mark.kernel
 def test_a_value_without_a_check_is_not_green(course: Path, write: Write) -> None:
     """The line says where it is shown, and what to do."""
     write(GRADIENT + "# %%\n1 + 1\n")
@@ -91,6 +94,7 @@ def test_a_value_without_a_check_is_not_green(course: Path, write: Write) -> Non
     assert "01_small unchecked: lessons/01_small.py:20: a cell shows a value that" in output
 
 
+@pytest.mark.kernel
 def test_a_sweep_leaves_a_summary(course: Path) -> None:
     """Three values are three runs; the course page is not touched."""
     status, output = invoke(course, "-p", "size=2,4,16")
@@ -105,6 +109,7 @@ def attempts(course: Path) -> int:
     return len(list((course / "build/runs").glob("*/*/*")))
 
 
+@pytest.mark.kernel
 def test_nothing_is_done_twice(course: Path) -> None:
     """Unchanged, since when, and not a byte of a handout is another; until --fresh asks for it."""
     invoke(course)
@@ -122,6 +127,7 @@ def test_nothing_is_done_twice(course: Path) -> None:
     assert (status, attempts(course), "unchanged" in output) == (0, 2, False)
 
 
+@pytest.mark.kernel
 def test_missing_handouts_are_made_from_the_kept_attempt(course: Path) -> None:
     """The same bytes, and no kernel."""
     invoke(course)
@@ -132,6 +138,7 @@ def test_missing_handouts_are_made_from_the_kept_attempt(course: Path) -> None:
     assert files(course / "build/handouts/zh") == before
 
 
+@pytest.mark.kernel
 def test_a_changed_oracle_is_asked_without_a_kernel(course: Path, write: Write) -> None:
     """A wrong one fails the build, the right one is green again, by the one execution."""
     invoke(course)
@@ -145,6 +152,7 @@ def test_a_changed_oracle_is_asked_without_a_kernel(course: Path, write: Write) 
     assert "01_small: verified (executed 20" in output
 
 
+@pytest.mark.kernel
 def test_a_changed_byte_of_an_attempt_executes_it_again(course: Path) -> None:
     """What was verified is not what is there."""
     invoke(course)
@@ -154,6 +162,7 @@ def test_a_changed_byte_of_an_attempt_executes_it_again(course: Path) -> None:
     assert (status, attempts(course), "unchanged" in output) == (0, 2, False)
 
 
+@pytest.mark.kernel
 def test_clean_leaves_what_the_course_stands_on(course: Path) -> None:
     """Runs of a sweep go, the course is unchanged."""
     invoke(course)
@@ -212,6 +221,7 @@ def test_a_build_folder_that_cannot_be_written_is_the_machines_fault(course: Pat
     assert (status, len(output.strip().splitlines())) == (3, 1)
 
 
+@pytest.mark.kernel
 def test_brackets_in_a_parameter_are_no_markup(course: Path, write: Write) -> None:
     """rich would read [/x] as a tag that was never opened."""
     write(header=HEADER.replace("size: int = 4", 's: str = "a"  # a text\nsize: int = 4'))
@@ -225,6 +235,7 @@ def test_gpus_that_are_not_there_are_the_machines_fault(course: Path) -> None:
     assert (status, len(output.strip().splitlines())) == (3, 1)
 
 
+@pytest.mark.kernel
 def test_a_lesson_that_needs_a_gpu_is_not_green_where_gpus_were_asked_for(
     course: Path, write: Write
 ) -> None:
@@ -238,6 +249,7 @@ def test_a_lesson_that_needs_a_gpu_is_not_green_where_gpus_were_asked_for(
     assert not (course / "build/handouts/en/02_gpu.html").exists()
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_so_and_publishes_nothing(
     course: Path, write: Write, number: signal.Signals

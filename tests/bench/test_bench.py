@@ -425,7 +425,6 @@ def test_the_exit_status_is_1_if_a_value_differs(
     assert (tmp_path / "build" / "bench.json").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.kernel
 def test_all_contenders_show_the_same(work: Workload) -> None:
     """The pipeline, two competitors and both lower bounds, for real."""
@@ -438,7 +437,6 @@ def test_all_contenders_show_the_same(work: Workload) -> None:
     assert not (ROOT / "build" / "runs" / "01_small").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.kernel
 def test_the_command_measures_and_reports(tmp_path: Path) -> None:
     """The cheapest row, once, in a project of its own."""

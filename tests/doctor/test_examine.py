@@ -17,8 +17,6 @@ from ci.lab.image import Image
 from ci.plan import gpus
 from tests.conftest import DOCKER, ROOT
 
-pytestmark = pytest.mark.slow
-
 NOWHERE = "unix:///nowhere/docker.sock"
 
 
@@ -122,6 +120,7 @@ def test_a_stale_image_fails_with_its_remedy(lab_image: Image, tmp_path: Path) -
     assert diagnosis.usable_place(findings) == ""
 
 
+@pytest.mark.kernel
 def test_where_no_engine_answers_auto_looks_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The lab's finding fails and says what to do; the course can run, with status 0."""
     monkeypatch.setenv("DOCKER_HOST", NOWHERE)
@@ -141,6 +140,7 @@ def test_where_no_engine_answers_the_lab_can_not_be_had(monkeypatch: pytest.Monk
     assert output.endswith("the course can run at none of these places\n")
 
 
+@pytest.mark.kernel
 def test_here_nothing_is_said_of_docker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the lab is not asked for, its engine is of no importance; a pipe gets plain text."""
     monkeypatch.setenv("DOCKER_HOST", NOWHERE)
@@ -150,6 +150,7 @@ def test_here_nothing_is_said_of_docker(monkeypatch: pytest.MonkeyPatch) -> None
     assert max(map(len, output.splitlines())) <= 80
 
 
+@pytest.mark.kernel
 def test_gpus_that_are_asked_for_and_not_there_fail() -> None:
     """A strict --gpus is a finding, and the other findings are there too; status 3."""
     status, output = command("--on", "here", "--gpus", "64")
@@ -251,6 +252,7 @@ def test_a_probe_that_dies_fails_here(tmp_path: Path, monkeypatch: pytest.Monkey
     assert finding.text.startswith("after surroundings it was killed by SIGABRT")
 
 
+@pytest.mark.kernel
 def test_little_disk_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More is wanted than there is: the finding says how much, and what frees some."""
     monkeypatch.setattr(examine, "RESULTS", 2**60)

@@ -13,8 +13,6 @@ import pytest
 
 from ci.doctor import probe
 
-pytestmark = pytest.mark.slow
-
 LOOKS = ["surroundings", "torch", "GPUs", "matmul", "all-reduce"]
 
 
@@ -36,6 +34,7 @@ def look(
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.kernel
 def test_the_looks_are_taken_in_order() -> None:
     """As a command, each finds something and none a fault; GPUs are looked at where there are."""
     command = [sys.executable, "-P", "-m", "ci.doctor.probe"]
@@ -54,6 +53,7 @@ def test_the_surroundings_are_those_of_this_process() -> None:
     assert "lo" in {name[:2] for name in fact["interfaces"]}
 
 
+@pytest.mark.kernel
 def test_ranks_add_up_and_are_gone() -> None:
     """An all-reduce gives its time, and leaves no process."""
     before = spawned()
@@ -63,6 +63,7 @@ def test_ranks_add_up_and_are_gone() -> None:
     assert spawned() <= before
 
 
+@pytest.mark.kernel
 def test_ranks_that_are_late_are_ended() -> None:
     """Nobody imports torch in a hundredth of a second: a TimeoutError, and no process is left."""
     before = spawned()

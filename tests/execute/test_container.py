@@ -29,8 +29,6 @@ from ci.plan import attempts, planner
 from ci.plan.gpus import Gpu
 from tests.conftest import DOCKER, GRADIENT, HEADER, Read, containers_named, executions
 
-pytestmark = pytest.mark.slow
-
 SYSTEM_CALL = (
     "import ctypes, os\n"
     "if ctypes.CDLL(None, use_errno=True).{call} == -1:\n"

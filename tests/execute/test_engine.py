@@ -25,7 +25,7 @@ from ci.plan.attempts import LOG, NOTEBOOK
 from ci.plan.gpus import Gpu
 from tests.conftest import HEADER, Read, Write, eventually, executions
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.kernel
 
 COLD_AND_WARM = [[], ["size=2,3"]]  # kernels are warm where a worker executes several runs
 ORPHAN = "# %%\nimport subprocess\nsubprocess.Popen(['sleep', '{mark}'], start_new_session=True)\n"

@@ -43,7 +43,6 @@ def shown(**data: Any) -> NotebookNode:
 # The three files
 
 
-@pytest.mark.slow
 def test_a_lesson_has_six_files(make: Make, tmp_path: Path) -> None:
     """Three formats in each of two languages, named as the lesson."""
     paths = exporters.write(make(), tmp_path / "out")
@@ -53,14 +52,12 @@ def test_a_lesson_has_six_files(make: Make, tmp_path: Path) -> None:
     assert all(path.stat().st_size > 1000 for path in paths)
 
 
-@pytest.mark.slow
 def test_the_same_notebook_makes_the_same_bytes(make: Make, tmp_path: Path) -> None:
     """Nothing in a handout is drawn, counted on or dated but by its run."""
     first, second = exporters.write(make(), tmp_path / "a"), exporters.write(make(), tmp_path / "b")
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
 
 
-@pytest.mark.slow
 def test_the_notebook_is_valid_and_ends_with_its_checks(make: Make, tmp_path: Path) -> None:
     """A student's notebook opens anywhere; the table and the facts are its last cell."""
     exporters.write(make(), tmp_path)
@@ -90,7 +87,6 @@ def test_a_note_stands_at_the_top_of_the_notebook(make: Make) -> None:
 # HTML
 
 
-@pytest.mark.slow
 def test_the_page_runs_its_own_script_alone_and_loads_nothing(make: Make) -> None:
     """A strict policy, with the digest of the one script that stands in the page."""
     html = page(make())
@@ -101,14 +97,12 @@ def test_the_page_runs_its_own_script_alone_and_loads_nothing(make: Make) -> Non
     assert not re.findall(r'(?:src|href|url)\s*[=(]\s*"?(?:https?:)?//', html)
 
 
-@pytest.mark.slow
 def test_the_page_says_its_language(make: Make) -> None:
     """For screen readers, hyphenation and the choice of glyphs."""
     assert '<html lang="zh-CN">' in page(make(), "zh")
     assert '<html lang="en">' in page(make(), "en")
 
 
-@pytest.mark.slow
 def test_the_page_holds_one_language(make: Make) -> None:
     """The other one is a link away."""
     html = page(make(), "zh")
@@ -117,7 +111,6 @@ def test_the_page_holds_one_language(make: Make) -> None:
     assert 'href="../en/03_gradients.html"' in html
 
 
-@pytest.mark.slow
 def test_the_page_has_mathml_and_tables(make: Make) -> None:
     """Formulas need no script, a table is a table."""
     html = page(make())
@@ -125,7 +118,6 @@ def test_the_page_has_mathml_and_tables(make: Make) -> None:
     assert "<table>" in html
 
 
-@pytest.mark.slow
 def test_each_link_within_the_page_leads_somewhere(make: Make) -> None:
     """A mark leads to its row, the row's name to its cell."""
     html = page(make())
@@ -134,7 +126,6 @@ def test_each_link_within_the_page_leads_somewhere(make: Make) -> None:
     assert targets <= set(re.findall(r'id="([^"]+)"', html))
 
 
-@pytest.mark.slow
 def test_the_table_says_what_was_compared(make: Make) -> None:
     """Shown, expected, tolerance, margin, device, derivation; a given is no verified value."""
     html = page(make())
@@ -143,7 +134,6 @@ def test_the_table_says_what_was_compared(make: Make) -> None:
     assert "2 checks, all verified" in html
 
 
-@pytest.mark.slow
 def test_a_failed_check_is_unmistakable(make: Make) -> None:
     """At the top, beside its output and in the table."""
     bad = replace(RESULTS[0], status="differs", message="largest difference 1")
@@ -153,7 +143,6 @@ def test_a_failed_check_is_unmistakable(make: Make) -> None:
     assert "mismatch: largest difference 1" in re.sub("<[^>]*>", "", html)
 
 
-@pytest.mark.slow
 def test_hostile_outputs_do_nothing_in_the_page(make: Make) -> None:
     """Scripts, handlers, remote pictures and markup in outputs are dropped or shown as text."""
     html = page(
@@ -173,7 +162,6 @@ def test_hostile_outputs_do_nothing_in_the_page(make: Make) -> None:
     assert not re.search(r"<[^>]*(onclick|javascript:|x\.y)", html)
 
 
-@pytest.mark.slow
 def test_an_output_that_looks_like_prose_is_an_output(make: Make) -> None:
     """A print of what a Markdown cell holds is not set as Markdown."""
     prose = prepare(make(), "en").cells[0].source
@@ -183,7 +171,6 @@ def test_an_output_that_looks_like_prose_is_an_output(make: Make) -> None:
 # Any notebook, by nbconvert
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["handout_html", "handout_pdf"])
 def test_the_exporters_take_any_notebook(name: str) -> None:
     """`jupyter nbconvert --to handout_html` works on a notebook that is no lesson."""

@@ -15,8 +15,6 @@ from ci.judge.outcome import Outcome
 from tests.conftest import Read
 from tests.handout.test_publish import files, outcome
 
-pytestmark = pytest.mark.slow
-
 ORDER = ["01_small", "02_small"]
 
 

@@ -5,8 +5,6 @@ import pytest
 from ci.errors import CourseError
 from ci.handout import markdown, pdf
 
-pytestmark = pytest.mark.slow
-
 FORMULAS = [
     r"\odot",
     r"a \ominus b \otimes c",

@@ -352,7 +352,7 @@ def prove(lesson: Lesson, execute: Execute, folder: Path) -> None:
     assert ticks == [f"✓ {exercise.name}\n" for exercise in lesson.exercises]
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_a_blank_fails_and_its_solution_passes(
     lesson: Lesson, execute: Execute, tmp_path: Path
 ) -> None:
@@ -360,7 +360,7 @@ def test_a_blank_fails_and_its_solution_passes(
     prove(lesson, execute, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 @pytest.mark.parametrize("name", WITH_EXERCISES)
 def test_the_course_s_blanks_fail_and_their_solutions_pass(
     name: str, execute: Execute, tmp_path: Path
@@ -369,7 +369,7 @@ def test_the_course_s_blanks_fail_and_their_solutions_pass(
     prove(reader.read(LESSONS / f"{name}.py"), execute, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 @pytest.mark.parametrize("name", NAMES)
 def test_a_lesson_s_own_notebook_runs_elsewhere(
     name: str, execute: Execute, tmp_path: Path

@@ -213,7 +213,6 @@ def links(read: pypdf.PdfReader) -> list[tuple[int, int]]:
 # What every page says
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("language", "title", "head"),
     [("en", "Gradients", "PyTorch course · English"), ("zh", "梯度", "PyTorch 课程 · 中文")],
@@ -231,7 +230,6 @@ def test_each_page_says_lesson_language_and_number(
         assert f"{number + 1} / {len(said)}" in page
 
 
-@pytest.mark.slow
 def test_the_pdf_can_be_searched_in_its_language(make: Make) -> None:
     """Chinese and English words are text in it, the other language's prose is not."""
     chinese, english = " ".join(pages(printed(make(), "zh"))), " ".join(pages(printed(make())))
@@ -242,7 +240,6 @@ def test_the_pdf_can_be_searched_in_its_language(make: Make) -> None:
     assert "tensor(8.)" in english
 
 
-@pytest.mark.slow
 def test_the_pdf_says_title_language_and_date(make: Make) -> None:
     """The date is the run's, so that the same notebook makes the same file."""
     read = printed(make(), "zh")
@@ -253,7 +250,6 @@ def test_the_pdf_says_title_language_and_date(make: Make) -> None:
     assert pdf_of(make(), "zh") == pdf_of(make(), "zh")
 
 
-@pytest.mark.slow
 def test_the_first_page_names_run_and_sections(make: Make) -> None:
     """Below the title: versions, device, date, the seal, and the contents with their pages."""
     first = pages(printed(make()))[0]
@@ -263,7 +259,6 @@ def test_the_first_page_names_run_and_sections(make: Make) -> None:
         assert section in first.partition("Contents")[2].partition("An English")[0]
 
 
-@pytest.mark.slow
 def test_the_contents_lead_to_their_pages_and_so_do_bookmarks(make: Make) -> None:
     """Each section is a link on the first page and an entry of the reader's side bar."""
     read = printed(make(text("line\n" * 150)))
@@ -283,7 +278,6 @@ def test_the_contents_lead_to_their_pages_and_so_do_bookmarks(make: Make) -> Non
 # For who can't see it
 
 
-@pytest.mark.slow
 def test_the_pdf_is_tagged_for_screen_readers(make: Make) -> None:
     """Headings, lists, tables, code, links are marked as what they are; it claims PDF/UA."""
     read = printed(make())
@@ -296,7 +290,6 @@ def test_the_pdf_is_tagged_for_screen_readers(make: Make) -> None:
     assert b"<pdfuaid:part>1<" in read.root_object["/Metadata"].get_data()
 
 
-@pytest.mark.slow
 def test_figures_and_formulas_have_words(make: Make) -> None:
     """A figure has its caption's, without Markdown; a formula its TeX."""
     said = [(kind, alt) for kind, alt in tags(printed(make())) if alt]
@@ -305,14 +298,12 @@ def test_figures_and_formulas_have_words(make: Make) -> None:
     assert ("Figure", "图。x² 的斜率。") in list(tags(printed(make(), "zh")))
 
 
-@pytest.mark.slow
 def test_a_figure_without_a_caption_says_so(make: Make) -> None:
     """There is always something to hear."""
     made = make(shown("image/png", png()))
     assert ("Figure", "Figure, described in the text") in list(tags(printed(made)))
 
 
-@pytest.mark.slow
 def test_a_notebook_that_skips_headings_does_not_claim_to_be_accessible() -> None:
     """It is set all the same."""
     read = printed(prose("### Deep"))
@@ -323,7 +314,6 @@ def test_a_notebook_that_skips_headings_does_not_claim_to_be_accessible() -> Non
 # For printers and programs
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("poppler")
 def test_poppler_finds_nothing_wrong(make: Make, tmp_path: Path) -> None:
     """Not one complaint, and it sees that the file is tagged and A4."""
@@ -332,7 +322,6 @@ def test_poppler_finds_nothing_wrong(make: Make, tmp_path: Path) -> None:
     assert re.search(r"Page size: +595\S* x 841\S* pts \(A4\)", said)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("poppler")
 def test_all_fonts_are_embedded_and_can_be_searched(make: Make, tmp_path: Path) -> None:
     """In both languages each has its glyphs and its characters in the file."""
@@ -344,7 +333,6 @@ def test_all_fonts_are_embedded_and_can_be_searched(make: Make, tmp_path: Path) 
             assert (embedded, searchable) == ("yes", "yes"), font
 
 
-@pytest.mark.slow
 def test_chinese_has_a_real_bold_face(make: Make) -> None:
     """Two instances of the variable font are embedded, none is slanted or smeared."""
     fonts = {
@@ -358,7 +346,6 @@ def test_chinese_has_a_real_bold_face(make: Make) -> None:
 # What breaks, and where
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("poppler")
 def test_nothing_runs_off_the_page(make: Make, tmp_path: Path) -> None:
     """Neither a line of 10,000 characters nor a long word in prose, table, formula or link."""
@@ -387,7 +374,6 @@ def _pixels(page: Path) -> list[bytes]:
     return [grey[at : at + width] for at in range(0, len(grey), width)]
 
 
-@pytest.mark.slow
 def test_a_short_block_of_code_stays_whole() -> None:
     """On whatever line of a page it begins."""
     blocks = ["\n".join(f"b{number}_{line} = 1" for line in range(9)) for number in range(30)]
@@ -397,7 +383,6 @@ def test_a_short_block_of_code_stays_whole() -> None:
         assert any(f"b{number}_0 " in page and f"b{number}_8 " in page for page in said)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("above", [0, 1, 2])
 def test_a_long_block_leaves_no_line_alone(above: int) -> None:
     """Where it breaks, at least two lines stand on each side."""
@@ -410,7 +395,6 @@ def test_a_long_block_leaves_no_line_alone(above: int) -> None:
     assert all(count != 1 for count in lines)
 
 
-@pytest.mark.slow
 def test_no_heading_stands_at_the_foot_of_a_page() -> None:
     """It goes with the paragraph below it."""
     sections = [f"## Heading{number}\n\nbelow{number} {'word ' * 60}" for number in range(40)]
@@ -420,7 +404,6 @@ def test_no_heading_stands_at_the_foot_of_a_page() -> None:
         assert any(f"Heading{number} below{number} " in page for page in said)
 
 
-@pytest.mark.slow
 def test_a_long_table_goes_on_on_the_next_page_and_a_short_one_stays_whole() -> None:
     """No row is lost below a page, and the columns' names are repeated."""
     long = "| name | b |\n|--|--|\n" + "\n".join(f"| long{row}. | 1 |" for row in range(90))
@@ -436,7 +419,6 @@ def test_a_long_table_goes_on_on_the_next_page_and_a_short_one_stays_whole() -> 
         assert any(f"top{n}." in page and f"end{n}." in page for page in said)
 
 
-@pytest.mark.slow
 def test_an_exercise_stays_with_its_blank() -> None:
     """Its task and the code to complete share a page, on whatever line they begin."""
     cells = [new_markdown_cell("# Mine\n\n## Exercises")]
@@ -452,7 +434,6 @@ def test_an_exercise_stays_with_its_blank() -> None:
         assert any(f"Task{number} " in page and f"blank{number} " in page for page in said)
 
 
-@pytest.mark.slow
 def test_a_figure_and_its_caption_share_a_page() -> None:
     """On whatever line of a page they begin."""
     cells = [new_markdown_cell("# Mine")]
@@ -479,7 +460,6 @@ def _pictures(page: pypdf.PageObject) -> int:
 # The seal, the figures' code, addresses
 
 
-@pytest.mark.slow
 def test_the_seal_says_what_was_compared_and_where(make: Make) -> None:
     """Why, shown, expected, tolerance, margin, device, page; a given is no verified value."""
     read = printed(make(text("line\n" * 150)))
@@ -493,7 +473,6 @@ def test_the_seal_says_what_was_compared_and_where(make: Make) -> None:
     assert "expected" not in seal.partition("given, not verified")[2]
 
 
-@pytest.mark.slow
 def test_claims_lead_to_their_cells_and_back(make: Make) -> None:
     """A mark beside a value leads to its row, the row's name and page number to the cell."""
     read = printed(make(text("line\n" * 150)))
@@ -503,7 +482,6 @@ def test_claims_lead_to_their_cells_and_back(make: Make) -> None:
     assert found.count((0, seal)) >= len(RESULTS)
 
 
-@pytest.mark.slow
 def test_what_was_not_verified_says_so_on_every_page(make: Make) -> None:
     """In the seal with its reason, beside the value, and at the foot of each page."""
     bad = replace(RESULTS[0], status="differs", message="largest difference 1", margin=math.inf)
@@ -513,7 +491,6 @@ def test_what_was_not_verified_says_so_on_every_page(make: Make) -> None:
     assert "mismatch: largest difference 1" in " ".join(said[1:])
 
 
-@pytest.mark.slow
 def test_the_code_of_figures_stands_at_the_end(make: Make) -> None:
     """The figure names its page; there, the figure's page is named."""
     read = printed(make(text("line\n" * 150)))
@@ -524,7 +501,6 @@ def test_the_code_of_figures_stands_at_the_end(make: Make) -> None:
     assert {(0, last - 1), (last - 1, 0)} <= set(links(read))
 
 
-@pytest.mark.slow
 def test_the_address_of_a_link_can_be_read(make: Make) -> None:
     """At the foot of its page, unless the text is the address."""
     [first, *_] = pages(printed(make()))
@@ -535,7 +511,6 @@ def test_the_address_of_a_link_can_be_read(make: Make) -> None:
 # What is hostile
 
 
-@pytest.mark.slow
 def test_hostile_content_is_text(make: Make) -> None:
     """Typst's markup, HTML and control characters are printed as they are, or left out."""
     hostile = '#panic("x") $ *a* @b <c> \\ " ` ] } // d #eval("1") <script>e</script>'
@@ -554,7 +529,6 @@ def test_hostile_content_is_text(make: Make) -> None:
     assert said.count("<script>e</script>") >= 8
 
 
-@pytest.mark.slow
 def test_words_from_the_right_stay_and_hidden_turns_are_shown(make: Make) -> None:
     """Arabic is set; a character that would turn code around is named."""
     said = " ".join(pages(printed(make(text("سلام"), text("a\u202eb")))))
@@ -562,21 +536,18 @@ def test_words_from_the_right_stay_and_hidden_turns_are_shown(make: Make) -> Non
     assert re.search("[\u0600-\u06ff\ufe70-\ufeff]{4}", said)
 
 
-@pytest.mark.slow
 def test_hostile_headings_in_outputs_break_nothing(make: Make) -> None:
     """Markdown that a cell shows is set, whatever levels it skips."""
     read = printed(make(shown("text/markdown", "##### Deep\n\n# Again")))
     assert "Deep Again" in " ".join(pages(read))
 
 
-@pytest.mark.slow
 def test_a_character_without_a_glyph_is_an_error_with_its_cell(make: Make) -> None:
     """No empty box gets into a handout."""
     with pytest.raises(CourseError, match=r"03_gradients.py:\d+: no font .* 🦙 \(U\+1F999\)"):
         pdf_of(make(text("a 🦙")))
 
 
-@pytest.mark.slow
 def test_a_broken_picture_is_an_error_with_the_lesson(make: Make) -> None:
     """What Typst refuses is said in one message, not as a traceback."""
     with pytest.raises(CourseError, match="03_gradients: Typst can't set it"):
@@ -608,13 +579,11 @@ def test_a_mark_never_covers_what_is_shown() -> None:
 # What can't be set, before any kernel starts
 
 
-@pytest.mark.slow
 def test_a_good_lesson_has_nothing_to_refuse(lesson: Lesson) -> None:
     """Formulas, tables and code of the lesson above can be set."""
     pdf.check_formulas([lesson])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prose", "message"),
     [

@@ -18,8 +18,6 @@ from ci.handout.pool import HandoutPool
 from tests.conftest import ROOT, Read, eventually
 from tests.handout.test_publish import files, outcome
 
-pytestmark = pytest.mark.slow
-
 NOTE = {"en": "Mind this.", "zh": "注意。"}
 
 

@@ -95,7 +95,6 @@ def unpacked(archive: Path, folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-@pytest.mark.slow
 def test_students_get_no_solution_in_any_file(
     solved: Outcome, tmp_path: Path, poppler: None, pool: HandoutPool
 ) -> None:
@@ -111,7 +110,6 @@ def test_students_get_no_solution_in_any_file(
         assert path.stem.startswith("index") or "halves = ..." in text, path
 
 
-@pytest.mark.slow
 def test_instructors_get_the_solution_in_each_file(
     solved: Outcome, tmp_path: Path, poppler: None, pool: HandoutPool
 ) -> None:
@@ -128,7 +126,6 @@ def test_instructors_get_the_solution_in_each_file(
         assert all(mark in said(path).lower() for mark in wanted), path
 
 
-@pytest.mark.slow
 def test_each_page_of_the_instructors_pdf_is_marked(
     solved: Outcome, tmp_path: Path, poppler: None, pool: HandoutPool
 ) -> None:
@@ -139,7 +136,6 @@ def test_each_page_of_the_instructors_pdf_is_marked(
         assert all(mark in page for page in pages)
 
 
-@pytest.mark.slow
 def test_a_draft_keeps_the_solution_to_itself_too(
     solved: Outcome, tmp_path: Path, poppler: None, pool: HandoutPool
 ) -> None:
@@ -155,7 +151,6 @@ def test_a_draft_keeps_the_solution_to_itself_too(
     assert "✗ halves" in (tmp_path / "drafts/en/01_small.html").read_text()
 
 
-@pytest.mark.slow
 def test_exercises_are_carried_over_and_linked(
     solved: Outcome, read: Read, tmp_path: Path, pool: HandoutPool
 ) -> None:
@@ -173,7 +168,6 @@ def test_exercises_are_carried_over_and_linked(
     assert "02_other_exercises" not in (tmp_path / "handouts/index.html").read_text()
 
 
-@pytest.mark.slow
 def test_no_edition_changes_where_one_of_them_fails(
     solved: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pool: HandoutPool
 ) -> None:
@@ -195,7 +189,6 @@ def test_no_edition_changes_where_one_of_them_fails(
     assert [files(tmp_path / folder) for folder in ("handouts", "instructors")] == before
 
 
-@pytest.mark.slow
 def test_a_green_plan_publishes_six_files_a_lesson(
     read: Read, tmp_path: Path, pool: HandoutPool
 ) -> None:
@@ -207,7 +200,6 @@ def test_a_green_plan_publishes_six_files_a_lesson(
     }
 
 
-@pytest.mark.slow
 def test_the_course_page_says_what_lessons_promise_and_how_close_they_came(
     read: Read, tmp_path: Path, pool: HandoutPool
 ) -> None:
@@ -249,7 +241,6 @@ def test_other_lessons_are_carried_over_with_their_date(
     ]
 
 
-@pytest.mark.slow
 def test_a_lesson_that_is_gone_is_not_carried_over(
     read: Read, tmp_path: Path, pool: HandoutPool
 ) -> None:
@@ -259,7 +250,6 @@ def test_a_lesson_that_is_gone_is_not_carried_over(
     assert not (tmp_path / "handouts/en/01_small.html").exists()
 
 
-@pytest.mark.slow
 def test_a_plan_that_is_not_green_publishes_nothing(
     read: Read, tmp_path: Path, pool: HandoutPool
 ) -> None:
@@ -272,7 +262,6 @@ def test_a_plan_that_is_not_green_publishes_nothing(
     assert "未经验证" in (tmp_path / "drafts/zh/01_small.html").read_text()
 
 
-@pytest.mark.slow
 def test_the_archive_is_the_same_for_the_same_handouts(
     read: Read, tmp_path: Path, pool: HandoutPool
 ) -> None:
@@ -286,7 +275,6 @@ def test_the_archive_is_the_same_for_the_same_handouts(
     assert "handouts/en/01_small.pdf" in names
 
 
-@pytest.mark.slow
 def test_a_sweep_leaves_the_course_page_alone(
     read: Read, tmp_path: Path, pool: HandoutPool
 ) -> None:

@@ -230,7 +230,7 @@ def test_one_run_has_nothing_to_agree_with(read: Read) -> None:
     assert not matrices(outcomes(read, ({"ranks": 1}, shown())))
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_a_secret_dependence_within_the_tolerance_shows(read: Read) -> None:
     """Each run is verified, and the matrix says that they are not the same."""
     lesson = read(

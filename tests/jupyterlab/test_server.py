@@ -176,7 +176,9 @@ def bridge_engine(lab_image: Image, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="module", params=["host_engine", "bridge_engine"])
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def served(
+    request: pytest.FixtureRequest, lab_image: Image, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
     """A lab on each engine; its tests leave it as they found it."""
     engine = request.getfixturevalue(request.param)
     opened = opened_lab(engine, a_course(tmp_path_factory.mktemp("course")))
@@ -370,7 +372,6 @@ def test_a_rootless_engine_without_a_bridge_opens_no_lab(opened: Opened) -> None
     assert lines[0].startswith("this rootless Docker engine has no bridge")
 
 
-@pytest.mark.slow
 def test_the_lessons_are_there_and_open_as_notebooks(served: Served) -> None:
     """A double click on a Python file is jupytext's notebook."""
     status, folder = served.ask("/api/contents/")
@@ -384,7 +385,6 @@ def test_the_lessons_are_there_and_open_as_notebooks(served: Served) -> None:
     assert viewers["python"] == "Jupytext Notebook"
 
 
-@pytest.mark.slow
 def test_without_the_token_nothing_is_told(served: Served) -> None:
     """Neither files nor kernels, nor for a token that is another's."""
     for path in ("/api/contents/", "/api/kernels", "/api/status"):
@@ -392,7 +392,6 @@ def test_without_the_token_nothing_is_told(served: Served) -> None:
             assert served.ask(path, token=token)[0] == 403
 
 
-@pytest.mark.slow
 def test_it_listens_on_this_machine_alone(served: Served) -> None:
     """At 127.0.0.1, and no other address."""
     port = f"{urlsplit(served.url).port:04X}"
@@ -406,7 +405,6 @@ def test_it_listens_on_this_machine_alone(served: Served) -> None:
     assert listening == [f"0100007F:{port}"]
 
 
-@pytest.mark.slow
 def test_a_kernel_computes_with_torch_and_the_courses_package(served: Served) -> None:
     """Its sockets are files: on a network of many, ports would be open to them all."""
     printed = served.execute(
@@ -418,7 +416,6 @@ def test_a_kernel_computes_with_torch_and_the_courses_package(served: Served) ->
     assert printed.split() == ["14.0", "ipc"]
 
 
-@pytest.mark.slow
 def test_a_kernel_reaches_no_expected_values_and_writes_to_nothing_but_the_students_folder(
     served: Served,
 ) -> None:
@@ -438,7 +435,6 @@ def test_a_kernel_reaches_no_expected_values_and_writes_to_nothing_but_the_stude
     assert printed.split() == [*course, "[]", *read_only, "written", user, "0" * 16]
 
 
-@pytest.mark.slow
 def test_the_way_to_the_lab_is_said(served: Served) -> None:
     """Where the network is shared, that too, before anything else."""
     shared = "the lab shares this machine's network" in served.said.splitlines()[0]
@@ -446,7 +442,6 @@ def test_the_way_to_the_lab_is_said(served: Served) -> None:
     assert served.said.splitlines()[-1].startswith(f"{served.url}/lab?token={served.token}")
 
 
-@pytest.mark.slow
 def test_what_a_student_changes_stays(host_engine: Engine, course: Path) -> None:
     """Over a second start, which says where the course has moved on, and renews the rest."""
     first = opened_lab(host_engine, course)
@@ -466,7 +461,6 @@ def test_what_a_student_changes_stays(host_engine: Engine, course: Path) -> None
     assert {path.stat().st_uid for path in mine.rglob("*")} == {os.getuid() or containers.STUDENT}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_lab(host_engine: Engine, course: Path, number: int) -> None:
     """With a kernel at work: status 0, as that is how one ends it, and no container."""
@@ -477,7 +471,6 @@ def test_a_signal_ends_the_lab(host_engine: Engine, course: Path, number: int) -
     assert "Traceback" not in said
 
 
-@pytest.mark.slow
 def test_shutting_down_in_the_menu_ends_the_command(host_engine: Engine, course: Path) -> None:
     """By the request that the menu sends."""
     opened = opened_lab(host_engine, course)
@@ -485,7 +478,6 @@ def test_shutting_down_in_the_menu_ends_the_command(host_engine: Engine, course:
     assert (opened.ended()[0], opened.containers()) == (0, [])
 
 
-@pytest.mark.slow
 def test_what_a_killed_command_leaves_is_removed_by_the_next(
     host_engine: Engine, course: Path
 ) -> None:
@@ -500,7 +492,6 @@ def test_what_a_killed_command_leaves_is_removed_by_the_next(
     assert opened.end(signal.SIGINT)[0] == 0
 
 
-@pytest.mark.slow
 def test_a_port_that_is_taken_is_the_machines_fault(host_engine: Engine, course: Path) -> None:
     """One line that says how to take another."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -511,7 +502,6 @@ def test_a_port_that_is_taken_is_the_machines_fault(host_engine: Engine, course:
     assert said.splitlines() == [f"port {port}: Address already in use: choose another with --port"]
 
 
-@pytest.mark.slow
 def test_a_lab_that_does_not_start_says_its_last_words(host_engine: Engine, course: Path) -> None:
     """One line of its log, status 3, and no container."""
     (course / "build/lab/.lessons.json").mkdir(parents=True)

@@ -162,7 +162,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[list[Outcome]]:
     return [[judged[id(run)] for run in several] for several in planned]
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 @pytest.mark.parametrize(
     "number", range(len(SETTINGS)), ids=lambda n: " ".join(map(str, SETTINGS[n]))
 )

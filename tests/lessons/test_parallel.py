@@ -178,7 +178,7 @@ launch(sleep_deaf, 2, pids)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_results_come_back_in_rank_order() -> None:
     """`launch` returns what each rank returned, at the rank's place."""
     results = launch(echo, 4, "a", {"b": 1})
@@ -186,7 +186,7 @@ def test_results_come_back_in_rank_order() -> None:
     assert [(rank, ("a", {"b": 1})) for rank in range(4)] == results
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_tensors_travel_as_copies() -> None:
     """A tensor goes to the ranks and comes back with all its bits, and not as shared memory."""
     sent = torch.randn(5, 3, dtype=torch.float64)
@@ -197,13 +197,13 @@ def test_tensors_travel_as_copies() -> None:
     assert not any(tensor.is_shared() for tensor in [sent, *returned])
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_each_rank_has_one_thread() -> None:
     """Ranks don't fight for the cores."""
     assert launch(threads, 2) == [1, 1]
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_a_rank_runs_its_program_as_the_file_is_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,7 +218,7 @@ def test_a_rank_runs_its_program_as_the_file_is_now(
     assert (before, launch(program, 1)) == ([1], [2])
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_nothing_is_printed() -> None:
     """No warning of the launcher, the backend or DDP reaches the notebook."""
     code = """
@@ -233,7 +233,7 @@ launch(data_parallel.train, 2, weights, torch.ones(5, 3), torch.ones(5, 1), 2, 0
     assert process.returncode == 0
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_nothing_is_left_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The folder through which ranks and caller talk goes with the launch, failed or not."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -245,7 +245,7 @@ def test_nothing_is_left_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert list(tmp_path.glob("ranks-*")) == []
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_an_error_names_its_rank_and_line() -> None:
     """The first failure is reported with its traceback, not what it caused in the other ranks."""
     with pytest.raises(RuntimeError) as raised:
@@ -257,14 +257,14 @@ def test_an_error_names_its_rank_and_line() -> None:
     assert message.rstrip().endswith("KeyError: 'no such row'")
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_a_quiet_exit_is_an_error() -> None:
     """A rank that ends itself with status 0 has not returned."""
     with pytest.raises(RuntimeError, match=r"rank 1 of 2 failed:(.|\n)*SystemExit: 0"):
         launch(exit_on_rank_1, 2)
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_killed_rank_is_named(how: signal.Signals) -> None:
     """A rank that a signal ends is named with the signal, not the ranks that missed it."""
@@ -272,7 +272,7 @@ def test_a_killed_rank_is_named(how: signal.Signals) -> None:
         launch(die_on_rank_1, 3, int(how))
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_a_hang_outside_a_collective_is_located(tmp_path: Path) -> None:
     """At the deadline the late rank is named with the line where it stands, and ended."""
     began = time.monotonic()
@@ -287,7 +287,7 @@ def test_a_hang_outside_a_collective_is_located(tmp_path: Path) -> None:
     assert ranks_left(tmp_path) == []
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_a_hang_inside_a_collective_is_located(tmp_path: Path) -> None:
     """Where one rank keeps the others waiting, the message tells the waiting from the cause."""
     with pytest.raises(TimeoutError) as raised:
@@ -299,7 +299,7 @@ def test_a_hang_inside_a_collective_is_located(tmp_path: Path) -> None:
     assert ranks_left(tmp_path) == []
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_deaf_ranks_end_at_the_deadline(tmp_path: Path) -> None:
     """Ranks that ignore SIGTERM and SIGINT end all the same."""
     with pytest.raises(TimeoutError):
@@ -309,7 +309,7 @@ def test_deaf_ranks_end_at_the_deadline(tmp_path: Path) -> None:
     assert ranks_left(tmp_path) == []
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_ranks_end_with_their_caller(tmp_path: Path, how: signal.Signals) -> None:
     """When a signal ends the caller's process, its ranks and files are gone within 2 s."""
@@ -326,7 +326,7 @@ def test_ranks_end_with_their_caller(tmp_path: Path, how: signal.Signals) -> Non
     process.communicate(timeout=30)
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_two_hundred_launches_in_a_row() -> None:
     """DDP and its process group come and go without ever hanging, and always agree."""
     weights = {"W1": torch.randn(8, 4), "W2": torch.randn(1, 8)}
@@ -340,7 +340,7 @@ def test_two_hundred_launches_in_a_row() -> None:
     assert all(torch.equal(one["W1"], ranks[0]["W1"]) for ranks in trained for one in ranks)
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 @pytest.mark.parametrize("rows", [3, 8, 23])
 def test_weighted_gradients_are_those_of_the_whole_batch(world_size: int, rows: int) -> None:
@@ -368,7 +368,7 @@ def shallow(rows: int, dtype: str = "float64") -> Problem:
     return Problem([3, 11, 1], rows, tanh_at_end=False, dtype=dtype)
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 @pytest.mark.parametrize(("rows", "dtype"), [(3, "float64"), (23, "float64"), (8, "float32")])
 def test_stages_compute_what_one_device_computes(world_size: int, rows: int, dtype: str) -> None:
@@ -385,7 +385,7 @@ def test_stages_compute_what_one_device_computes(world_size: int, rows: int, dty
     problem.assert_close({name: W for *_, each in ranks for name, W in each.items()}, trained)
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 @pytest.mark.parametrize(("rows", "dtype"), [(4, "float64"), (20, "float64"), (8, "float32")])
 def test_the_schedule_computes_what_one_device_computes(
@@ -402,7 +402,7 @@ def test_the_schedule_computes_what_one_device_computes(
     problem.assert_close({name: W for *_, each in ranks for name, W in each.items()}, trained)
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_a_cut_between_layers_changes_no_bit() -> None:
     """Without microbatches the stages do the very operations of one device, in its order."""
     task = (*deep(23, "float32").task(), 1, 3, 0.1)
@@ -414,7 +414,7 @@ def test_a_cut_between_layers_changes_no_bit() -> None:
     assert torch.equal(worlds[0][-1][0], worlds[1][-1][0])
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 @pytest.mark.parametrize(("rows", "dtype"), [(3, "float64"), (23, "float64"), (8, "float32")])
 def test_slices_compute_what_one_device_computes(world_size: int, rows: int, dtype: str) -> None:
@@ -432,7 +432,7 @@ def test_slices_compute_what_one_device_computes(world_size: int, rows: int, dty
         problem.assert_close({"W1": first, "W2": second}, expected)
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 @pytest.mark.parametrize(("rows", "dtype"), [(3, "float64"), (23, "float64"), (8, "float32")])
 def test_a_plan_computes_what_one_device_computes(world_size: int, rows: int, dtype: str) -> None:
@@ -448,7 +448,7 @@ def test_a_plan_computes_what_one_device_computes(world_size: int, rows: int, dt
         problem.assert_close(others[1], trained)
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_whole_numbers_are_summed_exactly(world_size: int) -> None:
     """A column-wise and a row-wise split of whole numbers: the product, to the last bit."""
@@ -462,7 +462,7 @@ def test_whole_numbers_are_summed_exactly(world_size: int) -> None:
         assert product.tolist() == (x @ first.T @ second.T).tolist()
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 @pytest.mark.parametrize(("rows", "dtype"), [(3, "float64"), (23, "float64"), (8, "float32")])
 def test_shards_compute_what_one_device_computes(world_size: int, rows: int, dtype: str) -> None:
@@ -478,7 +478,7 @@ def test_shards_compute_what_one_device_computes(world_size: int, rows: int, dty
         problem.assert_close(weights, trained)
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_a_stage_that_fails_ends_the_others(tmp_path: Path) -> None:
     """The stages before and after it wait for a message in vain; they end, and it is named."""
     task = (*deep(8).task(), 4, 3, 0.1)
@@ -490,7 +490,7 @@ def test_a_stage_that_fails_ends_the_others(tmp_path: Path) -> None:
     assert ranks_left(tmp_path) == []
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_uneven_microbatches_of_a_schedule_end_in_time(tmp_path: Path) -> None:
     """torch's schedule can't send microbatches of two sizes: an error, and nothing is left."""
     task = (*deep(23).task(), 4, 1, 0.1)

@@ -81,7 +81,7 @@ def test_a_sampler_deals_rows_like_cards(world_size: int) -> None:
         ]
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_sync_batch_norm_refuses_the_cpu() -> None:
     """So the lesson synchronizes by hand there, and says that this layer was not tested."""
     rows = torch.ones(6, 2).tensor_split(2)

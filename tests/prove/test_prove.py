@@ -69,7 +69,7 @@ def test_a_number_is_whole() -> None:
         prove.prove(prove.Options(seed="-1"), ROOT)
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 @pytest.mark.parametrize(
     ("replacement", "status", "pipeline"),
     [
@@ -96,7 +96,7 @@ def test_a_mutant_is_judged_as_the_pipeline_does(
         assert by_the_pipeline(mutated, tmp_path / "runs") == pipeline
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_a_named_mutant_must_be_noticed_by_its_check(
     read: Read, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,7 +113,7 @@ def test_a_named_mutant_must_be_noticed_by_its_check(
     assert "it must make 'double' differ" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_survivors_are_found_unless_declared(read: Read, tmp_path: Path) -> None:
     """All others are noticed, in the lesson and in its oracle."""
     lesson = read(HARMLESS + USED, expected=ORACLE)
@@ -129,7 +129,7 @@ def test_survivors_are_found_unless_declared(read: Read, tmp_path: Path) -> None
     assert {v.reason for _, v in results if v.status == "equivalent"} == {"for the test"}
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_a_mutant_that_hangs_is_ended(read: Read, tmp_path: Path) -> None:
     """After its deadline it counts as noticed."""
     file = mutants_file(tmp_path, named("while True: pass\nsize"))
@@ -138,7 +138,7 @@ def test_a_mutant_that_hangs_is_ended(read: Read, tmp_path: Path) -> None:
     assert prove.exit_status(results) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_other_parameters_notice_what_the_defaults_do_not(read: Read, tmp_path: Path) -> None:
     """A mistake that needs more than four elements."""
     cells = '# %% check="gradient"\n4.0 * np.minimum(np.arange(size), 30)\n'
@@ -151,7 +151,7 @@ def test_other_parameters_notice_what_the_defaults_do_not(read: Read, tmp_path: 
     assert statuses(results, "31") == ["differs", "differs"]
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_a_mistake_in_a_module_is_noticed(read: Read, tmp_path: Path) -> None:
     """A lesson imports the module with the mistake; the lessons' folder is not written to."""
     lesson = read("# %%\nfrom ranks import add\n" + USED.replace("used / 2", "add(2, -1)"))
@@ -170,7 +170,7 @@ def test_a_mistake_in_a_module_is_noticed(read: Read, tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_a_lesson_that_is_wrong_proves_nothing(read: Read, tmp_path: Path) -> None:
     """Each of its mutants would differ, whatever is checked."""
     lesson = read(GRADIENT.replace("4.0", "6.0"), expected=ORACLE)
@@ -178,7 +178,7 @@ def test_a_lesson_that_is_wrong_proves_nothing(read: Read, tmp_path: Path) -> No
         tried(lesson, mutants_file(tmp_path, named("1", text="np.arange(size)")))
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_the_command_says_what_survived(write: Write, tmp_path: Path) -> None:
     """The table, each survivor by place and change, status 1; build/ has the verdicts alone."""
     write(HARMLESS + USED, expected=ORACLE)

@@ -27,11 +27,10 @@ from ci.lesson.lesson import Lesson
 from ci.plan import planner
 from tests.conftest import ROOT, executions, missing
 
-pytestmark = pytest.mark.slow
-
 REAL = "03_autograd"
 PHONE, DESK = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
 SCHEMES = ("light", "dark")
+COURSE_PAGES = ["small", pytest.param("real", marks=pytest.mark.kernel)]
 
 LESSON = """\
 # ---
@@ -239,7 +238,7 @@ def pages(folder: Path) -> list[Path]:
 # What a page loads and runs
 
 
-@pytest.mark.parametrize("course_page", ["small", "real"])
+@pytest.mark.parametrize("course_page", COURSE_PAGES)
 def test_a_page_loads_nothing_but_itself(
     browser: Browser, course_page: str, request: pytest.FixtureRequest
 ) -> None:
@@ -275,6 +274,7 @@ def test_hostile_outputs_neither_run_nor_break_the_page(page: Page, small: Path)
 
 
 @pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
+@pytest.mark.kernel
 def test_nothing_is_wider_than_the_page(page: Page, small: Path, real: Path, size: Any) -> None:
     """Long lines wrap, tables scroll by themselves."""
     page.set_viewport_size(size)
@@ -285,6 +285,7 @@ def test_nothing_is_wider_than_the_page(page: Page, small: Path, real: Path, siz
             assert pre.evaluate("pre => pre.scrollWidth <= pre.clientWidth")
 
 
+@pytest.mark.kernel
 def test_a_page_is_small(real: Path) -> None:
     """Less than 300 KB without its figures."""
     for path in pages(real)[:2]:
@@ -293,6 +294,7 @@ def test_a_page_is_small(real: Path) -> None:
         assert len(text.encode()) < 300_000
 
 
+@pytest.mark.kernel
 def test_formulas_have_their_font(page: Page, real: Path) -> None:
     """It is in the page, and is used."""
     page.goto((real / "en" / "03_autograd.html").as_uri())
@@ -306,7 +308,7 @@ def test_formulas_have_their_font(page: Page, real: Path) -> None:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
-@pytest.mark.parametrize("course_page", ["small", "real"])
+@pytest.mark.parametrize("course_page", COURSE_PAGES)
 def test_axe_finds_nothing(
     browser: Browser,
     size: Any,
@@ -384,6 +386,7 @@ def test_each_passage_says_its_language(page: Page, small: Path) -> None:
     assert page.locator(".checks tbody [lang=en]").count() == 1
 
 
+@pytest.mark.kernel
 def test_headings_are_in_order(page: Page, small: Path, real: Path) -> None:
     """One title, and no level is left out."""
     for path in [*pages(small), *pages(real)]:
@@ -427,6 +430,7 @@ def test_each_link_leads_somewhere(page: Page, small: Path) -> None:
             assert not place or f'id="{place}"' in target.read_text("utf-8"), link
 
 
+@pytest.mark.kernel
 def test_the_other_language_is_at_the_same_place(page: Page, real: Path) -> None:
     """The switch beside the text keeps the place where the reader is, there and back."""
     page.goto((real / "en" / "03_autograd.html").as_uri())

@@ -79,7 +79,6 @@ def lock(folder: Path) -> "subprocess.CompletedProcess[str]":
     )
 
 
-@pytest.mark.slow
 def test_a_lock_made_again_is_the_same(tmp_path: Path, cpu_wheel: Path) -> None:
     """The versions that are there stay; and a second time, byte for byte."""
     folder = tmp_path / "docker"
@@ -114,7 +113,6 @@ def inside(name: str, *command: str, user: str = "4321:4321") -> str:
     return done.stdout
 
 
-@pytest.mark.slow
 def test_the_lab_holds_the_lock_and_no_more(lab_image: Image) -> None:
     """Each package in the locked version but one, each one's own wishes met, in 1.2 GB."""
     code = """if True:
@@ -140,7 +138,6 @@ def test_the_lab_holds_the_lock_and_no_more(lab_image: Image) -> None:
         assert client.images.get(lab_image.id).attrs["Size"] < 1.2e9
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("user", ["1000:1000", "4321:4321"])
 def test_whoever_is_in_the_lab_can_use_it(lab_image: Image, user: str) -> None:
     """With nothing to write to but /tmp; what was trimmed off is not missed."""
@@ -155,7 +152,6 @@ def test_whoever_is_in_the_lab_can_use_it(lab_image: Image, user: str) -> None:
     assert re.match(r"4\.", inside(lab_image.id, "jupyter", "lab", "--version", user=user))
 
 
-@pytest.mark.slow
 def test_the_lab_has_nothing_to_build_with(lab_image: Image) -> None:
     """No compiler, no installer, no converter, no Docker, and not the pipeline's own tools."""
     tools = ["gcc", "cc", "pip", "uv", "docker", "pandoc", "typst", "git", "curl", "invoke"]
@@ -220,7 +216,6 @@ def test_a_base_needs_an_engine(root: None) -> None:
     assert "no Docker engine answers" in said
 
 
-@pytest.mark.slow
 def test_half_a_system_is_no_base(root: None, base_image: str, tmp_path: Path) -> None:
     """From a mirror that is not there comes no image, and no file is left."""
     status, said = make_base("test-of-half-a-system", f"file://{tmp_path}", TMPDIR=str(tmp_path))

@@ -167,7 +167,6 @@ def base(
         image.prune(client)
 
 
-@pytest.mark.slow
 def test_each_builder_builds_the_same(base: image.Base, folder: Path) -> None:
     """From wheels alone: the packages, without their tests, without the wheels; and its labels."""
     steps: list[str] = []
@@ -188,7 +187,6 @@ def test_each_builder_builds_the_same(base: image.Base, folder: Path) -> None:
         assert client.images.get(name).attrs["Config"]["User"] == "1000:1000"
 
 
-@pytest.mark.slow
 def test_a_rebuild_leaves_no_image_without_a_name(base: image.Base, folder: Path) -> None:
     """Neither what was the lab's before, nor the stage that the packages come from: gigabytes."""
     with connect() as client:
@@ -204,7 +202,6 @@ def test_a_rebuild_leaves_no_image_without_a_name(base: image.Base, folder: Path
         assert client.images.list(filters={"label": f"{image.INPUTS}=packages"}) == []
 
 
-@pytest.mark.slow
 def test_a_step_that_fails_is_shown_with_its_last_lines(base: image.Base, folder: Path) -> None:
     """A wheel with other hashes than the lock's is refused; neither image nor container is left."""
     (folder / f"{SMALL}.txt").write_text(f"small==1.0 --hash=sha256:{'0' * 64}\n")
@@ -232,7 +229,6 @@ def wait_until(happens: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.slow
 def test_an_interrupted_build_stops(base: image.Base, folder: Path) -> None:
     """What the step had started ends, and no image is left."""
     seconds = f"600.{os.getpid()}"
@@ -258,13 +254,11 @@ def invoke(*words: str) -> tuple[int, list[str]]:
     return done.returncode, (done.stdout + done.stderr).splitlines()
 
 
-@pytest.mark.slow
 def test_an_image_that_is_up_to_date_is_left_alone(lab_image: Image, base_image: str) -> None:
     """No step, the same image."""
     assert invoke("--variant", "cpu", "--base-image", base_image) == (0, [str(lab_image)])
 
 
-@pytest.mark.slow
 def test_a_base_that_is_not_to_be_had_is_the_machines_fault(docker_engine: None) -> None:
     """It is looked for in the registry; then one line says how to make one."""
     status, lines = invoke("--variant", "cpu", "--base-image", "localhost:1/no/such:image")
@@ -274,7 +268,6 @@ def test_a_base_that_is_not_to_be_had_is_the_machines_fault(docker_engine: None)
     assert "docker/make_base" in lines[1]
 
 
-@pytest.mark.slow
 def test_an_engine_that_is_down_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line with the place where it was looked for."""
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
@@ -283,7 +276,6 @@ def test_an_engine_that_is_down_is_the_machines_fault(monkeypatch: pytest.Monkey
     assert "no Docker engine answers at unix:///nowhere.sock" in lines[0]
 
 
-@pytest.mark.slow
 def test_a_bad_variant_is_the_command_lines_fault() -> None:
     """Status 2, before any engine is asked."""
     says = "--variant cup: no such variant; did you mean 'cpu'?"

@@ -20,8 +20,6 @@ from ci.lab.image import Image
 from ci.plan.gpus import Gpu
 from tests.conftest import DOCKER, ROOT, Write, containers_named, eventually, missing
 
-pytestmark = pytest.mark.slow
-
 HANGS = "# %%\nimport time; time.sleep(600 if size == 2 else 0)\n"
 
 

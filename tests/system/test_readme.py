@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.kernel
 def test_the_lesson_in_ten_lines_is_verified(tmp_path: Path) -> None:
     """The example, as a reader would copy it, for the values that the README names."""
     script, expected = re.findall(r"```python\n(.*?)```", README, re.S)

@@ -38,7 +38,6 @@ def lint(text: str, folder: Path) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.slow
 def test_actionlint_finds_nothing(tmp_path: Path) -> None:
     """It looked at the file, and it is well-formed."""
     status, output = lint(TEXT, tmp_path)
@@ -53,7 +52,6 @@ BROKEN = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("message", BROKEN)
 def test_actionlint_finds_what_is_broken(message: str, tmp_path: Path) -> None:
     """A name, a step, a job or a key that there is not."""
@@ -176,7 +174,6 @@ def run(steps: Sequence[Mapping[str, Any]], checkout: Path, **variables: str) ->
     return Job(statuses, outputs, summary.read_text())
 
 
-@pytest.mark.slow
 def test_the_course_is_verified_in_the_lab(
     checkout: Path, lab_image: Image, base_image: str
 ) -> None:
@@ -194,7 +191,6 @@ def test_the_course_is_verified_in_the_lab(
     assert not list((checkout / ".venv").glob("lib/*/site-packages/torch"))
 
 
-@pytest.mark.slow
 def test_a_wrong_gradient_fails_the_job(checkout: Path, lab_image: Image, base_image: str) -> None:
     """Red, at the lesson's line, with drafts to look at; and nothing to publish."""
     lesson = checkout / "lessons/03_autograd.py"
@@ -213,7 +209,6 @@ def test_a_wrong_gradient_fails_the_job(checkout: Path, lab_image: Image, base_i
     assert not (checkout / "build/handouts").exists()
 
 
-@pytest.mark.slow
 def test_a_runner_that_lost_its_gpus_fails_the_job(checkout: Path) -> None:
     """It never falls back to the CPU; a run that leaves no summary is not a second failure."""
     steps = [step for step in JOBS["gpus"]["steps"] if step.get("name") != "Build the lab"]

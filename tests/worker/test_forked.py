@@ -17,7 +17,7 @@ from ci.worker.notebook import BACKEND, execute
 from tests.conftest import ROOT, Read
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.kernel,
     pytest.mark.skipif(sys.platform != "linux", reason="kernels are cold here"),
 ]
 LESSONS = find_lessons(ROOT / "lessons")

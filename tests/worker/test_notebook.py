@@ -14,7 +14,7 @@ from ci.worker.forked import ForkServer
 from ci.worker.notebook import BACKEND, Verdict
 from tests.conftest import GRADIENT, Read
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.kernel
 
 FIXED = {"PYTEST_CURRENT_TEST": ""}  # else each test would be too new for the warm kernels' parent
 Execute = Callable[..., Verdict]
