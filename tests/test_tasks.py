@@ -178,8 +178,8 @@ BAD = {
     "did you mean 'size'": ["-p", "sise=3"],
     "must be at most 64": ["-p", "size=65"],
     "must be a whole number": ["-p", "size=(1, 2)"],
-    "--gpus some: there are": ["--gpus", "some"],
-    "--handouts some: there are": ["--handouts", "some"],
+    "--gpus some: expected auto": ["--gpus", "some"],
+    "--handouts some: expected default": ["--handouts", "some"],
     "--timeout soon: wants": ["--timeout", "soon"],
     "--jobs 0: wants": ["--jobs", "0"],
 }

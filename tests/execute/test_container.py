@@ -466,7 +466,7 @@ def test_gpus_want_the_image_with_cuda(lab_image: Image) -> None:
 
 def test_a_place_that_there_is_not_is_the_command_lines_fault() -> None:
     """With the words that there are."""
-    with pytest.raises(UsageError, match="--on moon: there are auto, here, lab"):
+    with pytest.raises(UsageError, match="--on moon: expected auto, here or lab"):
         executor.choose("moon", [], DOCKER)
 
 
