@@ -200,7 +200,7 @@ def test_a_bad_command_line_gets_one_line_and_status_2(course: Path, message: st
         (GRADIENT * 2, "a second check 'gradient'"),
         (FORMULA % r"\foo{1}" + GRADIENT, r"\foo"),
         (FORMULA % r"\frac{1" + GRADIENT, r"\frac"),
-        (GRADIENT.replace("gradient", "gradent"), "has no function of that name"),
+        (GRADIENT.replace("gradient", "gradent"), "define a function of that name"),
     ],
 )
 def test_a_malformed_lesson_gets_one_line_and_status_1(

@@ -1,24 +1,25 @@
-"""Exercises: a task, a blank that students fill in, and a solution that shows it can be done.
+"""Exercises: a task, a blank that students fill in, and a solution that proves it solvable.
 
-In a lesson the blank stands right before its solution. The solution is executed and checked like
-any cell; the blank never runs with the lesson, so reading takes it out and keeps it beside.
+In a script the blank stands right before its solution. The solution is executed and checked like
+any other cell. The blank is never executed: the reader moves it from the notebook to `Exercise`.
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nbformat import NotebookNode
 
-from ci.errors import CourseError, suggest
+from ci.errors import closest
 from ci.lesson import script
+from ci.lesson.script import ScriptError
 
 EXERCISE, SOLUTION, SETUP = TAGS = ["exercise", "solution", "setup"]
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """An exercise of a lesson: `name` is its check, `prose` and `solution` are ids of cells."""
+    """An exercise of a lesson, named like its check; `prose` and `solution` are ids of cells."""
 
     name: str
     prose: tuple[str, ...]
@@ -31,96 +32,86 @@ def tags(cell: NotebookNode) -> list[str]:
     return list(cell.metadata.get("tags", []))
 
 
-def take(notebook: NotebookNode, place: str) -> tuple[Exercise, ...]:
-    """Take the blanks out of a lesson's notebook, and return its exercises.
+def extract(notebook: NotebookNode) -> tuple[Exercise, ...]:
+    """The exercises of a lesson's notebook, whose blanks are removed from it.
 
-    Raises CourseError, with the line, for an exercise that is not whole: a task, a blank and a
-    solution, one after the other, the last two ending in the bare name of the same check.
+    Raises ScriptError unless each exercise is a task, a blank and a solution, one after the other,
+    where blank and solution end in the name of the same check.
     """
-    _refuse_odd_tags(notebook, place)
-    exercises = tuple(_read(notebook, place))
+    for cell in notebook.cells:
+        _validate_tags(cell)
+    exercises = tuple(_exercises(notebook.cells))
     blanks = {exercise.blank.id for exercise in exercises}
     notebook.cells = [cell for cell in notebook.cells if cell.id not in blanks]
     return exercises
 
 
-def _refuse_odd_tags(notebook: NotebookNode, place: str) -> None:
-    """A misspelt tag could show a solution to students."""
-    for cell in notebook.cells:
-        at = f"{place}:{cell.metadata.line}"
-        for tag in {*tags(cell)} - {*TAGS}:
-            hint = suggest(tag, TAGS)
-            if "did you mean" in hint:
-                raise CourseError(f"{at}: unknown tag '{tag}'{hint}")
-        if cell.cell_type != "code" and {SOLUTION, SETUP} & {*tags(cell)}:
-            raise CourseError(f"{at}: only a code cell is a solution or a setup")
-        if SETUP in tags(cell) and "raises" in cell.metadata:
-            raise CourseError(
-                f"{at}: a setup cell raises nothing: the exercises need what it makes"
-            )
+def _validate_tags(cell: NotebookNode) -> None:
+    found, line = {*tags(cell)}, cell.metadata.line
+    for tag in found - {*TAGS}:
+        if match := closest(tag, TAGS):  # a misspelt tag could show a solution to students
+            raise ScriptError(f"unknown tag '{tag}'; did you mean '{match}'?", line)
+    if cell.cell_type != "code" and {SOLUTION, SETUP} & found:
+        raise ScriptError("only a code cell can be a solution or a setup", line)
+    if SETUP in found and "raises" in cell.metadata:
+        message = "a setup cell must not raise, because exercises use its variables: remove raises="
+        raise ScriptError(message, line)
 
 
-def _read(notebook: NotebookNode, place: str) -> Iterator[Exercise]:
+def _exercises(cells: Sequence[NotebookNode]) -> Iterator[Exercise]:
     prose: list[NotebookNode] = []
     blank: NotebookNode | None = None
-    for cell in notebook.cells:
+    for cell in cells:
+        line = cell.metadata.line
         if blank is not None:
-            name = _solution(cell, blank, place)
-            yield Exercise(name, tuple(task.id for task in prose), blank, cell.id)
+            _validate(blank, cell)
+            yield Exercise(cell.metadata.check, tuple(task.id for task in prose), blank, cell.id)
             prose, blank = [], None
         elif SOLUTION in tags(cell):
-            raise CourseError(
-                f"{place}:{cell.metadata.line}: a solution stands right after its blank, "
-                'a cell with tags=["exercise"]'
-            )
+            message = 'a solution without a blank: put a cell with tags=["exercise"] before it'
+            raise ScriptError(message, line)
+        elif EXERCISE in tags(cell) and cell.cell_type != "code":
+            prose.append(cell)
         elif EXERCISE in tags(cell):
-            if cell.cell_type != "code":
-                prose.append(cell)
-                continue
             if not prose:
-                raise CourseError(f"{place}:{cell.metadata.line}: a blank without a task before it")
+                message = 'a blank without a task: put text with tags=["exercise"] before it'
+                raise ScriptError(message, line)
             blank = cell
-    if blank is not None or prose:
-        line = (prose[0] if blank is None else blank).metadata.line
-        what = "task without a blank" if blank is None else "blank without a solution right after"
-        raise CourseError(f"{place}:{line}: a {what}")
+    if blank is not None:
+        raise _lacks_solution(blank)
+    if prose:
+        message = 'a task without a blank: put a code cell with tags=["exercise"] after it'
+        raise ScriptError(message, prose[0].metadata.line)
 
 
-def _solution(cell: NotebookNode, blank: NotebookNode, place: str) -> str:
-    """The name of the check of a blank and of the cell after it, its solution."""
-    at = f"{place}:{blank.metadata.line}"
-    if cell.cell_type != "code" or SOLUTION not in tags(cell):
-        raise CourseError(f"{at}: a blank without a solution right after it")
+def _lacks_solution(blank: NotebookNode) -> ScriptError:
+    message = 'a blank without a solution: put a code cell with tags=["solution"] right after it'
+    return ScriptError(message, blank.metadata.line)
+
+
+def _validate(blank: NotebookNode, solution: NotebookNode) -> None:
+    """Raise ScriptError unless the two are a blank and its solution."""
+    line = blank.metadata.line
+    if solution.cell_type != "code" or SOLUTION not in tags(solution):
+        raise _lacks_solution(blank)
     if {"check", "given", "raises", "lang"} & blank.metadata.keys():
-        raise CourseError(f"{at}: a blank is not executed: check= belongs to its solution")
-    if {"given", "raises"} & cell.metadata.keys() or "check" not in cell.metadata:
-        raise CourseError(
-            f"{place}:{cell.metadata.line}: a solution has a check= and no given= or raises="
-        )
-    name = str(cell.metadata.check)
-    for part in (blank, cell):
-        if part.source.rstrip().splitlines()[-1:] != [name]:
-            raise CourseError(
-                f"{place}:{part.metadata.line}: the last line of a blank and of its solution is "
-                f"the bare name of their check, `{name}`"
-            )
-    nodes = [*ast.walk(parse(blank, name, place))]
-    if not any(isinstance(node, ast.Constant) and node.value is ... for node in nodes):
-        raise CourseError(f"{at}: the blank has no `...` where the student is to write")
-    return name
-
-
-def parse(cell: NotebookNode, name: str, place: str) -> ast.Module:
-    """The code of the cell that shows `name`. Raises CourseError where it is not Python."""
-    try:
-        return ast.parse(str(cell.source))
-    except SyntaxError as error:
-        line = cell.metadata.line + (error.lineno or 1) - 1
-        raise CourseError(f"{place}:{line}: '{name}' is not plain Python: {error.msg}") from None
+        message = "a blank is not executed: only tags= is allowed here, check= is for its solution"
+        raise ScriptError(message, line)
+    if {"given", "raises"} & solution.metadata.keys() or "check" not in solution.metadata:
+        message = "a solution must have check=, and neither given= nor raises="
+        raise ScriptError(message, solution.metadata.line)
+    name = solution.metadata.check
+    for cell in (blank, solution):
+        if cell.source.rstrip().splitlines()[-1:] != [name]:
+            message = f"the last line of a blank and of its solution must be their check, `{name}`"
+            raise ScriptError(message, cell.metadata.line)
+    code = ast.Module(script.parse_code(blank.source, line, f"the blank of '{name}'"), [])
+    if not any(isinstance(node, ast.Constant) and node.value is ... for node in ast.walk(code)):
+        raise ScriptError("the blank has no `...`: write it where students fill in code", line)
 
 
 def without_solutions(text: str) -> str:
-    """A lesson's script as a student gets it. It is the same text where it has no solution."""
+    """A lesson's script as students get it; the same text if it has no solution."""
     notebook = script.parse(text)
     cells = [cell for cell in notebook.cells if SOLUTION not in tags(cell)]
     if len(cells) == len(notebook.cells):

@@ -1,4 +1,4 @@
-"""What a lesson is, and how the lessons of a folder are found and chosen."""
+"""A lesson, and how to find and select the lessons of a folder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Lesson:
-    """A lesson as it was read: nothing of it has run yet. Its notebook has no blanks."""
+    """A lesson as its script declares it. Its notebook is not executed and has no blanks."""
 
     path: Path
     digest: str
@@ -45,43 +45,44 @@ class Lesson:
 
     @property
     def name(self) -> str:
-        """The file name without its ending: the lesson's name everywhere."""
+        """The file name without `.py`."""
         return self.path.stem
 
     @property
     def defaults(self) -> dict[str, Value]:
-        """The values that the script itself gives its parameters."""
+        """The default values of its parameters."""
         return {name: parameter.default for name, parameter in self.parameters.items()}
 
     def location(self, cell: str) -> str:
-        """`lessons/03_autograd.py:41`, the place of a cell as people and CI systems read it."""
+        """File and line of a cell: `lessons/03_autograd.py:41`."""
         return f"{self.path.parent.name}/{self.path.name}:{self.line(cell)}"
 
     def line(self, cell: str) -> int:
-        """The line of the script at which a cell begins."""
+        """The line of the script at which a cell begins; 1 for an unknown cell."""
         cells = [*self.notebook.cells, *(exercise.blank for exercise in self.exercises)]
         return next((c.metadata.line for c in cells if c.id == cell), 1)
 
 
 def find_lessons(folder: Path) -> list[Path]:
-    """The lesson scripts of a folder, in the order of the course: that of their names."""
+    """The lesson scripts of a folder, in the order of their names, which is that of the course."""
     lessons = sorted(
         path for path in folder.glob("*.py") if path.name[0] not in "._" and path.is_file()
     )
     if not lessons:
-        raise CourseError(f"{folder}: no lessons (*.py) here")
+        raise CourseError(f"{folder}: found no lessons (*.py)")
     return lessons
 
 
 def select_lessons(paths: list[Path], words: str) -> list[Path]:
-    """The lessons that a comma list of numbers and names means; all of them where it is empty.
+    """The lessons in a comma list of numbers and names; all lessons if the list is empty.
 
-    `3`, `03`, `autograd` and `03_autograd` are the same lesson. Raises UsageError for others.
+    `3`, `03`, `autograd` and `03_autograd` name the same lesson. Raises UsageError for a name that
+    no lesson has.
     """
-    wanted = {_resolve(word.strip(), paths) for word in words.split(",") if word.strip()}
-    if words and not wanted:
+    selected = {_resolve(word.strip(), paths) for word in words.split(",") if word.strip()}
+    if words and not selected:
         raise UsageError(f"--lessons {words}: names no lesson")
-    return [path for path in paths if path in wanted] if wanted else paths
+    return [path for path in paths if path in selected] if selected else paths
 
 
 def _resolve(word: str, paths: list[Path]) -> Path:

@@ -1,4 +1,4 @@
-"""Oracles: the functions in lessons/expected, which derive expected values without torch."""
+"""Oracles: the functions in lessons/expected that derive expected values without torch."""
 
 import ast
 import contextlib
@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ci.errors import CourseError, suggest
+from ci.lesson import script
 from ci.lesson.expect import Rule
 from ci.lesson.lesson import Lesson
+from ci.lesson.script import ScriptError
 
-DEADLINE_S = 30.0  # for a function that computes a few numbers
+DEADLINE_S = 30.0  # for the import of an oracle file, and for each call
 LOADERS = {"__import__", "eval", "exec", "importlib", "runpy", "subprocess", "ctypes"}
 
 
@@ -31,13 +33,14 @@ class Oracle:
 
     @property
     def derivation(self) -> str:
-        """How the value is derived, in the words of the oracle's docstring."""
+        """How the value is derived: the docstring of the function."""
         return " ".join((inspect.getdoc(self.function) or "").split())
 
     def value(self, known: Mapping[str, Any]) -> Any:
-        """The expected value, computed once from copies of the parameters and givens in `known`.
+        """The expected value, computed once from the parameters and givens in `known`.
 
-        Do not modify it. Raises CourseError where the oracle fails or does not end in time.
+        The function gets copies; do not modify the result. Raises CourseError if it fails or does
+        not finish in time.
         """
         arguments = pickle.dumps({name: known[name] for name in self.argument_names})
         try:
@@ -46,54 +49,55 @@ class Oracle:
                     self._values[arguments] = self.function(**pickle.loads(arguments))
             return self._values[arguments]
         except (Exception, SystemExit) as error:
-            raise CourseError(f"its oracle: {type(error).__name__}: {error}") from None
+            raise CourseError(f"its oracle failed: {type(error).__name__}: {error}") from None
 
 
 def load(lesson: Lesson) -> dict[str, Oracle]:
-    """The oracles of a lesson: exactly one for each check that shows a value.
+    """The oracles of a lesson by name: exactly one for each check that shows a value.
 
-    Raises CourseError where one is missing, unused, imports torch, or wants an unknown name.
+    Raises CourseError if one is missing, is not used, imports torch, or has an unknown argument.
     """
     path = lesson.path.parent / "expected" / lesson.path.name
     place = f"{lesson.path.parent.name}/expected/{path.name}"
-    oracles = _import(path, place) if path.exists() else {}
-    for check in lesson.checks:
-        if check.kind != "raises" and check.name not in oracles:
-            raise CourseError(
-                f"{lesson.location(check.cell)}: {check.kind} '{check.name}' has no function "
-                f"of that name in {place}"
-            )
-    for name, oracle in oracles.items():
-        _validate(name, oracle, lesson, place)
+    try:
+        oracles = _import(path) if path.exists() else {}
+        for check in lesson.checks:
+            if check.kind != "raises" and check.name not in oracles:
+                raise CourseError(
+                    f"{lesson.location(check.cell)}: {check.kind} '{check.name}' has no oracle: "
+                    f"define a function of that name in {place}"
+                )
+        for name, oracle in oracles.items():
+            _validate(name, oracle, lesson)
+    except ScriptError as error:
+        raise error.in_file(place) from None
     return oracles
 
 
-def _validate(name: str, oracle: Oracle, lesson: Lesson, place: str) -> None:
-    at = f"{place}:{oracle.function.__code__.co_firstlineno}"
+def _validate(name: str, oracle: Oracle, lesson: Lesson) -> None:
+    line = oracle.function.__code__.co_firstlineno
     givens = {check.name for check in lesson.checks if check.kind == "given"}
     known = {*lesson.parameters, *givens}
     if name not in {check.name for check in lesson.checks if check.kind != "raises"}:
-        raise CourseError(f"{at}: '{name}' is no check of {lesson.name}")
-    for word in oracle.argument_names:
-        if word in givens and name in {exercise.name for exercise in lesson.exercises}:
-            raise CourseError(
-                f"{at}: {name}({word}): a given, which students' exercises don't have"
-            )
-        if word not in known:
-            hint = suggest(word, sorted(known))
-            raise CourseError(f"{at}: {name}({word}): not a parameter or given of the lesson{hint}")
+        raise ScriptError(f"'{name}' is not a check of {lesson.name}: rename or remove it", line)
+    for argument in oracle.argument_names:
+        if argument in givens and name in {exercise.name for exercise in lesson.exercises}:
+            message = f"{name}({argument}): the oracle of an exercise cannot have a given"
+            raise ScriptError(f"{message}, because students' exercises have none", line)
+        if argument not in known:
+            message = f"{name}({argument}): not a parameter or given of the lesson"
+            raise ScriptError(message + suggest(argument, sorted(known)), line)
     if not oracle.derivation:
-        raise CourseError(f"{at}: '{name}' has no docstring: how is it derived?")
+        raise ScriptError(f"'{name}' has no docstring: derive the expected value in it", line)
 
 
-def _import(path: Path, place: str) -> dict[str, Oracle]:
+def _import(path: Path) -> dict[str, Oracle]:
+    """The public functions of an oracle file."""
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except SyntaxError as error:
-        raise CourseError(f"{place}:{error.lineno or 1}: not Python: {error.msg}") from None
+        source = path.read_text(encoding="utf-8")
+        _reject_imports(script.parse_code(source, 1, "the file"))
     except ValueError as error:  # not UTF-8, or a NUL
-        raise CourseError(f"{place}: not Python: {error}") from None
-    _reject_imports(tree, place)
+        raise ScriptError(f"the file is not plain Python: {error}") from None
     spec = importlib.util.spec_from_file_location(f"expected_{path.stem}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -101,21 +105,23 @@ def _import(path: Path, place: str) -> dict[str, Oracle]:
         with _deadline(), _torch_blocked():
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise CourseError(f"{place}: {type(error).__name__}: {error}") from None
+        raise ScriptError(f"{type(error).__name__}: {error}") from None
     return {
         name: Oracle(
-            found, getattr(found, "rule", Rule()), tuple(inspect.signature(found).parameters)
+            function,
+            getattr(function, "rule", Rule()),
+            tuple(inspect.signature(function).parameters),
         )
-        for name, found in vars(module).items()
-        if inspect.isfunction(found)
-        and found.__module__ == module.__name__
+        for name, function in vars(module).items()
+        if inspect.isfunction(function)
+        and function.__module__ == module.__name__
         and not name.startswith("_")
     }
 
 
-def _reject_imports(tree: ast.Module, place: str) -> None:
-    """An oracle must not import the library that it judges, directly or through another one."""
-    for node in ast.walk(tree):
+def _reject_imports(statements: list[ast.stmt]) -> None:
+    """An oracle must not import the library that it judges, directly or through another module."""
+    for node in ast.walk(ast.Module(statements, [])):
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -128,15 +134,16 @@ def _reject_imports(tree: ast.Module, place: str) -> None:
             top = module.split(".")[0]
             known = top in sys.stdlib_module_names or top == "numpy" or module == "ci.lesson.expect"
             if top in LOADERS or not known:
-                raise CourseError(
-                    f"{place}:{node.lineno}: uses {module}: an oracle uses NumPy and the "
-                    "standard library, and `expect` from ci.lesson.expect"
+                message = (
+                    f"uses {module}: an oracle may import only NumPy, the standard library, and "
+                    "`expect` from ci.lesson.expect"
                 )
+                raise ScriptError(message, node.lineno)
 
 
 @contextlib.contextmanager
 def _torch_blocked() -> Iterator[None]:
-    """Make `import torch` raise ImportError in the block, in whichever way it is spelt."""
+    """Make every kind of import of torch raise ImportError in the block."""
     loaded = {name: sys.modules[name] for name in list(sys.modules) if _is_torch(name)}
     for name in loaded:
         del sys.modules[name]
@@ -158,7 +165,7 @@ def _deadline() -> Iterator[None]:
     """Raise TimeoutError in the block after DEADLINE_S."""
 
     def expire(*_: object) -> None:
-        raise TimeoutError(f"not done within {DEADLINE_S:g} s")
+        raise TimeoutError(f"not finished within {DEADLINE_S:g} s")
 
     before = signal.signal(signal.SIGALRM, expire)
     signal.setitimer(signal.ITIMER_REAL, DEADLINE_S)

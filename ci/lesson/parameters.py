@@ -1,7 +1,7 @@
-"""A lesson's parameters: the typed literals of its parameters cell, and the values that are valid.
+"""A lesson's parameters: the typed literals of its parameters cell, and which values are valid.
 
-They are checked here, before any kernel starts: Papermill warns of an unknown name, takes any type,
-and executes a name such as `x=1;print(9)#`.
+Values are checked here, before any kernel starts, because Papermill only warns of unknown names,
+accepts any type, and executes a name such as `x=1;print(9)#`.
 """
 
 import ast
@@ -13,19 +13,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ci.errors import CourseError, UsageError, suggest
+from ci.errors import UsageError
+from ci.lesson import script
+from ci.lesson.script import ScriptError
 
 Value = int | float | str | bool
 
-LONGEST_S = 7 * 24 * 3600.0  # of a run; more is a mistake
+LONGEST_S = 7 * 24 * 3600.0  # the longest timeout of a run
 
 TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
-KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter: `help` is the comment at its line; no choices means that any value will do."""
+    """One parameter. `help` is the comment on its line; empty `choices` allow any value."""
 
     name: str
     type: type
@@ -36,7 +38,7 @@ class Parameter:
     choices: tuple[Value, ...] = ()
 
     def parse(self, text: str) -> Value:
-        """The value that `text`, from the command line, stands for. Raises UsageError."""
+        """The value that `text` from the command line denotes. Raises UsageError."""
         try:
             value = self._value(text.strip())
         except (ValueError, KeyError):
@@ -55,7 +57,7 @@ class Parameter:
         return value
 
     def fault(self, value: Value) -> str | None:
-        """Why `value`, of the right type, is not valid; None where it is."""
+        """What is wrong with `value`, which has the right type; None if it is valid."""
         if isinstance(value, float) and not math.isfinite(value):
             return "must be a finite number"
         if self.choices and value not in self.choices:
@@ -69,68 +71,57 @@ class Parameter:
         return None
 
 
-def read(source: str, place: str, line: int) -> dict[str, Parameter]:
-    """The parameters that a parameters cell declares; `place` and `line` are where it stands."""
-    try:
-        statements = ast.parse(source).body
-    except SyntaxError as error:
-        where = line + (error.lineno or 1) - 1
-        raise CourseError(f"{place}:{where}: not Python: {error.msg}") from None
+def read(source: str, line: int) -> dict[str, Parameter]:
+    """The parameters of a parameters cell, which starts at `line`. Raises ScriptError."""
+    statements = script.parse_code(source, line, "the parameters cell")
     comments = _comments(source)
     parameters: dict[str, Parameter] = {}
     for statement in statements:
         parameter = _parameter(statement, comments)
         if parameter is None or parameter.name in parameters:
-            raise CourseError(
-                f"{place}:{line + statement.lineno - 1}: the parameters cell holds only literals, "
-                "such as `size: int = 4  # what it means`, each name once"
+            message = (
+                "the parameters cell may contain only literals with a type, each name once, "
+                "such as `size: int = 4  # length of x`"
             )
+            raise ScriptError(message, line + statement.lineno - 1)
         parameters[parameter.name] = parameter
     return parameters
 
 
-def with_rule(parameter: Parameter, rule: Mapping[str, Any], place: str) -> Parameter:
-    """`parameter` with the range or the choices that the lesson's header gives it."""
-    for word in rule:
-        if word not in ("min", "max", "choices"):
-            hint = suggest(word, ["min", "max", "choices"])
-            raise CourseError(f"{place}: header: {parameter.name}: unknown word '{word}'{hint}")
-    limits = [rule.get("min"), rule.get("max")]
-    choices = rule.get("choices", [])
-    if (
-        not all(isinstance(limit, int | float | None) for limit in limits)
-        or type(choices) is not list
-    ):
-        raise CourseError(
-            f"{place}: header: {parameter.name} wants {{min: 1, max: 2}} or {{choices: [a, b]}}"
-        )
+def with_rule(parameter: Parameter, rule: Mapping[str, Any]) -> Parameter:
+    """`parameter` with the range or the choices from the lesson's header. Raises ScriptError."""
+    limits, choices = [rule.get("min"), rule.get("max")], rule.get("choices", [])
+    valid = all(isinstance(limit, int | float | None) for limit in limits)
+    if not valid or type(choices) is not list:
+        name = parameter.name
+        raise ScriptError(f"header: {name} must be {{min: 1, max: 2}} or {{choices: [a, b]}}")
     ruled = replace(parameter, minimum=limits[0], maximum=limits[1], choices=tuple(choices))
     if fault := ruled.fault(ruled.default):
-        raise CourseError(f"{place}: its default {ruled.name} = {ruled.default} {fault}")
+        raise ScriptError(f"header: the default {ruled.name} = {ruled.default} {fault}")
     return ruled
 
 
 def with_values(source: str, values: Mapping[str, Value]) -> str:
-    """A parameters cell with `values` for its literals; annotations and comments stay."""
+    """A parameters cell with `values` in place of its literals; annotations and comments stay."""
     lines = source.encode().splitlines(keepends=True)  # ast counts columns in bytes
-    for statement in reversed(ast.parse(source).body):  # those before keep their columns
+    for statement in reversed(ast.parse(source).body):  # from the end, so that columns stay valid
         assert isinstance(statement, ast.AnnAssign)
         assert isinstance(statement.target, ast.Name)
         assert statement.value
         old, name = statement.value, statement.target.id
         if name in values and values[name] != ast.literal_eval(old):
-            row, start, end = old.lineno - 1, old.col_offset, old.end_col_offset
-            lines[row] = lines[row][:start] + literal(values[name]).encode() + lines[row][end:]
+            i, start, end = old.lineno - 1, old.col_offset, old.end_col_offset
+            lines[i] = lines[i][:start] + literal(values[name]).encode() + lines[i][end:]
     return b"".join(lines).decode()
 
 
 def literal(value: Value) -> str:
-    """Python that means `value`."""
+    """The Python literal of `value`."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def _parameter(statement: ast.stmt, comments: Mapping[int, str]) -> Parameter | None:
-    """The parameter that a statement declares, or None where it is not a typed literal."""
+    """The parameter that a statement declares; None if it is not a typed literal on one line."""
     if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
         return None
     if statement.lineno != statement.end_lineno:
@@ -149,6 +140,6 @@ def _parameter(statement: ast.stmt, comments: Mapping[int, str]) -> Parameter | 
 
 
 def _comments(source: str) -> dict[int, str]:
-    """The comment of each line that has one."""
+    """The comments, by their lines."""
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     return {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}

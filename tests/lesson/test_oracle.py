@@ -1,4 +1,4 @@
-"""Oracles: found, matched with the checks, and kept away from torch."""
+"""Oracles: loading, matching with checks, and isolation from torch."""
 
 import sys
 from collections.abc import Callable
@@ -17,110 +17,110 @@ OTHER = '\n\ndef other(size):\n    """Nothing."""\n    return 1\n'
 
 
 def test_each_check_has_its_oracle(read: Read) -> None:
-    """The function of a check's name, with its rule and the docstring as derivation."""
+    """It is the function of that name; its docstring is the derivation."""
     found = oracle.load(read(expected=ORACLE))["gradient"]
     assert (found.rule.dtype, found.derivation) == ("float64", "dy/dx_i = 4 x_i.")
 
 
-def test_helpers_are_no_oracles(read: Read) -> None:
-    """A name that starts with _ belongs to no check."""
+def test_helper_functions_are_not_oracles(read: Read) -> None:
+    """Their names start with an underscore."""
     assert list(oracle.load(read(expected=ORACLE + OTHER.replace("other", "_other")))) == [
         "gradient"
     ]
 
 
 def test_a_lesson_without_checks_needs_no_oracles(read: Read) -> None:
-    """No file in expected/ is fine where there is nothing to expect."""
+    """It needs no file in expected/."""
     assert oracle.load(read("# %%\nsize\n")) == {}
 
 
 BAD = {
-    r"lessons/01_small.py:18: value 'gradient' has no function": "",
-    r"expected/01_small.py:\d+: 'other' is no check": ORACLE + OTHER,
+    r"lessons/01_small.py:18: value 'gradient' has no oracle": "",
+    r"expected/01_small.py:\d+: 'other' is not a check": ORACLE + OTHER,
     r"not a parameter or given.*did you mean 'size'": ORACLE.replace("(size)", "(sise)", 1),
     r"'gradient' has no docstring": ORACLE.replace('"""dy/dx_i = 4 x_i."""', "pass"),
     r"expected/01_small.py:1: uses torch": "import torch\n" + ORACLE,
     r"uses torch.nn": ORACLE.replace("    return", "    from torch.nn import Linear\n    return"),
     r"uses ci.worker.kernel": "import ci.worker.kernel\n" + ORACLE,
-    r"expected/01_small.py:\d+: not Python": ORACLE + "def\n",
+    r"expected/01_small.py:\d+: the file is not plain Python": ORACLE + "def\n",
     r"uses __import__": ORACLE + '__import__("torch")\n',
     r"ImportError|ModuleNotFoundError: .*torch": (
         'import builtins\nlinear = builtins.__import__("torch.nn").nn.Linear\n' + ORACLE
     ),
     r"uses importlib": ORACLE + "import importlib\n",
     r"SystemExit: 0": ORACLE + "raise SystemExit(0)\n",
-    r"a tolerance of one's own wants a reason": ORACLE.replace('dtype="float64"', "rel=1e-3"),
+    r"a tolerance needs a reason": ORACLE.replace('dtype="float64"', "rel=1e-3"),
 }
 
 
 @pytest.mark.parametrize("message", BAD)
-def test_a_bad_oracle_is_named(read: Read, message: str) -> None:
-    """What is wrong with expected values is said before anything runs."""
+def test_a_malformed_oracle_is_reported(read: Read, message: str) -> None:
+    """The message has the file, before anything runs."""
     with pytest.raises(CourseError, match=message):
         oracle.load(read(GRADIENT, expected=BAD[message]))
 
 
 def test_torch_cannot_be_imported_while_an_oracle_computes(read: Read) -> None:
-    """In whichever way it is spelt, and although this process has imported it."""
+    """Not even by `builtins.__import__`, although this process has imported it."""
     import torch
 
-    computes = ORACLE.replace(
+    importing = ORACLE.replace(
         "    return 4", '    import builtins; builtins.__import__("torch"); return 4'
     )
-    found = oracle.load(read(expected=computes))["gradient"]
+    found = oracle.load(read(expected=importing))["gradient"]
     with pytest.raises(CourseError, match="import of torch halted"):
         found.value({"size": 4})
     assert sys.modules["torch"] is torch
 
 
 def test_equal_bits_need_no_reason() -> None:
-    """rel=0 is stricter than the default."""
+    """`rel=0` is stricter than the default."""
     assert expect(rel=0)(lambda: 1) is not None
 
 
-def _oracle(function: Callable[..., Any], *wants: str) -> Oracle:
-    return Oracle(function, Rule(), wants)
+def _oracle(function: Callable[..., Any], *argument_names: str) -> Oracle:
+    return Oracle(function, Rule(), argument_names)
 
 
-def test_an_oracle_that_leaves_is_at_fault() -> None:
-    """SystemExit in an oracle is no way to end the build with status 0."""
-    with pytest.raises(CourseError, match="its oracle: SystemExit"):
+def test_an_oracle_that_exits_is_at_fault() -> None:
+    """SystemExit in an oracle does not end the build with status 0."""
+    with pytest.raises(CourseError, match="its oracle failed: SystemExit"):
         _oracle(lambda: exit(0)).value({})
 
 
-def test_an_oracle_that_does_not_end_is_at_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has a deadline of its own."""
+def test_an_oracle_that_does_not_finish_is_at_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each oracle has a deadline."""
 
     def forever() -> None:
         while True:
             pass
 
     monkeypatch.setattr(oracle, "DEADLINE_S", 0.1)
-    with pytest.raises(CourseError, match="TimeoutError: not done within"):
+    with pytest.raises(CourseError, match="TimeoutError: not finished within"):
         _oracle(forever).value({})
 
 
-def test_an_oracle_cannot_change_what_the_next_one_gets() -> None:
-    """Each call has copies of the givens."""
+def test_an_oracle_cannot_change_the_arguments_of_the_next() -> None:
+    """Each call gets copies of the givens."""
     known = {"a": np.ones(2)}
     _oracle(lambda a: a.fill(7), "a").value(known)
     assert known["a"].tolist() == [1.0, 1.0]
 
 
-def test_the_oracle_of_an_exercise_takes_no_givens(read: Read) -> None:
-    """A student's notebook of exercises has the parameters, and not what the lesson drew."""
-    taking = HALVES.replace("halves(size)", "halves(size, draws)")
+def test_the_oracle_of_an_exercise_cannot_have_a_given(read: Read) -> None:
+    """The exercises of students have the parameters of the lesson, but not its random draws."""
+    taking_given = HALVES.replace("halves(size)", "halves(size, draws)")
     given = '# %% given="draws"\nsize\n'
     example = '\n\ndef draws(size):\n    """An example."""\n    return size\n'
-    lesson = read(given + GRADIENT + EXERCISE, expected=ORACLE + taking + example)
-    with pytest.raises(CourseError, match=r"01_small.py:\d+: halves\(draws\): a given"):
+    lesson = read(given + GRADIENT + EXERCISE, expected=ORACLE + taking_given + example)
+    with pytest.raises(CourseError, match=r"\d: halves\(draws\): the oracle of an exercise"):
         oracle.load(lesson)
 
 
-def test_an_oracle_that_is_not_utf_8_is_named(read: Read) -> None:
-    """Bytes of another encoding are an error of that file."""
+def test_an_oracle_that_is_not_utf_8_is_reported(read: Read) -> None:
+    """The message has its file name."""
     lesson = read(expected=ORACLE)
     path = lesson.path.parent / "expected" / lesson.path.name
     path.write_bytes(b"# caf\xe9\n" + path.read_bytes())
-    with pytest.raises(CourseError, match="expected/01_small.py: not Python"):
+    with pytest.raises(CourseError, match="expected/01_small.py: the file is not plain Python"):
         oracle.load(lesson)
