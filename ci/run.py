@@ -1,6 +1,6 @@
 """`invoke run` from beginning to end."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +14,10 @@ from ci.judge import agreement, verdicts
 from ci.judge.outcome import Outcome, Status, exit_status
 from ci.lesson import oracle
 from ci.lesson.lesson import find_lessons, select_lessons
+from ci.lesson.oracle import Oracle
 from ci.plan import attempts, cache, gpus, lesson_cache, planner, schedule
-from ci.plan.cache import RUNS, RunCache
+from ci.plan.cache import RUNS, RunCache, Work
+from ci.plan.planner import Run
 from ci.report import files, github
 from ci.report.terminal import Terminal
 from ci.report.utilization import slot_utilization
@@ -88,25 +90,14 @@ def _run(options: Options, root: Path, build: Path) -> int:
         for remark in (*remarks, *(note["en"] for note in notes)):
             terminal.print(remark)
 
-        def add(outcome: Outcome) -> None:
-            outcomes.append(outcome)
-            terminal.on_outcome(outcome)
-            publish.submit(outcome, pool, handouts=options.handouts, notes=notes)
-
-        for run in runs:
-            if run.lacks_gpus:
-                add(verdicts.skipped(run))
-        for previous in work.unchanged:
-            add(verdicts.unchanged(previous))
-        for previous in work.judge:
-            again = verdicts.judge_again(previous, oracles[previous.run.lesson.name])
-            add(keep(again, run_cache))
-        for event in executing:
+        def on_event(event: Event) -> None:
             events.append(event)
             terminal.on_event(event)
-            if isinstance(event, Finished):
-                name = event.execution.run.lesson.name
-                add(keep(verdicts.judge(event.execution, oracles[name]), run_cache))
+
+        for outcome in _outcomes(runs, work, oracles, executing, on_event):
+            outcomes.append(keep(outcome, run_cache))
+            terminal.on_outcome(outcomes[-1])
+            publish.submit(outcomes[-1], pool, handouts=options.handouts, notes=notes)
 
         # Report, then publish: a report is written whatever becomes of the handouts.
         outcomes.sort(key=lambda outcome: runs.index(outcome.run))
@@ -124,9 +115,30 @@ def _run(options: Options, root: Path, build: Path) -> int:
     return exit_status(outcomes, gpus_required=request.strict)
 
 
+def _outcomes(
+    runs: Sequence[Run],
+    work: Work,
+    oracles: Mapping[str, Mapping[str, Oracle]],
+    executing: Iterable[Event],
+    on_event: Callable[[Event], None],
+) -> Iterator[Outcome]:
+    """The outcomes of all runs, those that need no execution first."""
+    for run in runs:
+        if run.lacks_gpus:
+            yield verdicts.skipped(run)
+    for previous in work.unchanged:
+        yield verdicts.unchanged(previous)
+    for previous in work.judge:
+        yield verdicts.judge_again(previous, oracles[previous.run.lesson.name])
+    for event in executing:
+        on_event(event)
+        if isinstance(event, Finished):
+            yield verdicts.judge(event.execution, oracles[event.execution.run.lesson.name])
+
+
 def keep(outcome: Outcome, run_cache: RunCache) -> Outcome:
     """Record an outcome, so that its run need not be executed again."""
-    if outcome.status == Status.UNCHANGED:
+    if outcome.skipped or outcome.status == Status.UNCHANGED:
         return outcome
     assert outcome.attempt
     attempt, key = run_cache.keep(outcome.run, outcome.attempt, outcome.status, outcome.to_json())
