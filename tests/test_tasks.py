@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import GRADIENT, HEADER, ORACLE, Write
+from tests.conftest import GRADIENT, HEADER, ORACLE, Write, eventually
 
 TASKS = Path(__file__).parents[1] / "tasks.py"
 FORMULA = '# %%%% [markdown] lang="en"\n# $%s$\n# %%%% [markdown] lang="zh"\n# 无\n'
@@ -269,3 +269,82 @@ def test_an_interrupted_run_says_so_and_publishes_nothing(
     assert process.returncode == 1
     assert output.strip().splitlines()[-1] == "interrupted; nothing was published"
     assert not (course / "build/handouts").exists()
+
+
+def test_two_invocations_in_one_checkout_take_turns(course: Path, write: Write) -> None:
+    """The second says that it waits, and neither removes the attempts of the other."""
+    write("# %%\nimport time; time.sleep(3)\n" + GRADIENT, expected=ORACLE)
+    both = [
+        subprocess.Popen(
+            command("--fresh"),
+            cwd=course,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert sorted("waiting until it ends" in output for output in outputs) == [False, True]
+
+
+def test_a_run_under_nohup_outlives_its_terminal(course: Path, write: Write) -> None:
+    """An ignored hang-up stays ignored."""
+    write("# %%\nimport time; time.sleep(3)\n" + GRADIENT, expected=ORACLE)
+    process = subprocess.Popen(
+        ["nohup", *command()], cwd=course, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    assert eventually(lambda: list((course / "build/runs").glob("*/*/.*")), 60)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(300) == 0
+
+
+BOUNDARY = """\
+import tasks
+from invoke import Exit
+try:
+    with tasks._boundary():
+        raise {error}
+except Exit as exit:
+    print(exit.code, exit.message)
+"""
+
+
+def raised(error: str) -> str:
+    """What a command prints where `error` is raised in it."""
+    done = subprocess.run(
+        [sys.executable, "-c", BOUNDARY.format(error=error)],
+        cwd=TASKS.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "__import__('jinja2').TemplateNotFound('page')",
+        "__import__('shutil').Error([('a', 'b', 'no')])",
+        "__import__('requests').ConnectionError()",
+        "OSError('no number')",
+        "KeyError('a bug')",
+    ],
+)
+def test_a_bug_shows_its_traceback(error: str) -> None:
+    """Although the exceptions of some libraries are OSErrors."""
+    assert "Traceback" in raised(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        ("OSError(28, 'No space left on device', '/disk')", "3 /disk: No space left on device"),
+        ("ConnectionRefusedError(111, 'Connection refused')", "3 the machine: Connection refused"),
+    ],
+)
+def test_an_error_of_files_and_sockets_is_the_machines(error: str, line: str) -> None:
+    """In one line, with exit status 3."""
+    assert raised(error).strip() == line
