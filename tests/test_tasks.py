@@ -180,8 +180,8 @@ BAD = {
     "must be a whole number": ["-p", "size=(1, 2)"],
     "--gpus some: expected auto": ["--gpus", "some"],
     "--handouts some: expected default": ["--handouts", "some"],
-    "--timeout soon: wants": ["--timeout", "soon"],
-    "--jobs 0: wants": ["--jobs", "0"],
+    "--timeout soon: must be": ["--timeout", "soon"],
+    "--jobs 0: must be": ["--jobs", "0"],
 }
 
 

@@ -1,10 +1,10 @@
-"""Lessons x parameters x devices to runs."""
+"""The runs of a plan: lessons x parameters x GPUs."""
 
 import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ci.errors import UsageError, suggest
@@ -19,7 +19,11 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 @dataclass(frozen=True)
 class Run:
-    """One execution: a lesson, the values of its parameters, the GPUs it leased, its threads."""
+    """One execution of a lesson with values for its parameters.
+
+    `chosen` are the names of the parameters that the user set. `gpus` are the GPUs to lease; with
+    fewer than `gpus_needed`, the run is skipped. `threads` is the number of threads per process.
+    """
 
     lesson: Lesson
     parameters: Mapping[str, Value]
@@ -31,41 +35,44 @@ class Run:
 
     @property
     def key(self) -> str:
-        """The same for the same run of a lesson: parameters, number of GPUs, threads."""
+        """Identifies the run among those of its lesson: parameters, number of GPUs, threads."""
         identity = [dict(self.parameters), len(self.gpus), self.threads]
         text = json.dumps(identity, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def label(self) -> str:
-        """The parameters that were set for it, as one would type them; empty for the defaults."""
+        """The parameters that the user set, as typed after `-p`; empty for the defaults."""
         return " ".join(f"{name}={self.parameters[name]}" for name in self.chosen)
 
     @property
     def name(self) -> str:
-        """Lesson and label: what a report calls it."""
+        """Lesson and label, the name of the run in reports."""
         return f"{self.lesson.name} {self.label}".rstrip()
 
     @property
     def device(self) -> str:
-        """Where it runs, for a person: the GPUs' names, or cpu."""
+        """The names of its GPUs, or `cpu`, as people read it."""
         names = [gpu.name for gpu in self.gpus]
         return f"{len(names)} x {names[0]}" if len(names) > 1 else names[0] if names else "cpu"
 
     @property
     def environment(self) -> dict[str, str]:
-        """Its threads; those that wait sleep, or two lessons on two cores crawl."""
+        """Environment variables that fix its threads.
+
+        Waiting OpenMP threads must sleep: spinning threads slow down the other lessons.
+        """
         threads = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
         return {**threads, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
 
     @property
     def lacks_gpus(self) -> bool:
-        """Whether it can't be run here; its status is then `needs N GPUs`."""
+        """Whether it has to be skipped; its status is then `needs N GPUs`."""
         return len(self.gpus) < self.gpus_needed
 
     @property
     def is_default(self) -> bool:
-        """Whether it is the lesson as its author wrote it, the one that makes handouts."""
+        """Whether the user set no parameter; only such a run makes handouts."""
         return not self.chosen
 
 
@@ -77,23 +84,26 @@ def runs(
     timeout_s: float | None = None,
     slots: int = 1,
 ) -> list[Run]:
-    """The runs of `lessons`, with `settings` such as `size=2,4` multiplied into a sweep.
+    """The runs of `lessons`: one for each combination of the values in `settings`.
 
-    `granted` are the GPUs to lease from; `slots` is how many runs go on at once, and fixes the
-    threads of each. Raises UsageError for a setting that no lesson knows.
+    A setting such as `size=2,4` applies to the lessons with that parameter. `granted` are the GPUs
+    to lease from. `slots` runs execute in parallel and share the cores as threads. Raises
+    UsageError for a setting that no lesson has, or a value that is not valid.
     """
-    values = _values(lessons, settings)
+    texts = _parse_settings(lessons, settings)
     threads = max(1, (os.cpu_count() or 1) // slots)
     return [
-        _run(lesson, dict(zip(mine, combination, strict=True)), granted, threads, timeout_s)
+        _run(lesson, chosen, granted, threads, timeout_s)
         for lesson in lessons
-        for mine in [{name: v for name, v in values.items() if name in lesson.parameters}]
-        for combination in itertools.product(*(_parsed(lesson, n, v) for n, v in mine.items()))
+        for chosen in _combinations(lesson, texts)
     ]
 
 
 def count_slots(jobs: str, granted: Sequence[Gpu]) -> int:
-    """How many runs go on at once: `--jobs`; or one a GPU, else one a core, if memory allows."""
+    """How many runs execute in parallel: `--jobs`, or one per GPU, or one per core without GPUs.
+
+    Without `--jobs`, the memory of the machine limits the number.
+    """
     if jobs:
         return int(_positive(jobs, "--jobs", whole=True))
     cores = os.cpu_count() or 1
@@ -101,7 +111,7 @@ def count_slots(jobs: str, granted: Sequence[Gpu]) -> int:
 
 
 def parse_timeout(timeout: str) -> float | None:
-    """The value of `--timeout`, None where it was not given."""
+    """The seconds of `--timeout`; None if the option is empty."""
     return _positive(timeout, "--timeout") if timeout else None
 
 
@@ -112,8 +122,35 @@ def _positive(text: str, option: str, *, whole: bool = False) -> float:
         number = 0
     if not (0 < number <= LONGEST_S):
         kind = "a whole number" if whole else "a number of seconds"
-        raise UsageError(f"{option} {text}: wants {kind} from 1 to {LONGEST_S:.0f}")
+        raise UsageError(f"{option} {text}: must be {kind} from 1 to {LONGEST_S:.0f}")
     return number
+
+
+def _parse_settings(lessons: Sequence[Lesson], settings: Iterable[str]) -> dict[str, list[str]]:
+    """The values of each setting as they were typed, by the names of parameters."""
+    known = sorted({name for lesson in lessons for name in lesson.parameters})
+    texts: dict[str, list[str]] = {}
+    for setting in settings:
+        name, _, values = setting.partition("=")
+        name = name.strip()
+        if not values:
+            raise UsageError(f"-p {setting}: must be name=value or name=value,value")
+        if name not in known:
+            raise UsageError(
+                f"-p {name}: no selected lesson has this parameter{suggest(name, known)}"
+            )
+        if name in texts:
+            raise UsageError(f"-p {name}: given twice; write several values as {name}=1,2")
+        texts[name] = values.split(",")
+    return texts
+
+
+def _combinations(lesson: Lesson, texts: Mapping[str, list[str]]) -> Iterator[dict[str, Value]]:
+    """Each combination of the values for parameters of `lesson`, in order, without duplicates."""
+    names = [name for name in texts if name in lesson.parameters]
+    parsed = [map(lesson.parameters[name].parse, texts[name]) for name in names]
+    for values in itertools.product(*map(dict.fromkeys, parsed)):
+        yield dict(zip(names, values, strict=True))
 
 
 def _run(
@@ -127,7 +164,12 @@ def _run(
     needed = lesson.min_gpus
     if leased and "world_size" in chosen:
         needed = max(needed, int(chosen["world_size"]))
-    filled = {name: v for name, v in _filled(leased).items() if name in lesson.parameters}
+    from_lease: dict[str, Value] = {
+        "device": "cuda",
+        "world_size": len(leased),
+        "gpus": len(leased),
+    }
+    filled = {name: from_lease[name] for name in from_lease if leased and name in lesson.parameters}
     return Run(
         lesson=lesson,
         parameters={**lesson.defaults, **filled, **chosen},
@@ -137,32 +179,3 @@ def _run(
         threads=threads,
         timeout_s=timeout_s or lesson.timeout_s or TIMEOUT_S,
     )
-
-
-def _filled(leased: Sequence[Gpu]) -> dict[str, Value]:
-    if not leased:
-        return {}
-    return {"device": "cuda", "world_size": len(leased), "gpus": len(leased)}
-
-
-def _values(lessons: Sequence[Lesson], settings: Iterable[str]) -> dict[str, list[str]]:
-    known = sorted({name for lesson in lessons for name in lesson.parameters})
-    values: dict[str, list[str]] = {}
-    for setting in settings:
-        name, equals, texts = setting.partition("=")
-        name = name.strip()
-        if not equals or not texts:
-            raise UsageError(f"-p {setting}: write it as name=value, or name=value,value")
-        if name not in known:
-            raise UsageError(
-                f"-p {name}: no chosen lesson has this parameter{suggest(name, known)}"
-            )
-        if name in values:
-            raise UsageError(f"-p {name}: given twice; several values go as {name}=1,2")
-        values[name] = texts.split(",")
-    return values
-
-
-def _parsed(lesson: Lesson, name: str, texts: list[str]) -> list[Value]:
-    parsed = [lesson.parameters[name].parse(text) for text in texts]
-    return list(dict.fromkeys(parsed))

@@ -1,4 +1,4 @@
-"""Lessons times parameters times devices."""
+"""Planning: lessons x parameters x GPUs."""
 
 import pytest
 
@@ -15,67 +15,67 @@ PARALLEL = HEADER.replace("max: 1}", "max: 8}", 1).replace(
 
 
 def test_a_comma_list_is_a_sweep(read: Read) -> None:
-    """Each value is a run, in the order given."""
+    """Each value is a run, in the order of the list."""
     sizes = [run.parameters["size"] for run in planner.runs([read()], ["size=2,4,16"], [])]
     assert sizes == [2, 4, 16]
 
 
-def test_two_lists_multiply(read: Read) -> None:
+def test_two_comma_lists_multiply(read: Read) -> None:
     """Every combination is a run."""
     runs = planner.runs([read(header=PARALLEL)], ["size=2,3", "world_size=1,2,3"], [])
     assert len(runs) == 6
 
 
 def test_a_value_given_twice_runs_once(read: Read) -> None:
-    """`size=2,2` is one run."""
+    """`size=2,2` plans one run."""
     assert len(planner.runs([read()], ["size=2,2"], [])) == 1
 
 
 def test_a_parameter_applies_to_the_lessons_that_have_it(read: Read) -> None:
-    """Another lesson of the plan runs with its defaults."""
+    """The other lessons run with their defaults."""
     other = read("", header="", name="02_other")
     first, second = planner.runs([read(), other], ["size=3"], [])
     assert (first.label, second.label) == ("size=3", "")
 
 
 def test_the_same_run_has_the_same_key(read: Read) -> None:
-    """The key depends on what is run, not on when it is planned."""
+    """Planning a run again does not change its key."""
     lesson = read()
     one, same = (planner.runs([lesson], ["size=3"], [])[0].key for _ in range(2))
     assert one == same
 
 
 def test_another_value_has_another_key(read: Read) -> None:
-    """Runs of a sweep do not share their attempts."""
+    """The runs of a sweep have separate attempts."""
     one, other = planner.runs([read()], ["size=3,4"], [])
     assert one.key != other.key
 
 
-def test_the_lease_fills_device_and_ranks(read: Read) -> None:
+def test_the_lease_sets_device_and_world_size(read: Read) -> None:
     """On two GPUs a parallel lesson gets two ranks on cuda."""
     run = planner.runs([read(header=PARALLEL)], [], GPUS)[0]
     assert (run.parameters["device"], run.parameters["world_size"]) == ("cuda", 2)
 
 
-def test_what_the_plan_fills_counts_as_default(read: Read) -> None:
-    """A course run on GPUs is published like one on the CPU."""
+def test_parameters_from_the_lease_count_as_defaults(read: Read) -> None:
+    """A course that runs on GPUs is published like one that runs on the CPU."""
     assert planner.runs([read(header=PARALLEL)], [], GPUS)[0].is_default
 
 
-def test_more_ranks_than_gpus_are_not_run(read: Read) -> None:
-    """Four ranks need four GPUs where GPUs are leased."""
+def test_a_run_with_more_ranks_than_gpus_is_skipped(read: Read) -> None:
+    """Where GPUs are leased, four ranks need four of them."""
     run = planner.runs([read(header=PARALLEL)], ["world_size=4"], GPUS)[0]
     assert run.lacks_gpus
     assert run.gpus_needed == 4
 
 
-def test_the_cpu_has_as_many_ranks_as_asked(read: Read) -> None:
-    """Without GPUs, ranks are processes on the CPU."""
+def test_the_cpu_has_any_number_of_ranks(read: Read) -> None:
+    """Without GPUs, all ranks run on the CPU."""
     assert not planner.runs([read(header=PARALLEL)], ["world_size=4"], [])[0].lacks_gpus
 
 
-def test_a_lesson_with_a_minimum_is_not_run_without(read: Read) -> None:
-    """`gpus: {min: 1}` on a machine without GPU is `needs 1 GPU`."""
+def test_a_lesson_that_needs_a_gpu_is_skipped_without_one(read: Read) -> None:
+    """Its header says `gpus: {min: 1}`."""
     header = HEADER.replace("{min: 0, max: 1}", "{min: 1, max: 1}")
     assert planner.runs([read(header=header)], [], [])[0].lacks_gpus
 
@@ -84,33 +84,33 @@ def test_a_lesson_with_a_minimum_is_not_run_without(read: Read) -> None:
     ("setting", "message"),
     [
         ("sise=3", "did you mean 'size'"),
-        ("size", "write it as name=value"),
-        ("size=", "write it as name=value"),
-        ("x=1;print(9)#=2", "no chosen lesson has this parameter"),
+        ("size", "must be name=value"),
+        ("size=", "must be name=value"),
+        ("x=1;print(9)#=2", "no selected lesson has this parameter"),
         ("size=3,x", "must be a whole number"),
     ],
 )
-def test_a_bad_setting_is_refused(read: Read, setting: str, message: str) -> None:
-    """What no lesson knows, or can take, never reaches a kernel."""
+def test_an_invalid_setting_is_rejected(read: Read, setting: str, message: str) -> None:
+    """An unknown name or an invalid value never reaches a kernel."""
     with pytest.raises(UsageError, match=message):
         planner.runs([read()], [setting], [])
 
 
-def test_a_parameter_given_twice_is_refused(read: Read) -> None:
-    """Two -p of one name could mean a sweep or a mistake."""
+def test_a_parameter_given_twice_is_rejected(read: Read) -> None:
+    """Two `-p` with the same name could be a sweep or a mistake."""
     with pytest.raises(UsageError, match="given twice"):
         planner.runs([read()], ["size=2", "size=3"], [])
 
 
 @pytest.mark.parametrize("jobs", ["0", "-1", "two", "1.5"])
-def test_bad_jobs_are_refused(jobs: str) -> None:
-    """--jobs wants a whole number above 0."""
-    with pytest.raises(UsageError, match="--jobs"):
+def test_invalid_jobs_are_rejected(jobs: str) -> None:
+    """--jobs must be a whole number above 0."""
+    with pytest.raises(UsageError, match="--jobs .*: must be"):
         planner.count_slots(jobs, [])
 
 
 @pytest.mark.parametrize("timeout", ["0", "nan", "inf", "soon"])
-def test_a_bad_timeout_is_refused(timeout: str) -> None:
-    """--timeout wants a number of seconds above 0."""
-    with pytest.raises(UsageError, match="--timeout"):
+def test_an_invalid_timeout_is_rejected(timeout: str) -> None:
+    """--timeout must be a number of seconds above 0."""
+    with pytest.raises(UsageError, match="--timeout .*: must be"):
         planner.parse_timeout(timeout)
