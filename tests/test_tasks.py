@@ -91,7 +91,7 @@ def test_a_value_without_a_check_is_not_green(course: Path, write: Write) -> Non
     write(GRADIENT + "# %%\n1 + 1\n")
     status, output = invoke(course)
     assert status == 1
-    assert "01_small unchecked: lessons/01_small.py:20: a cell shows a value that" in output
+    assert "01_small unchecked: lessons/01_small.py:20: a cell shows a value without" in output
 
 
 @pytest.mark.kernel

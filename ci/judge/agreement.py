@@ -1,8 +1,8 @@
-"""How far the runs of a lesson agree: those that computed the same values in another way.
+"""How closely the runs of a lesson agree that computed the same values in different ways.
 
-On a check whose oracle has the same arguments in two runs, both claim the same value, whatever
-else differs: ranks, device, microbatches. There, what they showed is compared in full precision,
-not with the expected value but with each other.
+If the oracle of a check has the same arguments in two runs, both runs should show the same value,
+even if their ranks, devices or microbatches differ. So the two shown values are compared in full
+precision with each other, and not with the expected value.
 """
 
 import pickle
@@ -12,19 +12,22 @@ from itertools import combinations
 
 import numpy as np
 
-from ci.judge.outcome import Outcome
+from ci.judge.outcome import Outcome, Status
 from ci.lesson.lesson import Lesson
 from ci.lesson.oracle import Oracle
 from ci.lesson.parameters import Value
 from ci.lesson.value import Comparable, expected_value, shown_value
 
-EXACT = ""  # the dtype of what is never rounded: whole numbers, truth values, texts
+EXACT = ""  # stands for the dtypes that are never rounded: integers, bool, text
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The largest difference of two runs, relative to the largest expected value of its tensor;
-    infinite where whole numbers or texts are not equal. In which check, of how many compared."""
+    """The largest difference of two runs, in the values of one dtype.
+
+    `size` is relative to the largest expected value of the tensor, and infinite if integers or
+    texts are unequal. `check` is the check with the difference, of `checks` that were compared.
+    """
 
     size: float
     check: str
@@ -36,10 +39,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Matrix:
-    """The differences between any two verified runs of a lesson, in values of one dtype.
+    """The differences of all pairs of verified runs of a lesson, in the values of one dtype.
 
-    A run is called by its values of `names`, the parameters that vary. The keys of `pairs` are a
-    run's number and that of an earlier one; two runs with nothing to compare are not among them.
+    `names` are the parameters that vary between runs, and `runs` their values. A key of `pairs` is
+    the index of a run and that of an earlier run. Pairs without a common check are not in `pairs`.
     """
 
     lesson: Lesson
@@ -50,62 +53,67 @@ class Matrix:
 
     @property
     def worst(self) -> tuple[Difference, str, str]:
-        """The largest difference, and the two runs that have it."""
+        """The largest difference, and the labels of its two runs."""
         later, earlier = max(self.pairs, key=lambda pair: self.pairs[pair].size)
         return self.pairs[later, earlier], self.label(earlier), self.label(later)
 
     @property
     def compared(self) -> str:
-        """How many checks were compared, from pair to pair: `22`, or `3–22`."""
+        """The number of checks compared: `22`, or `3–22` if it varies between pairs."""
         counts = {difference.checks for difference in self.pairs.values()}
         return "–".join(map(str, sorted({min(counts), max(counts)})))
 
     @property
     def rows(self) -> Iterator[tuple[str, list[str]]]:
-        """Each run but the first, and its difference from each earlier one: `=`, `2.2e-16`, `–`."""
+        """Each run but the first, with its differences from earlier runs: `=`, `2.2e-16`, `–`."""
         for later in range(1, len(self.runs)):
-            found = [self.pairs.get((later, earlier), "–") for earlier in range(later)]
-            yield self.label(later), list(map(str, found))
+            row = [self.pairs.get((later, earlier), "–") for earlier in range(later)]
+            yield self.label(later), list(map(str, row))
 
     def label(self, run: int) -> str:
-        """A run as one would type it: `world_size=2`."""
+        """The run with this index, as typed after `-p`: `world_size=2`."""
         return " ".join(f"{n}={v}" for n, v in zip(self.names, self.runs[run], strict=True))
 
 
 @dataclass(frozen=True)
 class _Claim:
-    """What a run shows for a check, and the value that its oracle makes of these arguments."""
+    """The value that a run shows for a check, the expected value, and the oracle's arguments."""
 
     shown: Comparable
     expected: Comparable
     arguments: bytes
-    dtype: str  # of a Python number: that of the lesson, since it may have been a tensor's
+    dtype: str  # of Python numbers: the dtype of the run, since they may come from a tensor
 
 
 def matrices(
     outcomes: Sequence[Outcome], oracles: Mapping[str, Mapping[str, Oracle]]
 ) -> list[Matrix]:
-    """The matrices of a plan: of each lesson and dtype in which two verified runs share a check."""
-    verified = [outcome for outcome in outcomes if outcome.status in ("verified", "unchanged")]
-    runs = {name: [o for o in verified if o.run.lesson.name == name] for name in oracles}
-    return [matrix for name in runs for matrix in _matrices(runs[name], oracles[name])]
+    """The matrices of a plan: one per lesson and dtype in which verified runs share a check."""
+    compared = (Status.VERIFIED, Status.UNCHANGED)
+    verified = [outcome for outcome in outcomes if outcome.status in compared]
+    by_lesson = {name: [o for o in verified if o.run.lesson.name == name] for name in oracles}
+    return [matrix for name in oracles for matrix in _matrices(by_lesson[name], oracles[name])]
 
 
 def _matrices(outcomes: Sequence[Outcome], oracles: Mapping[str, Oracle]) -> Iterator[Matrix]:
-    claims = [_claims(each, oracles) for each in outcomes] if len(outcomes) > 1 else []
-    pairs = {(i, j): _compare(claims[i], claims[j]) for j, i in combinations(range(len(claims)), 2)}
-    for dtype in sorted({dtype for found in pairs.values() for dtype in found}):
-        mine = {pair: found[dtype] for pair, found in pairs.items() if dtype in found}
-        members = sorted({run for pair in mine for run in pair})
+    claims = [_claims(outcome, oracles) for outcome in outcomes] if len(outcomes) > 1 else []
+    differences = {
+        (later, earlier): _compare(claims[later], claims[earlier])
+        for earlier, later in combinations(range(len(claims)), 2)
+    }
+    for dtype in sorted({dtype for by_dtype in differences.values() for dtype in by_dtype}):
+        pairs = {pair: found[dtype] for pair, found in differences.items() if dtype in found}
+        members = sorted({run for pair in pairs for run in pair})
         values = [outcomes[run].run.parameters for run in members]
         names = tuple(name for name in values[0] if len({each[name] for each in values}) > 1)
         runs = tuple(tuple(each[name] for name in names) for each in values)
-        found = {(members.index(i), members.index(j)): mine[i, j] for i, j in mine}
-        yield Matrix(outcomes[0].run.lesson, dtype, names, runs, found)
+        index = {run: i for i, run in enumerate(members)}
+        numbered = {(index[i], index[j]): difference for (i, j), difference in pairs.items()}
+        yield Matrix(outcomes[0].run.lesson, dtype, names, runs, numbered)
 
 
 def _claims(outcome: Outcome, oracles: Mapping[str, Oracle]) -> dict[str, _Claim]:
-    assert outcome.notebook, "a verified run has one"
+    assert outcome.notebook, "a verified outcome has a notebook"
     run, cells = outcome.run, {cell.id: cell for cell in outcome.notebook.cells}
     checks = [check for check in run.lesson.checks if check.kind != "raises"]
     shown = {check: shown_value(cells[check.cell]) for check in checks}
@@ -115,16 +123,16 @@ def _claims(outcome: Outcome, oracles: Mapping[str, Oracle]) -> dict[str, _Claim
         check.name: _Claim(
             shown=shown[check],
             expected=expected_value(oracles[check.name].value(known)),
-            arguments=pickle.dumps([known[word] for word in oracles[check.name].argument_names]),
+            arguments=pickle.dumps([known[name] for name in oracles[check.name].argument_names]),
             dtype=str(run.parameters.get("dtype", "float64")),
         )
         for check in checks
-        if check.kind == "value" and oracles[check.name].argument_names  # all runs share a constant
+        if check.kind == "value" and oracles[check.name].argument_names  # else it is a constant
     }
 
 
 def _compare(one: Mapping[str, _Claim], other: Mapping[str, _Claim]) -> dict[str, Difference]:
-    """The largest difference of two runs in each dtype that they have in common."""
+    """The largest difference of two runs in each dtype that they share."""
     shared = [name for name in one if one[name].arguments == other[name].arguments]
     found = [(*sized, name) for name in shared for sized in _sizes(one[name], other[name])]
     differences = {}
@@ -136,14 +144,14 @@ def _compare(one: Mapping[str, _Claim], other: Mapping[str, _Claim]) -> dict[str
 
 
 def _sizes(one: _Claim, other: _Claim) -> Iterator[tuple[str, float]]:
-    """Dtype and relative difference, leaf by leaf; a leaf of nothing but zeros has no scale."""
+    """Dtype and relative difference of each leaf, except leaves whose expected values are all 0."""
     leaves = [claim.leaves() for claim in (one.shown, other.shown, one.expected)]
-    for mine, theirs, expected in zip(*leaves, strict=True):
-        value, dtype = np.asarray(expected.value), mine.dtype or one.dtype
+    for first, second, expected in zip(*leaves, strict=True):
+        value, dtype = np.asarray(expected.value), first.dtype or one.dtype
         if value.dtype.kind not in "fc":
-            yield EXACT, 0.0 if np.array_equal(mine.value, theirs.value) else np.inf
+            yield EXACT, 0.0 if np.array_equal(first.value, second.value) else np.inf
             continue
         finite = np.isfinite(value)
         scale = np.max(np.abs(value[finite]), initial=0.0)
-        if scale and dtype == (theirs.dtype or other.dtype):
-            yield dtype, float(np.max(np.abs(mine.value[finite] - theirs.value[finite])) / scale)
+        if scale and dtype == (second.dtype or other.dtype):
+            yield dtype, float(np.max(np.abs(first.value[finite] - second.value[finite])) / scale)

@@ -1,8 +1,8 @@
 """Judge an execution: shown values against expected ones.
 
-What a cell showed is read from the executed notebook, in full precision. What it should show comes
-from the oracles in lessons/expected, which compute it without torch. Only what was compared is
-green: a value that did not report, cannot be read or could not differ is a fault, by name.
+Shown values are read from the executed notebook in full precision. Expected values come from the
+oracles in lessons/expected, which compute them without torch. Only a check that was compared is
+green: a value that is missing, that cannot be read or that could not differ is a fault.
 """
 
 import contextlib
@@ -17,10 +17,11 @@ from ci.errors import CourseError
 from ci.execute.events import End, Execution
 from ci.judge.compare import Comparison
 from ci.judge.outcome import Answer, CheckStatus, Outcome, Result, Status, unchanged_outcome
+from ci.lesson.expect import Rule
 from ci.lesson.lesson import Check, Lesson
 from ci.lesson.oracle import Oracle
 from ci.lesson.parameters import Value
-from ci.lesson.value import expected_value, shown_value
+from ci.lesson.value import Comparable, expected_value, shown_value
 from ci.plan.cache import Previous
 from ci.plan.planner import Run
 
@@ -28,7 +29,7 @@ ENDS = {End.FAILED: Status.FAILED, End.TIMED_OUT: Status.TIMED_OUT}
 
 
 def skipped(run: Run) -> Outcome:
-    """The outcome of a run for which this machine lacks the GPUs."""
+    """The outcome of a run that was not executed, because the machine lacks GPUs for it."""
     return Outcome(run, Status.NEEDS_GPUS, reason=f"{len(run.gpus)} leased")
 
 
@@ -40,7 +41,7 @@ def judge(execution: Execution, oracles: Mapping[str, Oracle]) -> Outcome:
     results = judge_checks(run.lesson, oracles, run.parameters, notebook)
     cell, reason = execution.cell, execution.reason
     if execution.end == End.COMPLETED:
-        status, reason, cell = _completed(run, results, notebook)
+        status, reason, cell = _judge_completed(run, results, notebook)
     else:
         status = ENDS[execution.end]
     return Outcome(
@@ -60,12 +61,12 @@ def judge(execution: Execution, oracles: Mapping[str, Oracle]) -> Outcome:
 
 
 def unchanged(previous: Previous) -> Outcome:
-    """The outcome of a run that was verified before with the same inputs, without its notebook."""
+    """The outcome of a run that an earlier run with the same inputs verified; has no notebook."""
     return unchanged_outcome(previous.run, previous.attempt, previous.facts)
 
 
 def judge_again(previous: Previous, oracles: Mapping[str, Oracle]) -> Outcome:
-    """The outcome of an earlier execution by today's oracles, from its notebook."""
+    """The outcome of an earlier execution: its notebook judged by the current oracles."""
     outcome = judge(
         Execution(
             previous.run,
@@ -85,21 +86,21 @@ def judge_again(previous: Previous, oracles: Mapping[str, Oracle]) -> Outcome:
     return replace(outcome, reason=f"executed {outcome.date}, judged again")
 
 
-def _completed(
+def _judge_completed(
     run: Run, results: Sequence[Result], notebook: NotebookNode
 ) -> tuple[Status, str, str]:
     """Status, reason and cell at fault of an execution that reached its end."""
-    status, reason = _status(run, results)
-    if cell := _skipped(notebook):
-        return Status.FAILED, "a cell did not run, or raised undeclared", cell
-    if status == Status.VERIFIED and (cell := _uncompared(notebook)):
-        reason = "a cell shows a value that nothing compares: give it a check, or end it in ;"
+    if cell := _first_incomplete_cell(notebook):
+        return Status.FAILED, "a cell did not run, or raised an error without raises=", cell
+    status, reason = _judge_results(run, results)
+    if status == Status.VERIFIED and (cell := _first_unchecked_cell(notebook)):
+        reason = "a cell shows a value without a check: add check=, or end the cell in ;"
         return Status.UNCHECKED, reason, cell
     return status, reason, ""
 
 
-def _skipped(notebook: NotebookNode) -> str:
-    """The first code cell that did not run, or that shows an error which it does not declare."""
+def _first_incomplete_cell(notebook: NotebookNode) -> str:
+    """The first code cell that did not run, or that raised an error without declaring it."""
     for cell in notebook.cells:
         if cell.cell_type == "code" and cell.source.strip():
             errors = [output for output in cell.outputs if output.output_type == "error"]
@@ -108,7 +109,7 @@ def _skipped(notebook: NotebookNode) -> str:
     return ""
 
 
-def _uncompared(notebook: NotebookNode) -> str:
+def _first_unchecked_cell(notebook: NotebookNode) -> str:
     """The first cell whose shown value is neither a check nor a given."""
     for cell in notebook.cells:
         shows = any(out.output_type == "execute_result" for out in cell.get("outputs", []))
@@ -117,16 +118,17 @@ def _uncompared(notebook: NotebookNode) -> str:
     return ""
 
 
-def _status(run: Run, results: Sequence[Result]) -> tuple[Status, str]:
+def _judge_results(run: Run, results: Sequence[Result]) -> tuple[Status, str]:
     if all(result.check.kind == "given" for result in results):
         return Status.UNCHECKED, run.lesson.unchecked_because or "the lesson declares no check"
     bad = [result for result in results if not result.green]
     if bad:
-        return Status.DIFFERS, f"{len(bad)} of {len(results)} checks: {bad[0].check.name}"
-    seen = {device for result in results for device in result.devices}
-    unseen = [f"cuda:{i}" for i in range(len(run.gpus)) if f"cuda:{i}" not in seen]
-    if unseen:
-        return Status.DIFFERS, f"leased {unseen[0]}, and no check shows a tensor that lives there"
+        reason = f"{len(bad)} of {len(results)} checks failed, the first is {bad[0].check.name}"
+        return Status.DIFFERS, reason
+    used = {device for result in results for device in result.devices}
+    unused = [f"cuda:{i}" for i in range(len(run.gpus)) if f"cuda:{i}" not in used]
+    if unused:
+        return Status.DIFFERS, f"leased {unused[0]}, but no check shows a tensor on it"
     return Status.VERIFIED, ""
 
 
@@ -136,12 +138,12 @@ def judge_checks(
     parameters: Mapping[str, Value],
     notebook: NotebookNode,
 ) -> list[Result]:
-    """The result of each check that `lesson` declares, in its order, from the executed notebook."""
+    """The result of each check that `lesson` declares, in order, from its executed `notebook`."""
     cells = {cell.id: cell for cell in notebook.cells}
     known: dict[str, Any] = dict(parameters)
     for check in lesson.checks:
         if check.kind == "given":
-            with contextlib.suppress(ValueError):  # no value: its own result will say so
+            with contextlib.suppress(ValueError):  # the result of the given reports it
                 known[check.name] = shown_value(cells[check.cell]).python()
     return [
         _judge_error(check, cells[check.cell])
@@ -154,14 +156,14 @@ def judge_checks(
 def exercise_answers(
     lesson: Lesson, oracles: Mapping[str, Oracle], parameters: Mapping[str, Value]
 ) -> dict[str, Answer]:
-    """What the exercises of `lesson` ask for; those whose oracle fails are left out."""
-    found = {}
+    """The expected values of the exercises of `lesson`, without those whose oracle fails."""
+    answers = {}
     for exercise in lesson.exercises:
         oracle = oracles[exercise.name]
-        with contextlib.suppress(CourseError, TypeError):  # the result of its check says so
+        with contextlib.suppress(CourseError, TypeError):  # the result of its check reports it
             value = expected_value(oracle.value(parameters))
-            found[exercise.name] = Answer(value, oracle.rule)
-    return found
+            answers[exercise.name] = Answer(value, oracle.rule)
+    return answers
 
 
 def _judge_error(check: Check, cell: NotebookNode) -> Result:
@@ -191,16 +193,26 @@ def _judge_value(
     except ValueError as error:
         return Result(check, CheckStatus.MISSING, str(error), **facts)
     facts |= {"shown": shown.text(), "devices": tuple(sorted(shown.devices()))}
-    if lacking := [name for name in oracle.argument_names if name not in known]:
+    if missing := [name for name in oracle.argument_names if name not in known]:
         return Result(
-            check, CheckStatus.MISSING, f"the given '{lacking[0]}' was not shown", **facts
+            check, CheckStatus.MISSING, f"the given '{missing[0]}' was not shown", **facts
         )
     try:
         expected = expected_value(oracle.value(known))
     except (CourseError, TypeError) as error:
         return Result(check, CheckStatus.INVALID, str(error), **facts)
+    return _compare(check, oracle.rule, parameters, shown, expected, facts)
 
-    comparison = Comparison(oracle.rule, parameters, given=check.kind == "given")
+
+def _compare(
+    check: Check,
+    rule: Rule,
+    parameters: Mapping[str, Value],
+    shown: Comparable,
+    expected: Comparable,
+    facts: dict[str, Any],
+) -> Result:
+    comparison = Comparison(rule, parameters, given=check.kind == "given")
     comparison.compare(shown, expected)
     if check.kind == "given":
         facts["expected"] = "given, not derived"

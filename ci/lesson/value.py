@@ -1,4 +1,4 @@
-"""A shown or an expected value, in the one form in which the two are compared."""
+"""The common form in which shown and expected values are compared."""
 
 import base64
 import json
@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-if TYPE_CHECKING:  # the kernel, which wants the name of our type, starts without it
+if TYPE_CHECKING:  # the kernel imports this module and starts without nbformat
     from nbformat import NotebookNode
 
-LARGEST = 2**20  # bytes of an encoded value: a student has to be able to look at it
-MIME = "application/vnd.pytorch-course.value+json"  # private; taken out of every handout
+LARGEST = 2**20  # bytes of an encoded value; students cannot read a larger one
+MIME = "application/vnd.pytorch-course.value+json"  # private: removed from handouts
 
 
 @dataclass(frozen=True)
 class Comparable:
     """A sequence, a mapping, a plain value (bool, int, text), a Python float, or an array.
 
-    `dtype` is an array's element type, `device` where a tensor lives (None for NumPy's arrays).
-    Floating values are held in float64, which has each value of the smaller types.
+    `dtype` is that of an array; `device` is the device of a tensor, and None for a NumPy array.
+    Floating values are stored in float64, which contains all values of the smaller types.
     """
 
     kind: Literal["sequence", "mapping", "plain", "float", "array"]
@@ -30,18 +30,18 @@ class Comparable:
     items: Mapping[str, "Comparable"] = field(default_factory=dict)
 
     def leaves(self) -> Iterator["Comparable"]:
-        """The plain values, floats and arrays in it."""
+        """The plain values, floats and arrays in the value."""
         if self.kind not in ("sequence", "mapping"):
             yield self
         for item in self.items.values():
             yield from item.leaves()
 
     def devices(self) -> set[str]:
-        """The devices on which its tensors live."""
+        """The devices of its tensors."""
         return {leaf.device for leaf in self.leaves() if leaf.device}
 
     def describe(self) -> str:
-        """What kind of thing it is, for a message."""
+        """Kind and size of the value, for a message."""
         match self.kind:
             case "array":
                 return f"an array of shape {self.value.shape}"
@@ -51,7 +51,7 @@ class Comparable:
                 return f"a {self.kind} of {len(self.items)}"
 
     def text(self) -> str:
-        """Short, for a table: at most a few numbers with six digits."""
+        """The value as a short text for a table: a few elements with six digits."""
         match self.kind:
             case "array":
                 short = np.array2string(self.value, precision=6, threshold=8, edgeitems=2)
@@ -65,7 +65,7 @@ class Comparable:
         return f"({', '.join(parts[:4])}{', …' if len(parts) > 4 else ''})"
 
     def python(self) -> Any:
-        """The value as an oracle takes a given: a NumPy array or scalar, or a Python value."""
+        """The value as an oracle gets it as a given: a NumPy array or scalar, or a Python value."""
         match self.kind:
             case "sequence":
                 return [item.python() for item in self.items.values()]
@@ -79,14 +79,14 @@ class Comparable:
 
 
 def encode(value: Any) -> dict[str, Any]:
-    """`value` as plain JSON: its kind, and all that is needed to compare it bit by bit.
+    """`value` as plain JSON: its kind, and everything needed to compare it bit by bit.
 
-    It never raises: what can't be read is `{"kind": "unreadable", "why": …}`.
+    Never raises: a value that cannot be read becomes `{"kind": "unreadable", "why": …}`.
     """
     try:
         encoded = _encode(value)
         size = len(json.dumps(encoded))
-    except Exception as error:  # a shown value may be anything, and a display hook must not raise
+    except Exception as error:  # a shown value can be any object, and a display hook must not raise
         return {"kind": "unreadable", "why": f"{type(value).__name__}: {error}"}
     if size > LARGEST:
         return {"kind": "unreadable", "why": f"{size} bytes, more than {LARGEST}"}
@@ -94,19 +94,19 @@ def encode(value: Any) -> dict[str, Any]:
 
 
 def _encode(value: Any) -> dict[str, Any]:
-    # Exact types: a subclass may show the student something else than what it holds.
+    # Exact types, because a subclass can show the student another value than it contains.
     if value is None or type(value) in (bool, int, str):
         return {"kind": "plain", "value": value}
     if type(value) is float:
-        return {"kind": "float", "value": repr(value)}  # strict JSON has no NaN
+        return {"kind": "float", "value": repr(value)}  # JSON has no NaN
     if type(value) is np.ndarray or isinstance(value, np.generic):
         return _array(np.asarray(value), str(value.dtype), None)
     if isinstance(value, list | tuple):
         return {"kind": "sequence", "items": [_encode(item) for item in value]}
     if isinstance(value, dict):
-        # Pairs, since a notebook file sorts the keys of what it holds.
+        # Pairs, because a notebook file sorts the keys of objects.
         if len({str(key) for key in value}) < len(value):
-            raise TypeError("keys that read the same")
+            raise TypeError("two keys with the same text")
         return {"kind": "mapping", "items": [[str(k), _encode(v)] for k, v in value.items()]}
     if isinstance(value, type):
         return {"kind": "plain", "value": f"{value.__module__}.{value.__qualname__}"}
@@ -119,14 +119,12 @@ def _encode_torch(value: Any) -> dict[str, Any]:
     if isinstance(value, torch.Tensor):
         tensor = value.detach().cpu().resolve_conj().resolve_neg()
         dtype = str(value.dtype).removeprefix("torch.")
-        if (
-            tensor.dtype == torch.bfloat16
-        ):  # NumPy has no such type; float32 holds each of its values
+        if tensor.dtype == torch.bfloat16:  # which NumPy lacks; float32 contains all its values
             tensor = tensor.float()
         return _array(tensor.numpy(), dtype, str(value.device))
     if isinstance(value, torch.dtype | torch.device):
         return {"kind": "plain", "value": str(value)}
-    raise TypeError("no kind of value that a check can read")
+    raise TypeError("a check cannot read this type")
 
 
 def _array(array: np.ndarray, dtype: str, device: str | None) -> dict[str, Any]:
@@ -143,7 +141,7 @@ def _array(array: np.ndarray, dtype: str, device: str | None) -> dict[str, Any]:
 
 
 def shown_value(cell: "NotebookNode") -> Comparable:
-    """The one value that an executed cell displayed. Raises ValueError with why there is none."""
+    """The value that an executed cell displayed. Raises ValueError unless there is exactly one."""
     if cell.execution_count is None:
         raise ValueError("its cell never ran")
     results = [out for out in cell.outputs if out.output_type == "execute_result"]
@@ -171,17 +169,15 @@ def _decode(value: Mapping[str, Any]) -> Comparable:
             array = data.reshape(value["shape"])
             wide = array.astype(np.float64) if array.dtype.kind == "f" else array
             return Comparable("array", wide, value["dtype"], value["device"])
-    raise ValueError(f"its value can't be read: {value.get('why', value['kind'])}")
+    raise ValueError(f"its value cannot be read: {value.get('why', value['kind'])}")
 
 
 def expected_value(value: Any) -> Comparable:
-    """What an oracle returned, in the same form. Raises TypeError for what can't be compared."""
+    """The value that an oracle returned. Raises TypeError if no shown value can equal it."""
     if isinstance(value, np.ndarray | np.generic):
         array = np.asarray(value)
         if array.dtype.kind not in "biufc":
-            raise TypeError(
-                f"returns an array of {array.dtype}, which no shown value compares with"
-            )
+            raise TypeError(f"the oracle returns an array of {array.dtype}: not comparable")
         return Comparable("array", array, str(array.dtype))
     if isinstance(value, float):
         return Comparable("float", np.float64(value))
@@ -193,4 +189,4 @@ def expected_value(value: Any) -> Comparable:
     if isinstance(value, dict):
         items = {str(key): expected_value(item) for key, item in value.items()}
         return Comparable("mapping", items=items)
-    raise TypeError(f"returns {type(value).__name__}, which no shown value compares with")
+    raise TypeError(f"the oracle returns {type(value).__name__}: not comparable")

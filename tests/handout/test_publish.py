@@ -22,7 +22,7 @@ from ci.lesson import oracle
 from ci.plan import planner
 from ci.plan.gpus import Request
 from tests.conftest import EXERCISE, GRADIENT, HALVES, ORACLE, Read
-from tests.judge.test_agreement import apart
+from tests.judge.test_agreement import nearly_equal
 
 LESSON = '# %% [markdown] lang="en"\n# Words.\n# %% [markdown] lang="zh"\n# 文字。\n'
 
@@ -296,7 +296,7 @@ def test_a_sweeps_page_says_how_its_runs_agree(
     read: Read, tmp_path: Path, pool: HandoutPool
 ) -> None:
     """In both languages, with a head for each row and column; a single run has no such table."""
-    outcomes, agreed = apart(read, runs=3)
+    outcomes, agreed = nearly_equal(read, runs=3)
     publish.publish(outcomes, ["01_small"], tmp_path, pool, agreed=agreed)
     html = (tmp_path / "sweep/index.html").read_text()
     cells = re.findall(r"<(th|td)[^>]*>([^<]*)</", html)

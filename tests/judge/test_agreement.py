@@ -1,4 +1,4 @@
-"""How far runs agree that computed the same values in another way."""
+"""How closely runs agree that computed the same values in different ways."""
 
 from typing import Any
 
@@ -18,8 +18,8 @@ SWEPT = HEADER.replace(
     "\n".join(
         [
             "size: int = 4  # length of the vector",
-            "ranks: int = 1  # how many share the work",
-            'dtype: str = "float64"  # of the numbers',
+            "ranks: int = 1  # number of ranks",
+            'dtype: str = "float64"  # of the elements',
         ]
     ),
 )
@@ -44,7 +44,7 @@ def outcomes(
     expected: str = EXPECTED,
     status: str = "verified",
 ) -> list[Outcome]:
-    """A verified outcome for each pair of parameters and of values shown."""
+    """An outcome for each pair of parameters and shown values."""
     lesson = read(cells, header=SWEPT, expected=expected)
     return [
         Outcome(
@@ -57,48 +57,48 @@ def outcomes(
 
 
 def matrices(found: list[Outcome]) -> list[Matrix]:
-    """The matrices of outcomes of one lesson."""
+    """The matrices of the outcomes of one lesson."""
     lesson = found[0].run.lesson
     return agreement.matrices(found, {lesson.name: oracle.load(lesson)})
 
 
-def apart(read: Read, runs: int = 2) -> tuple[list[Outcome], list[Matrix]]:
-    """Runs of 1, 2, … ranks whose totals differ a little, and how they agree."""
+def nearly_equal(read: Read, runs: int = 2) -> tuple[list[Outcome], list[Matrix]]:
+    """Outcomes of runs with 1, 2, … ranks whose totals differ slightly, and their matrices."""
     each = [({"ranks": w}, shown((w - 1) * 2.0**-40, w)) for w in range(1, runs + 1)]
     found = outcomes(read, *each)
     return found, matrices(found)
 
 
 def shown(off: float = 0.0, ranks: int = 1, dtype: str = "float64") -> dict[str, Any]:
-    """What both checks show; the last element of the total is off by so much."""
+    """The values that both checks show; `off` is added to the last element of `total`."""
     total = np.array([10, 20, 30, 40 + off], dtype)
     return {"total": total, "parts": (np.arange(1, 5) / ranks).astype(dtype)}
 
 
-def test_the_difference_is_that_of_the_two_shown_values(read: Read) -> None:
-    """Relative to the largest expected value, in full precision; its check and runs are named."""
-    _, [matrix] = apart(read)
+def test_the_difference_is_between_the_two_shown_values(read: Read) -> None:
+    """It is relative to the largest expected value, in full precision."""
+    _, [matrix] = nearly_equal(read)
     worst, one, other = matrix.worst
     assert worst.size == 2.0**-40 / 40
     assert (worst.check, one, other) == ("total", "ranks=1", "ranks=2")
     assert list(matrix.rows) == [("ranks=2", ["2.3e-14"])]
 
 
-def test_what_another_number_of_ranks_changes_is_not_compared(read: Read) -> None:
-    """Both runs are right, and their values differ: one check of two is common."""
+def test_a_value_that_depends_on_the_ranks_is_not_compared(read: Read) -> None:
+    """Runs with 1 and 2 ranks share one of the two checks."""
     [matrix] = matrices(outcomes(read, ({"ranks": 1}, shown()), ({"ranks": 2}, shown(0, 2))))
     assert matrix.compared == "1"
     assert list(matrix.rows) == [("ranks=2", ["="])]
 
 
-def test_runs_that_computed_something_else_have_no_matrix(read: Read) -> None:
-    """Another size is another value, in every check."""
+def test_runs_with_different_values_have_no_matrix(read: Read) -> None:
+    """Every expected value depends on the size."""
     longer = {"total": 10.0 * np.arange(1, 6), "parts": np.arange(1, 6)}
     assert not matrices(outcomes(read, ({"size": 4}, shown()), ({"size": 5}, longer)))
 
 
 def test_two_runs_with_nothing_in_common_have_a_dash(read: Read) -> None:
-    """Never a zero: sizes 4 and 5, each by one and by two ranks."""
+    """For example sizes 4 and 5, each with 1 and 2 ranks."""
     longer = [{"total": 10.0 * np.arange(1, 6), "parts": np.arange(1, 6) / w} for w in (1, 2)]
     [matrix] = matrices(
         outcomes(
@@ -117,8 +117,8 @@ def test_two_runs_with_nothing_in_common_have_a_dash(read: Read) -> None:
     ]
 
 
-def test_each_dtype_has_a_matrix_of_its_own(read: Read) -> None:
-    """A float32 run is no nearer to a float64 run than its dtype allows: they are not compared."""
+def test_each_dtype_has_its_own_matrix(read: Read) -> None:
+    """A float32 run is not compared with a float64 run."""
     runs = [
         ({"dtype": dtype, "ranks": ranks}, shown(off * (ranks - 1), ranks, dtype))
         for dtype, off in (("float32", 2.0**-18), ("float64", 2.0**-40))
@@ -130,8 +130,8 @@ def test_each_dtype_has_a_matrix_of_its_own(read: Read) -> None:
     assert [matrix.worst[0].size for matrix in found] == [2.0**-18 / 40, 2.0**-40 / 40]
 
 
-def test_a_python_number_has_the_dtype_of_the_lesson(read: Read) -> None:
-    """`loss.item()` of a float32 tensor is no measure of float64."""
+def test_a_python_number_has_the_dtype_of_its_run(read: Read) -> None:
+    """For example, `loss.item()` of a float32 tensor is not a float64 result."""
     cells = '# %% check="loss"\nx\n'
     expected = 'def loss(size):\n    """n."""\n    return float(size)\n'
     runs = [({"dtype": "float32", "ranks": ranks}, {"loss": 4.0}) for ranks in (1, 2)]
@@ -139,8 +139,8 @@ def test_a_python_number_has_the_dtype_of_the_lesson(read: Read) -> None:
     assert matrix.dtype == "float32"
 
 
-def test_whole_numbers_that_are_not_equal_are_infinitely_far_apart(read: Read) -> None:
-    """Though the floating values beside them are equal to the bit."""
+def test_unequal_integers_have_an_infinite_difference(read: Read) -> None:
+    """Even if the floating values of the same check are equal."""
     cells = '# %% check="both"\nx\n'
     expected = 'def both(size):\n    """n, twice."""\n    return size, float(size)\n'
     runs = [({"ranks": ranks}, {"both": (3 + ranks, 4.0)}) for ranks in (1, 2)]
@@ -149,8 +149,8 @@ def test_whole_numbers_that_are_not_equal_are_infinitely_far_apart(read: Read) -
     assert matrix.worst[0].check == "both"
 
 
-def test_the_worst_tensor_stands_for_its_check(read: Read) -> None:
-    """Each tensor of a mapping has its own scale."""
+def test_the_worst_tensor_of_a_check_counts(read: Read) -> None:
+    """The scale of each tensor in a mapping is its own largest expected value."""
     cells = '# %% check="both"\nx\n'
     expected = (
         "import numpy as np\n"
@@ -181,8 +181,8 @@ def test_the_worst_tensor_stands_for_its_check(read: Read) -> None:
     ],
     ids=["zeros", "a constant", "a whole number"],
 )
-def test_what_can_not_differ_is_no_agreement(read: Read, value: Any, expected: str) -> None:
-    """Zeros have no scale, a constant ties all runs, a whole number has no rounding."""
+def test_values_that_cannot_differ_are_not_compared(read: Read, value: Any, expected: str) -> None:
+    """Zeros have no scale, constants are the same in all runs, integers are not rounded."""
     runs = [({"ranks": ranks}, {"nothing": value}) for ranks in (1, 2)]
     imports = "import numpy as np\nfrom ci.lesson.expect import expect\n"
     cells = '# %% check="nothing"\nx\n'
@@ -190,8 +190,8 @@ def test_what_can_not_differ_is_no_agreement(read: Read, value: Any, expected: s
 
 
 @pytest.mark.parametrize("drawn, compared", [(3.0, True), (5.0, False)])
-def test_a_given_is_an_argument_too(read: Read, drawn: float, compared: bool) -> None:
-    """Two runs that were given different numbers have nothing to agree on."""
+def test_a_given_is_an_argument_of_its_oracle(read: Read, drawn: float, compared: bool) -> None:
+    """Runs with different givens are not compared."""
     cells = '# %% given="a"\nx\n# %% check="twice"\nx\n'
     expected = (
         "import numpy as np\n"
@@ -205,8 +205,8 @@ def test_a_given_is_an_argument_too(read: Read, drawn: float, compared: bool) ->
     assert bool(matrices(outcomes(read, *runs, cells=cells, expected=expected))) == compared
 
 
-def test_what_is_expected_to_be_infinite_is_left_out_of_the_difference(read: Read) -> None:
-    """inf - inf is no number, and no warning."""
+def test_elements_expected_to_be_infinite_are_ignored(read: Read) -> None:
+    """Otherwise inf - inf would give NaN and a warning."""
     cells = '# %% check="steep"\nx\n'
     expected = (
         "import numpy as np\n"
@@ -220,19 +220,19 @@ def test_what_is_expected_to_be_infinite_is_left_out_of_the_difference(read: Rea
 
 @pytest.mark.parametrize("status", ["differs", "failed", "timed out", "needs 2 GPUs"])
 def test_only_verified_runs_are_compared(read: Read, status: str) -> None:
-    """Two runs agree on nothing while one of them is wrong."""
+    """A wrong run is not compared with a right one."""
     good, bad = outcomes(read, ({"ranks": 1}, shown()), ({"ranks": 2}, shown(0, 2)))
     assert not matrices([good, Outcome(bad.run, status)])
 
 
-def test_one_run_has_nothing_to_agree_with(read: Read) -> None:
-    """There is no matrix of one."""
+def test_one_run_has_no_matrix(read: Read) -> None:
+    """A matrix needs two runs."""
     assert not matrices(outcomes(read, ({"ranks": 1}, shown())))
 
 
 @pytest.mark.kernel
-def test_a_secret_dependence_within_the_tolerance_shows(read: Read) -> None:
-    """Each run is verified, and the matrix says that they are not the same."""
+def test_a_hidden_dependence_within_the_tolerance_is_visible(read: Read) -> None:
+    """All runs are verified, and the matrix shows that they are not equal."""
     lesson = read(
         '# %% check="total"\n10.0 * np.arange(1, size + 1) * (1 + 1e-14 * ranks)\n'
         '# %% check="parts"\nnp.arange(1, size + 1) / ranks\n',

@@ -1,20 +1,22 @@
-"""From an executed notebook to the results of all declared checks."""
+"""Judging executed notebooks."""
 
 import copy
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
+from ci.execute.events import End, Execution
 from ci.judge import verdicts
 from ci.judge.outcome import Outcome, Status, exit_status
 from ci.lesson import oracle
 from ci.lesson.lesson import Lesson
 from ci.lesson.value import MIME, encode
-from ci.plan import planner
 from ci.plan.gpus import Gpu, Request
+from ci.plan.planner import Run
 from tests.conftest import GRADIENT, HEADER, ORACLE, Read
 
 RAISES = '# %% check="boom" raises="RuntimeError"\nraise RuntimeError\n'
@@ -36,14 +38,22 @@ def double(a):
 
 
 def executed(lesson: Lesson, **shown: Any) -> NotebookNode:
-    """`lesson` as if each named check had shown its value, or raised it where it is an error."""
+    """The notebook of `lesson`, in which the named checks showed values or raised errors."""
     notebook = copy.deepcopy(lesson.notebook)
     cells = {cell.id: cell for cell in notebook.cells}
-    for declared in lesson.checks:
-        if declared.name in shown:
-            cell, value = cells[declared.cell], shown[declared.name]
-            cell.execution_count = 1
-            cell.outputs = [_output(value)]
+    for check in lesson.checks:
+        if check.name in shown:
+            cells[check.cell].execution_count = 1
+            cells[check.cell].outputs = [_output(shown[check.name])]
+    return notebook
+
+
+def completed(lesson: Lesson, **shown: Any) -> NotebookNode:
+    """The same, in which the other cells also ran, without output."""
+    notebook = executed(lesson, **shown)
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and cell.execution_count is None:
+            cell.execution_count, cell.outputs = 1, []
     return notebook
 
 
@@ -53,6 +63,14 @@ def _output(value: Any) -> NotebookNode:
     return new_output("execute_result", {MIME: encode(value)}, execution_count=1)
 
 
+def judge_run(run: Run, notebook: NotebookNode) -> Outcome:
+    """The outcome of a run that completed with this notebook."""
+    path = run.lesson.path.with_suffix(".ipynb")
+    nbformat.write(notebook, path)
+    execution = Execution(run, path.parent, End.COMPLETED, notebook=path)
+    return verdicts.judge(execution, oracle.load(run.lesson))
+
+
 def judge(lesson: Lesson, notebook: NotebookNode) -> list[tuple[str, str]]:
     """Status and message of each check."""
     oracles = oracle.load(lesson)
@@ -60,14 +78,14 @@ def judge(lesson: Lesson, notebook: NotebookNode) -> list[tuple[str, str]]:
     return [(result.status, result.message) for result in results]
 
 
-def test_a_value_as_derived_is_verified(read: Read) -> None:
-    """The oracle is called with the values of the run."""
+def test_the_derived_value_is_verified(read: Read) -> None:
+    """The oracle gets the parameters of the run."""
     lesson = read(expected=ORACLE)
     assert judge(lesson, executed(lesson, gradient=4.0 * np.arange(4)))[0][0] == "verified"
 
 
 def test_another_value_differs(read: Read) -> None:
-    """The message says by how much and where."""
+    """The message says where and by how much."""
     lesson = read(expected=ORACLE)
     status, message = judge(lesson, executed(lesson, gradient=6.0 * np.arange(4)))[0]
     assert status == "differs"
@@ -75,13 +93,13 @@ def test_another_value_differs(read: Read) -> None:
 
 
 def test_a_cell_that_never_ran_is_missing(read: Read) -> None:
-    """A check is declared by the lesson, not by what happened to report."""
+    """Every check that the lesson declares must report."""
     lesson = read(expected=ORACLE)
     assert judge(lesson, executed(lesson)) == [("missing", "its cell never ran")]
 
 
 def test_displayed_data_is_not_a_shown_value(read: Read) -> None:
-    """Only the display hook's own message counts: display() could say anything."""
+    """Only the message of the display hook counts, because `display()` can show anything."""
     lesson = read(expected=ORACLE)
     notebook = executed(lesson, gradient=4.0 * np.arange(4))
     for cell in notebook.cells:
@@ -90,7 +108,7 @@ def test_displayed_data_is_not_a_shown_value(read: Read) -> None:
     assert judge(lesson, notebook) == [("missing", "its cell shows no values")]
 
 
-def test_a_second_value_is_one_too_many(read: Read) -> None:
+def test_a_cell_with_two_values_is_missing(read: Read) -> None:
     """A check reads exactly one value."""
     lesson = read(expected=ORACLE)
     notebook = executed(lesson, gradient=4.0 * np.arange(4))
@@ -98,21 +116,21 @@ def test_a_second_value_is_one_too_many(read: Read) -> None:
     assert judge(lesson, notebook) == [("missing", "its cell shows 2 values")]
 
 
-def test_the_error_that_was_declared_is_verified(read: Read) -> None:
-    """A cell with raises= must raise just that type."""
+def test_the_declared_error_is_verified(read: Read) -> None:
+    """A cell with `raises=` must raise exactly that type."""
     lesson = read(RAISES)
     assert judge(lesson, executed(lesson, boom=RuntimeError()))[0][0] == "verified"
 
 
 @pytest.mark.parametrize("shown", [ValueError(), NotImplementedError(), 1])
 def test_another_error_or_none_differs(read: Read, shown: Any) -> None:
-    """Another type, a subclass too, and no error at all are faults."""
+    """Another type, a subclass, and no error are faults."""
     lesson = read(RAISES)
     assert judge(lesson, executed(lesson, boom=shown))[0][0] == "differs"
 
 
-def test_a_given_is_not_called_verified(read: Read) -> None:
-    """Its dtype, shape and finiteness are compared; what builds on it is verified."""
+def test_a_given_has_its_own_status(read: Read) -> None:
+    """Only its dtype, shape and finiteness are compared; values derived from it are verified."""
     lesson = read(GIVEN, expected=GIVEN_ORACLE)
     shown = {"a": np.array([1.0, 3.0]), "double": np.array([2.0, 6.0])}
     statuses = [status for status, _ in judge(lesson, executed(lesson, **shown))]
@@ -120,21 +138,21 @@ def test_a_given_is_not_called_verified(read: Read) -> None:
 
 
 def test_a_given_that_is_not_finite_differs(read: Read) -> None:
-    """A NaN in a given would make all that builds on it meaningless."""
+    """A NaN in a given would make all values derived from it meaningless."""
     lesson = read(GIVEN, expected=GIVEN_ORACLE)
     results = judge(lesson, executed(lesson, a=np.array([1.0, np.nan])))
     assert results[0] == ("differs", "not finite")
 
 
 def test_a_check_without_its_given_is_missing(read: Read) -> None:
-    """What can't be derived is not green."""
+    """Without the given, its expected value cannot be derived."""
     lesson = read(GIVEN, expected=GIVEN_ORACLE)
     results = judge(lesson, executed(lesson, double=np.array([2.0, 6.0])))
     assert results[1] == ("missing", "the given 'a' was not shown")
 
 
 def test_an_oracle_that_raises_is_invalid(read: Read) -> None:
-    """It is the course's fault, and names the error."""
+    """The message names the error."""
     lesson = read(expected=ORACLE.replace("np.arange(size", "np.arange(size / 0"))
     status, message = judge(lesson, executed(lesson, gradient=np.ones(4)))[0]
     assert (status, "ZeroDivisionError" in message) == ("invalid", True)
@@ -142,10 +160,10 @@ def test_an_oracle_that_raises_is_invalid(read: Read) -> None:
 
 def _outcome(lesson: Lesson, status: str) -> Outcome:
     if status == "machine":
-        return Outcome(planner.Run(lesson, {}), Status.FAILED, machine_fault=True)
+        return Outcome(Run(lesson, {}), Status.FAILED, machine_fault=True)
     if status == "needs":
-        return verdicts.skipped(planner.Run(lesson, {}, gpus_needed=2))
-    return Outcome(planner.Run(lesson, {}), Status(status))
+        return verdicts.skipped(Run(lesson, {}, gpus_needed=2))
+    return Outcome(Run(lesson, {}), Status(status))
 
 
 @pytest.mark.parametrize(
@@ -168,60 +186,54 @@ def _outcome(lesson: Lesson, status: str) -> Outcome:
 def test_the_exit_status_says_who_is_at_fault(
     read: Read, statuses: list[str], gpus: str, expected: int
 ) -> None:
-    """0 green, 1 the course, 3 the machine; lacking GPUs count where they were asked for."""
+    """0: green, 1: the course, 3: the machine. Missing GPUs count only with a strict --gpus."""
     lesson = read("")
     outcomes = [_outcome(lesson, status) for status in statuses]
     assert exit_status(outcomes, gpus_required=Request(gpus).strict) == expected
 
 
-def test_a_lesson_may_say_why_it_has_no_checks(read: Read) -> None:
-    """`checks: {none: reason}` makes an unchecked lesson green, and it stays `unchecked`."""
+def test_a_lesson_can_give_a_reason_for_having_no_checks(read: Read) -> None:
+    """`checks: {none: reason}` makes an unchecked lesson green."""
     header = HEADER.replace("    gpus:", "    checks: {none: prose only}\n#     gpus:")
     assert _outcome(read("", header=header), "unchecked").green
     assert not _outcome(read(GRADIENT), "unchecked").green
 
 
 def test_givens_alone_verify_nothing(read: Read) -> None:
-    """A lesson that shows inputs only is unchecked."""
+    """A lesson whose only checks are givens is unchecked."""
     lesson = read(GIVEN.partition("# %% check")[0], expected=GIVEN_ORACLE.rpartition("@expect")[0])
-    run = planner.Run(lesson, lesson.defaults)
-    oracles = oracle.load(lesson)
-    results = verdicts.judge_checks(
-        lesson, oracles, lesson.defaults, executed(lesson, a=np.ones(2))
-    )
-    assert verdicts._status(run, results)[0] == "unchecked"
+    outcome = judge_run(Run(lesson, lesson.defaults), completed(lesson, a=np.ones(2)))
+    assert outcome.status == "unchecked"
+
+
+RIGHT = 4.0 * np.arange(4)
 
 
 @pytest.mark.parametrize("fault", ["skipped", "raised"])
-def test_a_cell_that_did_not_do_its_part_is_found(read: Read, fault: str) -> None:
-    """Each code cell must have run, and only those that declare it may show an error."""
-    notebook = executed(read("# %%\n1\n"))
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.execution_count, cell.outputs = 1, []
-    assert verdicts._skipped(notebook) == ""
+def test_a_cell_that_did_not_run_or_raised_fails_the_run(read: Read, fault: str) -> None:
+    """Every code cell must run, and only a cell with raises= may raise."""
+    lesson = read(GRADIENT + "# %%\n1;\n", expected=ORACLE)
+    run, notebook = Run(lesson, lesson.defaults), completed(lesson, gradient=RIGHT)
+    assert judge_run(run, notebook).status == "verified"
     notebook.cells[-1].execution_count = None if fault == "skipped" else 1
     notebook.cells[-1].outputs = [_output(ValueError())] if fault == "raised" else []
-    assert verdicts._skipped(notebook) == notebook.cells[-1].id
+    outcome = judge_run(run, notebook)
+    assert (outcome.status, outcome.cell) == ("failed", notebook.cells[-1].id)
 
 
-def test_a_shown_value_that_nothing_compares_is_found(read: Read) -> None:
-    """What a student reads as a result was compared, or the lesson is not green."""
-    notebook = executed(read(GRADIENT + "# %%\n1 + 1\n"), gradient=np.ones(4))
-    assert verdicts._uncompared(notebook) == ""
+def test_a_value_without_a_check_makes_a_lesson_unchecked(read: Read) -> None:
+    """Students would read it as a result, but nothing has compared it."""
+    lesson = read(GRADIENT + "# %%\n1 + 1\n", expected=ORACLE)
+    notebook = completed(lesson, gradient=RIGHT)
     notebook.cells[-1].outputs = [_output(2)]
-    assert verdicts._uncompared(notebook) == notebook.cells[-1].id
+    outcome = judge_run(Run(lesson, lesson.defaults), notebook)
+    assert (outcome.status, outcome.cell) == ("unchecked", notebook.cells[-1].id)
 
 
-def test_a_leased_gpu_must_be_seen(read: Read) -> None:
-    """A run that leased a GPU and shows no tensor from it did not use it."""
+def test_a_leased_gpu_must_be_used(read: Read) -> None:
+    """Some check must show a tensor on each leased GPU."""
     lesson = read(expected=ORACLE)
-    run = planner.Run(lesson, lesson.defaults, gpus=(Gpu("0", "GPU-0", "H100"),))
-    results = verdicts.judge_checks(
-        lesson,
-        oracle.load(lesson),
-        lesson.defaults,
-        executed(lesson, gradient=4.0 * np.arange(4)),
-    )
-    status, reason = verdicts._status(run, results)
-    assert (status, "leased cuda:0" in reason) == ("differs", True)
+    run = Run(lesson, lesson.defaults, gpus=(Gpu("0", "GPU-0", "H100"),))
+    outcome = judge_run(run, completed(lesson, gradient=RIGHT))
+    assert outcome.status == "differs"
+    assert outcome.reason == "leased cuda:0, but no check shows a tensor on it"

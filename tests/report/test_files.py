@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ci.report import files
 from tests.conftest import GRADIENT, Read
-from tests.report.test_terminal import apart, outcome
+from tests.judge.test_agreement import nearly_equal
+from tests.report.test_terminal import outcome
 
 REPORTS = ("report.json", "junit.xml", "summary.md")
 
@@ -31,7 +32,7 @@ def test_the_json_report_has_all_that_the_table_has(read: Read, tmp_path: Path) 
 
 def test_the_json_report_says_how_the_runs_agree(read: Read, tmp_path: Path) -> None:
     """Which runs, by their place in the list, how far apart, in which check, of how many."""
-    outcomes, agreed = apart(read)
+    outcomes, agreed = nearly_equal(read)
     files.write(outcomes, tmp_path, agreed)
     found = json.loads((tmp_path / "report.json").read_text())
     pair = {"runs": [0, 1], "size": 2.0**-40 / 40, "check": "total", "checks": 1}
@@ -43,7 +44,7 @@ def test_the_json_report_says_how_the_runs_agree(read: Read, tmp_path: Path) -> 
 
 def test_the_json_report_is_json_for_any_difference(read: Read, tmp_path: Path) -> None:
     """JSON has no infinity."""
-    outcomes, [matrix] = apart(read)
+    outcomes, [matrix] = nearly_equal(read)
     pairs = {
         pair: dataclasses.replace(found, size=math.inf) for pair, found in matrix.pairs.items()
     }

@@ -14,7 +14,7 @@ from ci.lesson.lesson import Lesson
 from ci.plan import planner
 from ci.report import files, github
 from tests.conftest import GRADIENT, HEADER, Read
-from tests.judge.test_agreement import apart
+from tests.judge.test_agreement import nearly_equal
 
 TEXT = HEADER.replace("size: int = 4", 'word: str = "a"  # a text\nsize: int = 4')
 
@@ -77,7 +77,7 @@ def test_a_verified_course_has_a_table_and_no_faults(read: Read) -> None:
 
 def test_a_sweep_says_how_its_runs_agree(read: Read) -> None:
     """The largest difference, its check and its runs, as the terminal says it."""
-    outcomes, agreed = apart(read)
+    outcomes, agreed = nearly_equal(read)
     text = github.markdown(outcomes, agreed)
     assert "## How the runs agree\n\n```text\n01_small, float64: the runs differ by 2.3e-14" in text
     assert "How the runs agree" not in github.markdown(outcomes)

@@ -17,7 +17,7 @@ from ci.report import faults, files, terminal
 from ci.report.terminal import Terminal
 from ci.report.utilization import Utilization
 from tests.conftest import GRADIENT, Read
-from tests.judge.test_agreement import apart
+from tests.judge.test_agreement import nearly_equal
 
 RAISES = '# %% check="boom" raises="RuntimeError"\nraise RuntimeError\n'
 
@@ -94,7 +94,7 @@ def test_an_unchanged_run_says_since_when(read: Read) -> None:
 
 def agreeing(read: Read, runs: int, width: int) -> str:
     """The final report of a sweep whose runs differ a little."""
-    outcomes, agreed = apart(read, runs)
+    outcomes, agreed = nearly_equal(read, runs)
     text = io.StringIO()
     Terminal([], Console(file=text, width=width)).finish(outcomes, agreed)
     return text.getvalue()
@@ -117,7 +117,7 @@ def test_a_sweep_ends_with_how_its_runs_agree(read: Read) -> None:
 
 def test_runs_that_are_equal_are_so_only_where_they_are_compared(read: Read) -> None:
     """The sentence claims nothing of the other checks."""
-    _, [matrix] = apart(read)
+    _, [matrix] = nearly_equal(read)
     equal = {pair: dataclasses.replace(found, size=0.0) for pair, found in matrix.pairs.items()}
     text = terminal.agreement_text(dataclasses.replace(matrix, pairs=equal))
     assert text.startswith(

@@ -45,7 +45,7 @@ UNREADABLE = [
 def test_what_cannot_be_read_says_so(value: object) -> None:
     """The hook never raises; the check that needs the value fails, with the reason."""
     assert encode(value)["kind"] == "unreadable"
-    with pytest.raises(ValueError, match="can't be read"):
+    with pytest.raises(ValueError, match="cannot be read"):
         _decode(encode(value))
 
 
