@@ -1,4 +1,4 @@
-"""The worker's care for what its runs leave, in a process of its own."""
+"""How a worker ends the processes that a run has left; each test uses a separate process."""
 
 import subprocess
 import sys
@@ -15,18 +15,18 @@ child.kill()
 
 
 def outcome(expected: str, *, setup: str = "", spared: str = "") -> str:
-    """Whether `expected` is what is left of one child, and whether the child still exists."""
+    """Whether the processes left are `expected`, and whether the one child still exists."""
     program = PROGRAM.format(expected=expected, setup=setup, spared=spared)
     return subprocess.check_output([sys.executable, "-c", program], text=True).strip()
 
 
 def test_descendants_are_killed() -> None:
-    """None is reported as left."""
+    """The child is gone, and none is reported."""
     assert outcome("set()") == "True False"
 
 
 def test_a_process_that_cannot_be_killed_is_reported() -> None:
-    """One that is stuck in a driver ignores SIGKILL: the loop ends all the same."""
+    """A process that is stuck in a driver ignores SIGKILL; the loop ends anyway."""
     setup = (
         "server.KILL_S = 0.2\n"
         "psutil.Process.kill = lambda self: None\n"
@@ -35,6 +35,6 @@ def test_a_process_that_cannot_be_killed_is_reported() -> None:
     assert outcome("{child.pid}", setup=setup) == "True True"
 
 
-def test_a_process_may_be_spared() -> None:
-    """As the fork server is between two runs."""
+def test_a_process_can_be_spared() -> None:
+    """For example the fork server, between two runs."""
     assert outcome("set()", spared="spare={child.pid}") == "True True"
