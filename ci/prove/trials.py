@@ -48,7 +48,7 @@ DEADLINE_S, DEADLINE_FACTOR = 10.0, 3  # a mutant has 10 s and 3 times what the 
 
 
 class LessonShell:
-    """Executes a lesson in this process: the cells before `position` have been executed."""
+    """Executes a lesson in this process; the cells before `position` have been executed."""
 
     def __init__(self, lesson: Lesson, parameters: Mapping[str, Value]) -> None:
         self.lesson, self.parameters = lesson, {**lesson.defaults, **parameters}
@@ -71,13 +71,13 @@ class LessonShell:
         self.lesson = mutated
 
     def run_cell(self) -> str:
-        """Execute the next cell; return the error that it raised without declaring it."""
+        """Execute the next cell; return the error that it raised without declaring it, or ""."""
         cell = self.cells[self.position]
         self.position += 1
         tags = cell.metadata.get("tags", [])
         if cell.cell_type != "code" or not cell.source.strip():
             return ""
-        cell.execution_count, cell.outputs = self.position, []
+        cell.execution_count = self.position
         if "figure" in tags:
             return ""
         result = self._shell.run_cell(cell.source)
@@ -95,7 +95,7 @@ class LessonShell:
 
     def finish(self, oracles: Mapping[str, Oracle], wanted: str = "") -> Verdict:
         """Execute the rest, up to the first check that differs, or up to the `wanted` check."""
-        ranks.stand_by(_forget_modules)()
+        ranks.stand_by(_forget_modules)()  # ranks are forked from a fork that has imported torch
         checks = {check.cell: check.name for check in self.lesson.checks}
         while self.position < len(self.cells):
             name = checks.get(self.cells[self.position].id, "")
@@ -137,7 +137,7 @@ def try_mutants(
     add_after_standard_library(str(script.parent))
     oracles = oracle.load(reader.read(script))
     started = time.monotonic()
-    # The first execution verifies the lesson, and imports what the forks need.
+    # The first execution verifies the lesson, and imports the packages that the forks need.
     verdict = LessonShell(reader.read(script), parameters).finish(oracles)
     if verdict.status != Status.SURVIVED:
         raise CourseError(f"{script.stem} is not verified as it is: {verdict.reason}")
@@ -202,9 +202,9 @@ def _try_mutant(mutant: Mutant, shell: LessonShell, oracles: Mapping[str, Oracle
 
 def main() -> None:
     """Answer the request in the file that standard input names, one JSON line per verdict."""
-    events = os.fdopen(os.dup(1), "w")
+    events, errors = os.fdopen(os.dup(1), "w"), os.dup(2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.dup2(1, 2)  # failing ranks write much
+    os.dup2(1, 2)  # failing ranks print long tracebacks
 
     def report(number: int | None, verdict: Verdict) -> None:
         events.write(json.dumps([number, verdict.status, verdict.reason]) + "\n")
@@ -215,10 +215,12 @@ def main() -> None:
         try_mutants(**request, report=report)
     except CourseError as error:
         report(None, Verdict(Status.ERROR, str(error)))
+    finally:
+        os.dup2(errors, 2)  # for the traceback of a fault in the pipeline
 
 
 if __name__ == "__main__":
-    # Started as __main__, which is the lesson's name for itself: take the importable one.
+    # The lesson becomes __main__: use the module under its importable name.
     from ci.prove.trials import main as main_of_importable
 
     main_of_importable()

@@ -1,4 +1,4 @@
-"""Mutants: what the operators make of a text, and what a TOML file names."""
+"""The mutants that the operators make, and those that a TOML file names."""
 
 from pathlib import Path
 
@@ -76,14 +76,14 @@ def test_an_operator_changes_one_place(text: str, kind: str, expected: list[str]
         "a // b ** c @ d",
     ],
 )
-def test_what_no_check_reads_is_left_alone(text: str) -> None:
-    """Imports, prints, docstrings, annotations; and operators that have no counterpart."""
+def test_text_that_no_check_reads_is_left_alone(text: str) -> None:
+    """Imports, prints, docstrings and annotations; also operators without a counterpart."""
     kinds = {change.kind for change in operators.changes(text)} - {"dropped statement"}
     assert kinds == set()
 
 
-def test_cells_that_feed_a_check_are_mutated(tmp_path: Path, read: Read) -> None:
-    """Not figures, parameters, or a cell whose names nobody uses."""
+def test_cells_that_a_check_needs_are_mutated(tmp_path: Path, read: Read) -> None:
+    """Figures, parameters and cells whose names no check needs are left alone."""
     cells = "# %%\na = 2\n# %%\nb = 3\n# %% tags=['figure']\nc = 4\n" + '# %% check="d"\na + size\n'
     lesson = read(cells.replace("'", '"'))
     generated = mutants_file(tmp_path).generated([lesson])
@@ -92,7 +92,7 @@ def test_cells_that_feed_a_check_are_mutated(tmp_path: Path, read: Read) -> None
 
 
 def test_rank_programs_and_oracles_are_mutated(tmp_path: Path, read: Read) -> None:
-    """What the lesson imports from beside it, and its expected values, by function."""
+    """Modules that the lesson imports from its folder, and its oracles, by function."""
     lesson = read("# %%\nfrom ranks import add\n" + GRADIENT, expected=ORACLE)
     ranks = lesson.path.with_name("ranks.py")
     ranks.write_text("def add(a, b):\n    return a + b\n")
@@ -108,8 +108,8 @@ def test_rank_programs_and_oracles_are_mutated(tmp_path: Path, read: Read) -> No
     assert "ranks.py" not in {mutant.file for mutant in excluded.generated([lesson])}
 
 
-def test_a_named_mutant_is_placed(tmp_path: Path, read: Read) -> None:
-    """Its line, and the line as it was and is."""
+def test_a_named_mutant_is_shown_with_its_place(tmp_path: Path, read: Read) -> None:
+    """The line number, and the line before and after."""
     (mutant,) = mutants_file(tmp_path, NAMED).named([read()])
     assert str(mutant) == (
         "lessons/01_small.py:18 [gradient]: 4.0 * np.arange(size)  ->  4.0 + np.arange(size)"
@@ -131,21 +131,21 @@ def test_a_named_mutant_is_placed(tmp_path: Path, read: Read) -> None:
 def test_a_named_mutant_that_fits_nothing_is_an_error(
     tmp_path: Path, read: Read, old: str, new: str, message: str
 ) -> None:
-    """The entry is named: a text that is gone would else prove nothing, in silence."""
+    """The message names the entry: a text that no longer exists would prove nothing."""
     with pytest.raises(CourseError) as caught:
         mutants_file(tmp_path, NAMED.replace(old, new, 1)).named([read()])
     assert message in str(caught.value)
 
 
-def test_nth_says_which(tmp_path: Path, read: Read) -> None:
-    """A text that is there twice wants to be counted."""
+def test_nth_selects_an_occurrence(tmp_path: Path, read: Read) -> None:
+    """An entry whose text occurs twice has to select one."""
     entry = NAMED.replace('"4.0 *"', '"np"') + "nth = 2\n"
     (mutant,) = mutants_file(tmp_path, entry).named([read()])
     assert mutant.line == 18
 
 
 def test_an_equivalent_is_declared_by_place_and_text(tmp_path: Path, read: Read) -> None:
-    """Only the change that was meant; all changes of its lines where none is named."""
+    """Only the declared change; without a replacement, all changes of the lines."""
     lesson = read()
     generated = mutants_file(tmp_path, EQUIVALENT).generated([lesson])
     declared = [mutant.after for mutant in generated if mutant.equivalent]
@@ -155,7 +155,7 @@ def test_an_equivalent_is_declared_by_place_and_text(tmp_path: Path, read: Read)
 
 
 def test_a_stale_declaration_is_an_error(tmp_path: Path, read: Read) -> None:
-    """A declaration goes when its lines do."""
+    """A declaration has to be removed together with its lines."""
     stale = EQUIVALENT.replace('text = "4.0', 'text = "5.0')
     with pytest.raises(CourseError, match="equivalent 1: no mutant of lessons/01_small.py"):
         mutants_file(tmp_path, stale).generated([read()])

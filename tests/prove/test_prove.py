@@ -1,4 +1,4 @@
-"""The proof that the gate bites, in a small course of its own, with real processes."""
+"""`invoke prove` in a small course, with real processes."""
 
 import json
 import os
@@ -30,7 +30,7 @@ USED = '# %% check="gradient"\nused / 2 * 4.0 * np.arange(size)\n'
 
 
 def named(replacement: str, text: str = "4.0 * np.arange(size)") -> str:
-    """An entry for a mistake in the cell of the check."""
+    """An entry that plants a mistake in the cell of the check."""
     entry = NAMED.replace('"4.0 *"', f'"{text}"')
     return entry.replace('"4.0 +"', f"'''{replacement}'''")
 
@@ -54,7 +54,7 @@ def by_the_pipeline(lesson: Lesson, folder: Path) -> str:
 
 
 def test_the_same_seed_draws_the_same_sample(read: Read, tmp_path: Path) -> None:
-    """Another seed draws others; all of them come in the order of the text."""
+    """Another seed draws other mutants; every sample is in the order of the text."""
     lesson, file = read(HARMLESS + USED, expected=ORACLE), mutants_file(tmp_path, NAMED)
     drawn = [prove.choose(file, [lesson], sample=6, seed=seed) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
@@ -63,8 +63,8 @@ def test_the_same_seed_draws_the_same_sample(read: Read, tmp_path: Path) -> None
     assert drawn[0] == [mutant for mutant in everything if mutant in drawn[0]]
 
 
-def test_a_number_is_whole() -> None:
-    """A bad option is the command line's fault."""
+def test_a_seed_must_be_a_whole_number() -> None:
+    """A bad option is a usage error."""
     with pytest.raises(UsageError, match="--seed -1: must be a whole number"):
         prove.prove(prove.Options(seed="-1"), ROOT)
 
@@ -86,7 +86,7 @@ def test_a_number_is_whole() -> None:
 def test_a_mutant_is_judged_as_the_pipeline_does(
     read: Read, tmp_path: Path, replacement: str, status: str, pipeline: str
 ) -> None:
-    """The quick way and a real kernel agree on what is green; one is refused when it is read."""
+    """Forks and a real kernel agree on each verdict; one mutant is rejected when it is read."""
     lesson = read(expected=ORACLE)
     results = tried(lesson, mutants_file(tmp_path, named(replacement)))
     assert statuses(results) == [status]
@@ -100,7 +100,7 @@ def test_a_mutant_is_judged_as_the_pipeline_does(
 def test_a_named_mutant_must_be_noticed_by_its_check(
     read: Read, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """That another check differs is not enough."""
+    """It is not enough that another check differs."""
     second = '# %% check="double"\n8.0 * np.arange(size)\n'
     oracles = ORACLE + ORACLE.partition("\n\n\n")[2].replace("gradient", "double").replace(
         "return 4", "return 8"
@@ -115,7 +115,7 @@ def test_a_named_mutant_must_be_noticed_by_its_check(
 
 @pytest.mark.kernel
 def test_survivors_are_found_unless_declared(read: Read, tmp_path: Path) -> None:
-    """All others are noticed, in the lesson and in its oracle."""
+    """All other mutants are noticed, in the lesson and in its oracle."""
     lesson = read(HARMLESS + USED, expected=ORACLE)
     results = tried(lesson, mutants_file(tmp_path), sample=None)
     assert {m.before for m, verdict in results if verdict.status == "survived"} == {"unused = 1"}
@@ -130,7 +130,7 @@ def test_survivors_are_found_unless_declared(read: Read, tmp_path: Path) -> None
 
 
 @pytest.mark.kernel
-def test_a_mutant_that_hangs_is_ended(read: Read, tmp_path: Path) -> None:
+def test_a_mutant_that_hangs_is_killed(read: Read, tmp_path: Path) -> None:
     """After its deadline it counts as noticed."""
     file = mutants_file(tmp_path, named("while True: pass\nsize"))
     results = tried(read(expected=ORACLE), file)
@@ -140,7 +140,7 @@ def test_a_mutant_that_hangs_is_ended(read: Read, tmp_path: Path) -> None:
 
 @pytest.mark.kernel
 def test_other_parameters_notice_what_the_defaults_do_not(read: Read, tmp_path: Path) -> None:
-    """A mistake that needs more than four elements."""
+    """The mistake shows only with more than four elements."""
     cells = '# %% check="gradient"\n4.0 * np.minimum(np.arange(size), 30)\n'
     oracles = ORACLE.replace("np.arange(size, dtype=float)", "np.minimum(np.arange(size), 30.0)")
     lesson = read(cells, expected=oracles)
@@ -172,15 +172,15 @@ def test_a_mistake_in_a_module_is_noticed(read: Read, tmp_path: Path) -> None:
 
 @pytest.mark.kernel
 def test_a_lesson_that_is_wrong_proves_nothing(read: Read, tmp_path: Path) -> None:
-    """Each of its mutants would differ, whatever is checked."""
+    """Each of its mutants would differ, whether or not a check notices the mistake."""
     lesson = read(GRADIENT.replace("4.0", "6.0"), expected=ORACLE)
     with pytest.raises(CourseError, match="01_small is not verified as it is: gradient"):
         tried(lesson, mutants_file(tmp_path, named("1", text="np.arange(size)")))
 
 
 @pytest.mark.kernel
-def test_the_command_says_what_survived(write: Write, tmp_path: Path) -> None:
-    """The table, each survivor by place and change, status 1; build/ has the verdicts alone."""
+def test_the_command_reports_survivors(write: Write, tmp_path: Path) -> None:
+    """It prints the table and each survivor, exits with 1, and leaves only its JSON in build/."""
     write(HARMLESS + USED, expected=ORACLE)
     shutil.copy(TASKS, tmp_path)
     (tmp_path / "tests").mkdir()
@@ -203,7 +203,7 @@ def test_the_command_says_what_survived(write: Write, tmp_path: Path) -> None:
 
 
 def test_the_mistakes_of_the_course_are_in_its_lessons() -> None:
-    """At least forty are named, and each entry is of a lesson that there is."""
+    """At least forty are named, and every entry is about a lesson that exists."""
     root = TASKS.parent
     path = root / "tests" / "mutants.toml"
     lessons = [reader.read(script) for script in find_lessons(root / "lessons")]
