@@ -122,6 +122,7 @@ class Slot(threading.Thread):
                     self.client = self.client or self._client(first, lease)
                     self._execute(self.client, run, attempt)
                 except Exception as error:  # it becomes the outcome of this run
+                    self._end_worker(attempt)
                     self._finish(failure(run, attempt, error), lease)
                     break
                 is_alive = self.client.alive
@@ -147,6 +148,14 @@ class Slot(threading.Thread):
             else:
                 self._events.put(happened)
 
+    def _end_worker(self, attempt: Path) -> None:
+        """End the worker, so that neither it nor its lesson writes to the attempt any more."""
+        if self.client:
+            self.client.close()
+        with contextlib.suppress(OSError):
+            self._executor.reclaim(attempt)
+        attempts.tidy(attempt)
+
     def _finish(self, execution: Execution, lease: Lease) -> None:
         self._events.put(Finished(execution, self._number, self._elapsed(), lease.gpus))
 
@@ -159,7 +168,8 @@ def failure(run: Run, attempt: Path, error: Exception) -> Execution:
     reason = str(error)
     if not isinstance(error, CourseError):
         reason = f"the pipeline broke: {type(error).__name__}: {error}"
-        (attempt / attempts.LOG).write_text("".join(traceback.format_exception(error)))
+        with (attempt / attempts.LOG).open("a") as log:
+            log.writelines(traceback.format_exception(error))
     return Execution(
         run,
         attempt,

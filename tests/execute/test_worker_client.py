@@ -120,10 +120,16 @@ def test_a_machine_error_is_the_outcome_of_its_run(read: Read, tmp_path: Path) -
 def test_a_bug_is_the_outcome_of_its_run_with_its_traceback(read: Read, tmp_path: Path) -> None:
     """It is in the log of the attempt."""
 
+    host = tmp_path / "host"
+    host.write_text("mine")
+
     def nonsense() -> Iterator[Mapping[str, Any]]:
+        (attempt,) = (tmp_path / "runs").glob("*/*/.*")
+        (attempt / attempts.LOG).symlink_to(host)  # as a lesson could do
         yield {**ENDED, "end": "nonsense"}
 
     (execution,) = executed(read, tmp_path, nonsense)
+    assert host.read_text() == "mine"
     assert execution.reason == "the pipeline broke: ValueError: 'nonsense' is not a valid End"
     assert not execution.machine_fault
     assert "Traceback" in (execution.attempt / attempts.LOG).read_text()
