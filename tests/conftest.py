@@ -23,6 +23,7 @@ from ci.lab.docker_engine import connect
 from ci.lab.image import Image
 from ci.lesson import reader
 from ci.lesson.lesson import Lesson
+from ci.plan.gpus import Gpu
 from ci.plan.planner import Run
 
 ROOT = Path(__file__).parents[1]
@@ -121,10 +122,15 @@ def missing(part: str) -> NoReturn:
 
 
 def executions(
-    runs: Sequence[Run], folder: Path, executor: Executor | None = None, *, slots: int = 1
+    runs: Sequence[Run],
+    folder: Path,
+    executor: Executor | None = None,
+    *,
+    slots: int = 1,
+    gpus: Sequence[Gpu] = (),
 ) -> list[Execution]:
     """The executions of `runs`, in the order in which they end; on this machine by default."""
-    events = engine.execute(runs, folder, executor or LocalExecutor(), slots=slots)
+    events = engine.execute(runs, folder, executor or LocalExecutor(), slots=slots, gpus=gpus)
     return [event.execution for event in events if isinstance(event, Finished)]
 
 

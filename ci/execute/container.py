@@ -146,7 +146,7 @@ class ContainerExecutor:
                 if path.stat().st_mode & wanted != wanted:
                     raise MachineError(
                         f"only root can read {path}, and the lab's user is not root: "
-                        f"chmod -R o+rX {path}, or say --as-root"
+                        f"chmod -R o+rX {path}, or use --as-root"
                     )
 
 

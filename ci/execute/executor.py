@@ -95,5 +95,5 @@ def choose(
         return ContainerExecutor.ready(gpus, docker, slots=slots, as_root=as_root)
     except MachineError as error:
         if on == "lab":
-            raise MachineError(f"{error}; or say --on here") from None
+            raise MachineError(f"{error}; or use --on here") from None
         return LocalExecutor(), [f"on this machine, not in the lab: {error}"]

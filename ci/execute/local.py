@@ -31,7 +31,7 @@ class LocalExecutor:
         needed = ("torch", "papermill", "ipykernel")
         if missing := [name for name in needed if not find_spec(name)]:
             raise MachineError(
-                f"{missing[0]} is not installed here: pip install -e '.[here]', or say --on lab"
+                f"{missing[0]} is not installed here: pip install -e '.[here]', or use --on lab"
             )
 
     def start(

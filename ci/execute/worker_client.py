@@ -178,6 +178,6 @@ class WorkerClient:
 def _require_cuda(run: Run, environment: Mapping[str, str]) -> None:
     if run.gpus and not environment.get("cuda"):
         raise MachineError(
-            f"this machine has a {run.gpus[0].name}, but torch {environment.get('torch')} is a CPU "
-            "build: install the CUDA build, or say --gpus none"
+            f"the run leased a GPU ({run.gpus[0].name}), but torch {environment.get('torch')} is a CPU "
+            "build: install the CUDA build, or use --gpus none"
         )

@@ -1,8 +1,8 @@
 """The places where workers run: what the lab keeps a lesson from, and what it gives it."""
 
-import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -358,11 +358,12 @@ def gpus(*ids: int) -> tuple[Gpu, ...]:
 
 def leased(
     read: Read, tmp_path: Path, where: ContainerExecutor, *granted: Gpu, most: int = 8
-) -> None:
-    """Run a lesson of up to `most` GPUs in the lab, on those that are granted."""
+) -> Execution:
+    """The execution of a lesson of up to `most` GPUs in the lab, on those that are granted."""
     lesson = read(header=HEADER.replace("max: 1", f"max: {most}"))
     runs = planner.runs([lesson], [], granted)
-    list(engine.execute(runs, tmp_path / "runs", where, gpus=granted))
+    (execution,) = executions(runs, tmp_path / "runs", where, gpus=granted)
+    return execution
 
 
 def granted_by(hook_log: Path) -> dict[str, Any]:
@@ -393,8 +394,9 @@ def test_a_container_gets_the_gpus_of_its_lease(
     given: str,
 ) -> None:
     """No more than the lesson leased; and a CPU build of torch is said to be one."""
-    with pytest.raises(MachineError, match=r"A GPU is there, but torch 2.13.0\+cpu is a CPU build"):
-        leased(read, tmp_path, the_lab, *granted, most=most)
+    execution = leased(read, tmp_path, the_lab, *granted, most=most)
+    assert execution.machine_fault
+    assert "but torch 2.13.0+cpu is a CPU build" in execution.reason
     assert granted_by(hook_log)["devices"] == given
 
 
@@ -410,8 +412,7 @@ def test_a_container_with_gpus_is_as_closed_as_one_without(
     the_lab: ContainerExecutor, read: Read, tmp_path: Path, hook_log: Path
 ) -> None:
     """What the engine was asked for, as the container's own configuration has it."""
-    with contextlib.suppress(MachineError):
-        leased(read, tmp_path, the_lab, *gpus(0, 1))
+    leased(read, tmp_path, the_lab, *gpus(0, 1))
     config = granted_by(hook_log)["config"]
     process = config["process"]
     assert config["root"]["readonly"]
@@ -420,8 +421,9 @@ def test_a_container_with_gpus_is_as_closed_as_one_without(
     assert process["user"]["uid"] in ([os.getuid()] if os.getuid() else range(1000, 2000))
     assert config["linux"]["resources"]["pids"]["limit"] == 512 + 128
     assert config["linux"]["resources"]["memory"]["limit"] == 2 * GIB
-    writable = [m["destination"] for m in config["mounts"] if m["type"] == "bind"]
-    assert "/course/ci" in writable
+    mounted = [m["destination"] for m in config["mounts"] if m["type"] == "bind"]
+    assert {"/course/ci/lesson", "/course/ci/worker"} <= {*mounted}
+    assert not any("judge" in path or path == "/course/ci" for path in mounted)
     assert [
         m["destination"]
         for m in config["mounts"]
@@ -433,8 +435,9 @@ def test_a_gpu_that_the_engine_does_not_know_is_the_machines_fault(
     the_lab: ContainerExecutor, read: Read, tmp_path: Path, hook_log: Path
 ) -> None:
     """The hook's own words, in one line, and no container is left."""
-    with pytest.raises(MachineError, match=r"^NVIDIA's hook: .*GPU-9: unknown device"):
-        leased(read, tmp_path, the_lab, *gpus(9))
+    execution = leased(read, tmp_path, the_lab, *gpus(9))
+    assert execution.machine_fault
+    assert re.match(r"NVIDIA's hook: .*GPU-9: unknown device", execution.reason)
     assert containers_named("01_small") == []
 
 
@@ -510,8 +513,9 @@ def test_a_lesson_that_only_root_may_read_is_said_to_be(
     """With its remedy, in place of an import that fails."""
     lesson = read()
     lesson.path.chmod(0o600)
-    with pytest.raises(MachineError, match=r"01_small.py is root's alone.*chmod -R o\+rX"):
-        ends(lesson, tmp_path / "runs", the_lab)
+    (execution,) = ends(lesson, tmp_path / "runs", the_lab)
+    assert execution.machine_fault
+    assert re.match(r"only root can read .*01_small.py.*chmod -R o\+rX", execution.reason)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives attempts away")

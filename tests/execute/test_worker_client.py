@@ -159,16 +159,9 @@ def test_a_gpu_with_a_process_that_cannot_be_killed_is_not_leased_again(
         reason = "SIGKILL does not end its process 7"
         yield from (READY, {**ENDED, "end": "failed", "reason": reason, "stuck": [7]})
 
-    from ci.execute import engine
-    from ci.execute.events import Finished
-
     executor = Scripted(gets_stuck)
-    (run,) = planner.runs([read()], [], [GPU])
-    (finished,) = (
-        event
-        for event in engine.execute([run], tmp_path / "runs", executor, gpus=[GPU])
-        if isinstance(event, Finished)
-    )
-    assert (finished.execution.end, finished.execution.machine_fault) == ("failed", True)
+    runs = planner.runs([read()], [], [GPU])
+    (execution,) = executions(runs, tmp_path / "runs", executor, gpus=[GPU])
+    assert (execution.end, execution.machine_fault) == ("failed", True)
     assert executor.abandoned
     assert leases.GpuPool([GPU]).lease([GPU]) is None
