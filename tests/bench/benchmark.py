@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,52 +72,58 @@ def measure(row: Row, work: Workload, *, rounds: int, everyone: bool) -> Result:
     result.absent |= {c.name: f"missing here: {c.missing}" for c in result.contenders if c.missing}
     if not everyone:
         result.absent |= {c.name: f"left out: {row.because}" for c in row.left_out}
-    reference, order = row.contenders[0].name, deque(result.contenders)
-    turns = rounds * row.repeats
+    order, turns = deque(result.contenders), rounds * row.repeats
     for turn in range(1, turns + 1):
-        result.rounds.append({})
-        shown: dict[str, Shown | None] = {}
-        for contender in order:
-            name = contender.name
-            if name not in result.absent | result.faults:
-                print(f"{row.name}: round {turn} of {turns}: {name}", flush=True)
-                try:
-                    result.rounds[-1][name], shown[name] = execute(contender, row, work)
-                except CourseError as error:
-                    if name == reference:
-                        raise CourseError(f"{row.name}: {name}: {error}") from None
-                    result.faults[name] = str(error)
-        for contender in order:
-            expected, values = shown.get(reference), shown.get(contender.name)
-            if fault := difference(expected, values, work.names[: contender.first]):
-                result.faults[contender.name] = fault
+        measure_round(result, order, work, f"{row.name}: round {turn} of {turns}")
         order.rotate(-1)
     return result
 
 
-def execute(contender: Contender, row: Row, work: Workload) -> tuple[Sample, Shown | None]:
+def measure_round(result: Result, order: Iterable[Contender], work: Workload, title: str) -> None:
+    """Add a round to a result: run the contenders in this order, then compare what they showed."""
+    samples: dict[str, Sample] = {}
+    shown: dict[str, Shown] = {}
+    reference = result.contenders[0].name
+    for contender in order:
+        name = contender.name
+        if name not in result.absent | result.faults:
+            print(f"{title}: {name}", flush=True)
+            try:
+                samples[name], shown[name] = execute(contender, result.row, work)
+            except CourseError as error:
+                if name == reference:
+                    raise CourseError(f"{result.row.name}: {name}: {error}") from None
+                result.faults[name] = str(error)
+    for contender in order:
+        name, notebooks = contender.name, work.names[: contender.first]
+        done = name in shown and not samples[name].timed_out
+        if done and (fault := difference(shown[reference], shown[name], notebooks)):
+            result.faults[name] = fault
+    result.rounds.append(samples)
+
+
+def execute(contender: Contender, row: Row, work: Workload) -> tuple[Sample, Shown]:
     """Run a contender once: its sample, and what its checks showed if it was done in time.
 
     Raises CourseError if one of its commands fails, or if the reference is late.
     """
-    folder = work.folder / (
-        "project" if row.before or contender.kind == "pipeline" else "notebooks"
-    )
+    start = "project" if row.before or contender.kind == "pipeline" else "notebooks"
+    folder = work.folder / start
     if not row.before:
         shutil.rmtree(work.folder / "copy", ignore_errors=True)
         folder = Path(shutil.copytree(folder, work.folder / "copy"))
     environment = work.environment(own_threads=row.own_threads)
     for template in filter(None, (row.before, contender.script)):
         script = work.script(template, contender.first)
-        sample = stopwatch.measure(script, folder, environment, deadline_s=row.deadline_s)
-    if sample.timed_out and contender == row.contenders[0]:
-        raise CourseError("not done in time, so there is nothing to compare with")
+        sample = stopwatch.measure(script, folder, environment, row.deadline_s)
     names, figures = work.names[: contender.first], folder / "figures.json"
     sample = replace(sample, run_s=sample.wall_s / len(names))
+    if sample.timed_out:
+        if contender == row.contenders[0]:
+            raise CourseError("not done in time, so there is nothing to compare with")
+        return sample, {}
     if figures.exists():
         sample = replace(sample, **json.loads(figures.read_text()))
-    if sample.timed_out or not contender.results:
-        return sample, None
     return sample, shown_values(contender.results, names, folder)
 
 
@@ -126,12 +132,12 @@ def shown_values(results: str, names: Sequence[str], folder: Path) -> Shown:
 
     Without spaces and line breaks, which differ, and with classes as a notebook shows them.
     """
-    paths = [folder / results.format(name) for name in names]
+    paths = [folder / results.format(name) for name in names if results]
     if results == "build/report.json":
         paths = [Path(run["attempt"], NOTEBOOK) for run in json.loads(paths[0].read_text())["runs"]]
     return {
         f"{name} {cell['metadata']['check']}": CLASS.sub(r"\1", re.sub(r"\s", "", "".join(text)))
-        for name, path in zip(names, paths, strict=True)
+        for name, path in zip(names, paths, strict=bool(results))
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
         if "check" in cell["metadata"]
         for text in [
@@ -140,16 +146,10 @@ def shown_values(results: str, names: Sequence[str], folder: Path) -> Shown:
     }
 
 
-def difference(expected: Shown | None, shown: Shown | None, notebooks: Sequence[str]) -> str:
-    """The first check of these notebooks that shows another value than expected, and both values.
-
-    Empty if there is none, or nothing to compare.
-    """
-    if expected is None or shown is None:
-        return ""
+def difference(expected: Shown, shown: Shown, notebooks: Sequence[str]) -> str:
+    """The first check of these notebooks that shows another value than expected; else empty."""
     for check in dict.fromkeys([*expected, *shown]):
-        if check.split()[0] in notebooks:
-            values = [found.get(check, "nothing") for found in (shown, expected)]
-            if values[0] != values[1]:
-                return "differs at {}: shows {:.60}, the reference {:.60}".format(check, *values)
+        value, wanted = (values.get(check, "nothing") for values in (shown, expected))
+        if value != wanted and check.split()[0] in notebooks:
+            return f"differs at {check}: shows {value:.60}, the reference {wanted:.60}"
     return ""

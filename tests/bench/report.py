@@ -20,7 +20,7 @@ from tests.bench.definitions import TARGETS, Contender, Row, Target
 from tests.bench.stopwatch import Sample
 
 DISTURBED = 0.2  # a verdict is in doubt if others used more than this share of the machine
-WIDTH, BAR_WIDTH = 130, 16  # columns
+WIDTH, BAR_WIDTH = 140, 12  # columns
 COLOURS = {"pipeline": "dodger_blue1", "competitor": "grey58", "lower bound": "dark_goldenrod"}
 PACKAGES = {"torch", "papermill", "nbclient", "nbconvert", "nbmake", "ipykernel", "pytest-xdist"}
 FONTS = re.compile(r"@font-face {.*?}\s*", re.DOTALL)  # Rich would load them from the network
@@ -73,11 +73,14 @@ def console() -> Console:
 
 
 def show(result: Result, console: Console) -> None:
-    """Print the table of a row, and why contenders are not in it."""
+    """Print the table of a row, and why contenders are not in it.
+
+    `others` is the largest share of the machine that other processes used.
+    """
     console.print(f"\n{result.row.name}: {result.row.title}", style="bold")
     reference = result.contenders[0].name
-    heads = ("wall s", f"/ {reference}", "CPU s", f"/ {reference}", "peak MB", "others used")
-    numbers = (Column(head, justify="right") for head in heads)
+    heads = ("wall s", f"/ {reference}", "CPU s", f"/ {reference}", "peak MB", "others")
+    numbers = (Column(head, justify="right", no_wrap=True) for head in heads)
     table = Table("", Column(width=BAR_WIDTH), *numbers, box=box.SIMPLE_HEAD)
     walls = {c.name: result.figures(c.name, "wall_s") for c in result.contenders}
     longest = max(max(found, default=0.0) for found in walls.values())
@@ -109,26 +112,22 @@ def spread(numbers: Sequence[float]) -> str:
 
 
 def conclude(results: Sequence[Result], console: Console, folder: Path) -> list[Path]:
-    """Print the verdicts on the targets; write all figures to bench.json, and what was printed to
-    bench.svg."""
-    targets = []
+    """Print the verdicts on the targets; write bench.json, with all figures, and bench.svg, with
+    all that was printed."""
     heads = ("row", "figure", "of", "against the best of", "at most", "aim", "measured", "")
-    table = Table(*heads, box=box.SIMPLE_HEAD)
+    table, targets = Table(*heads, box=box.SIMPLE_HEAD), []
     for result in results:
-        for target in (target for target in TARGETS if target.row == result.row.name):
+        for target in [target for target in TARGETS if target.row == result.row.name]:
             values, verdict = judge(target, result)
             targets.append(asdict(target) | {"values": values, "verdict": verdict})
-            sides = target.figure, target.contender, ", ".join(target.against)
+            sides = target.row, target.figure, target.contender, ", ".join(target.against)
             bounds = f"{target.limit:g}", f"{target.aim:g}"
-            table.add_row(target.row, *sides, *bounds, spread(values), verdict)
-    console.print(table)
-    record = {
-        "machine": keys.machine()[:3],
-        "load": os.getloadavg(),
-        "versions": {d.name: d.version for d in metadata.distributions() if d.name in PACKAGES},
-        "rows": [asdict(result) for result in results],
-        "targets": targets,
-    }
+            table.add_row(*sides, *bounds, spread(values), verdict)
+    if targets:
+        console.print(table)
+    versions = {d.name: d.version for d in metadata.distributions() if d.name in PACKAGES}
+    facts = {"machine": keys.machine()[:3], "load": os.getloadavg(), "versions": versions}
+    record = facts | {"rows": [asdict(result) for result in results], "targets": targets}
     data, picture = folder / "bench.json", folder / "bench.svg"
     atomic.write(data, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     atomic.write(picture, FONTS.sub("", console.export_svg(title="invoke bench")))

@@ -6,12 +6,12 @@ import resource
 import signal
 import subprocess
 import tempfile
-import threading
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Thread, get_native_id
 from typing import IO
 
 import psutil
@@ -20,7 +20,7 @@ from ci.errors import CourseError
 
 PR_SET_CHILD_SUBREAPER = 36
 LOOK_S = 0.25  # between two looks at the memory: a look takes milliseconds per process
-LOWEST_PRIORITY = 19
+Processes = Sequence[psutil.Process]
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,7 @@ class Sample:
     private_mb: float = 0.0  # of a warm kernel, where it was measured
 
 
-def measure(
-    script: str, folder: Path, environment: Mapping[str, str], *, deadline_s: float
-) -> Sample:
+def measure(script: str, folder: Path, environment: Mapping[str, str], deadline_s: float) -> Sample:
     """Run a shell script in `folder`, and kill it after `deadline_s`.
 
     What the script leaves behind, even a daemon in another session, becomes a child of this
@@ -46,11 +44,11 @@ def measure(
     ignores SIGCHLD stay invisible, because nobody reaps them. Raises CourseError, with the end of
     the output, if a command fails.
     """
-    _adopt_orphans(True)
-    others, ended, peaks_mb = set(_descendants()), threading.Event(), [0.0]
+    prctl, others, ended, peaks_mb = ctypes.CDLL(None).prctl, _descendants(), Event(), [0.0]
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
     psutil.cpu_percent()  # the next call counts from here
     reaped_s, began = _reaped_s(), time.monotonic()
-    watcher = threading.Thread(target=_watch, args=(others, began + deadline_s, peaks_mb, ended))
+    watcher = Thread(target=_watch, args=(others, began + deadline_s, peaks_mb, ended))
     watcher.start()
     with tempfile.TemporaryFile("w+", errors="replace") as output:
         try:
@@ -59,9 +57,9 @@ def measure(
         finally:
             ended.set()
             watcher.join()
-            while _kill(others):  # the children of a killed process come next
+            while _kill_descendants(others):  # the children of a killed process come next
                 os.waitpid(-1, 0)
-            _adopt_orphans(False)
+            prctl(PR_SET_CHILD_SUBREAPER, 0)
         output.seek(0)
         end = " | ".join(output.read().strip().splitlines()[-3:])
     timed_out = status == -signal.SIGKILL and wall_s > deadline_s
@@ -88,10 +86,8 @@ def _run(script: str, folder: Path, environment: Mapping[str, str], output: IO[s
     return shell.returncode
 
 
-def _watch(
-    others: Set[psutil.Process], deadline: float, peaks_mb: list[float], ended: threading.Event
-) -> None:
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
+def _watch(others: Processes, deadline: float, peaks_mb: list[float], ended: Event) -> None:
+    os.setpriority(os.PRIO_PROCESS, get_native_id(), 19)  # the lowest, for this thread alone
     while not ended.wait(LOOK_S):
         total = 0
         for process in _descendants(others):
@@ -99,23 +95,19 @@ def _watch(
                 total += process.memory_full_info().pss  # counts each shared page once
         peaks_mb.append(total / 1e6)
         if time.monotonic() > deadline:
-            _kill(others)
+            _kill_descendants(others)
 
 
-def _kill(others: Set[psutil.Process]) -> bool:
+def _kill_descendants(others: Processes) -> Processes:
     processes = _descendants(others)
     for process in processes:
         with suppress(psutil.Error):
             process.kill()
-    return bool(processes)
+    return processes
 
 
-def _descendants(others: Set[psutil.Process] = frozenset()) -> list[psutil.Process]:
+def _descendants(others: Processes = ()) -> Processes:
     return [p for p in psutil.Process().children(recursive=True) if p not in others]
-
-
-def _adopt_orphans(yes: bool) -> None:
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, int(yes))
 
 
 def _reaped_s() -> float:

@@ -19,6 +19,8 @@ from ci.lesson.lesson import find_lessons
 from ci.plan.planner import THREAD_VARIABLES
 
 JOBS = 2  # notebooks in parallel, for every contender that can
+# As in the kernels of the pipeline.
+SVG_FIGURES = "c = get_config()\nc.InlineBackend.figure_formats = {'svg'}\n"
 PYTHON, BENCH = shlex.quote(sys.executable), shlex.quote(str(Path(__file__).parent))
 PLACEHOLDERS = {"python": f"{PYTHON} -P", "invoke": f"{PYTHON} -m invoke", "bench": BENCH}
 PLACEHOLDERS["run"] = "{invoke} run --on here --gpus none".format(**PLACEHOLDERS)
@@ -26,8 +28,8 @@ PLACEHOLDERS["run"] = "{invoke} run --on here --gpus none".format(**PLACEHOLDERS
 
 @dataclass(frozen=True)
 class Workload:
-    """A folder with a `project` for the pipeline and `notebooks` for the others, one for each run
-    of its lessons: with each seed below `seeds`, or if that is 0 with the lesson's defaults."""
+    """A folder with a `project` for the pipeline, and `notebooks` for the others: one for each run,
+    so for each lesson and seed."""
 
     folder: Path
     names: Sequence[str]  # of the notebooks
@@ -47,25 +49,29 @@ class Workload:
         threads = dict.fromkeys(THREAD_VARIABLES, str(max(1, (os.cpu_count() or 1) // JOBS)))
         threads["OMP_WAIT_POLICY"] = "PASSIVE"
         kept = {n: v for n, v in os.environ.items() if n not in {*threads, "PYTEST_ADDOPTS"}}
-        private = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")
-        kept |= dict.fromkeys(private, str(self.folder / "ipython")) | {"CUDA_VISIBLE_DEVICES": ""}
-        return kept if own_threads else kept | threads
+        for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"):
+            kept[name] = str(self.folder / "ipython")
+        return kept | {"CUDA_VISIBLE_DEVICES": ""} | ({} if own_threads else threads)
 
 
 def prepare(scripts: Sequence[Path], root: Path, folder: Path, seeds: int = 0) -> Workload:
-    """Write these lessons to `folder`: as a project like the one in `root`, and as notebooks."""
+    """Write these lessons to `folder`: as a project like the one in `root`, and as notebooks.
+
+    Each lesson is executed with each seed below `seeds`; with 0 seeds, once with its defaults.
+    """
     project, notebooks, source = folder / "project", folder / "notebooks", scripts[0].parent
     others = {path.name for path in find_lessons(source)} - {path.name for path in scripts}
-    _copy(source, project / "lessons", *others)
+    ignored = shutil.ignore_patterns("__pycache__", *others)
+    shutil.copytree(source, project / "lessons", ignore=ignored)
     for name in ("tasks.py", "pyproject.toml"):
         shutil.copy(root / name, project)
-    _copy(source, notebooks, *(path.name for path in find_lessons(source)), "expected")
+    ignored = shutil.ignore_patterns("expected", *(path.name for path in scripts))
+    shutil.copytree(project / "lessons", notebooks, ignore=ignored)
     (notebooks / "out").mkdir()
     (notebooks / "pytest.ini").write_text("[pytest]\n")
     profile = folder / "ipython" / "profile_default"
     profile.mkdir(parents=True)
-    settings = "c = get_config()\nc.InlineBackend.figure_formats = {'svg'}\n"  # as in our kernels
-    (profile / "ipython_kernel_config.py").write_text(settings)
+    (profile / "ipython_kernel_config.py").write_text(SVG_FIGURES)
     names: list[str] = []
     for lesson in map(reader.read, scripts):
         for parameters in [{"seed": seed} for seed in range(seeds)] or [{}]:
@@ -74,10 +80,6 @@ def prepare(scripts: Sequence[Path], root: Path, folder: Path, seeds: int = 0) -
             nbformat.write(notebook(lesson.notebook, parameters), path)
             Path(f"{path}.yaml").write_text(json.dumps(parameters))  # JSON is YAML
     return Workload(folder, names, seeds)
-
-
-def _copy(source: Path, target: Path, *ignored: str) -> None:
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", *ignored))
 
 
 def notebook(lesson: NotebookNode, parameters: Mapping[str, int]) -> NotebookNode:
