@@ -1,9 +1,12 @@
-"""Short questions to other programs, which may be missing, fail or hang: `git describe`."""
+"""Other programs, which may be missing, fail or hang: questions to them, and their output."""
 
 import contextlib
 import os
+import queue
 import signal
 import subprocess
+import threading
+from collections.abc import Iterable
 
 from ci.errors import MachineError
 
@@ -47,3 +50,22 @@ def answer(*command: str) -> str:
     except (OSError, MachineError):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def read_ahead(lines: Iterable[str]) -> "queue.SimpleQueue[str]":
+    """Return a queue that gets the lines, and an empty one at their end or when reading fails.
+
+    They are read in a thread, so that the caller need not wait for the next one.
+    """
+    read = queue.SimpleQueue[str]()
+
+    def put() -> None:
+        try:
+            with contextlib.suppress(OSError):  # the connection to the program breaks
+                for line in lines:
+                    read.put(line)
+        finally:  # whatever went wrong, no reader must wait forever
+            read.put("")
+
+    threading.Thread(target=put, name="read_ahead", daemon=True).start()
+    return read

@@ -3,11 +3,13 @@
 What a lesson would find in the lab, or outside of it, is tested there by `ci.doctor.probe`.
 """
 
+import contextlib
 import json
+import queue
 import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,12 @@ from ci.lab import builder, containers, docker_engine, image
 from ci.lab.containers import COURSE
 from ci.plan import gpus
 from ci.plan.gpus import Gpu
-from ci.program import answer
+from ci.program import answer, read_ahead
 
 MEMORY = 4 * GIB  # a lesson with a few ranks, each of which imports torch
 RESULTS = GIB  # on disk: many runs of the course
 IMAGES = 20 * GIB  # on disk: building the CUDA image needs its packages twice, and their wheels
+GRACE_S = 30.0  # after the probe's own deadline, which a process stuck in a driver ignores
 PROBE = Path(__file__).with_name("probe.py")
 
 
@@ -139,7 +142,7 @@ def _examine_here(granted: Sequence[Gpu]) -> Iterator[Finding]:
     facts: list[Fact] = []
     try:
         LocalExecutor()  # raises if a package is not installed
-        with closing(Process("ci.doctor.probe", _visible(granted))) as process:
+        with contextlib.closing(Process("ci.doctor.probe", _visible(granted))) as process:
             facts = read_facts(process)
     except MachineError as error:
         yield Finding(HERE, "packages", Verdict.FAIL, str(error))
@@ -186,13 +189,17 @@ def _probe_lab(client: Any, docker: Path, granted: Sequence[Gpu]) -> list[Fact]:
     options["mounts"] = [containers.mount(PROBE, f"{COURSE}/probe.py")]
     found = image.find(client, image.variants(bool(granted)), docker)
     command = ["python", "-P", f"{COURSE}/probe.py"]
-    with closing(containers.Container(found.id, command, options)) as container:
+    with contextlib.closing(containers.Container(found.id, command, options)) as container:
         return read_facts(container)
 
 
 def read_facts(channel: Channel) -> list[Fact]:
-    """Return what a probe prints, and a fault if it ends too early."""
-    facts = [fact for line in channel.lines() if (fact := _parse_fact(line))]
+    """Return what a probe prints, and a fault if it ends too early or never."""
+    lines, facts = read_ahead(channel.lines()), list[Fact]()
+    deadline = time.monotonic() + DEADLINE_S + GRACE_S
+    with contextlib.suppress(queue.Empty):
+        while line := lines.get(timeout=max(0, deadline - time.monotonic())):
+            facts += _parse_fact(line)
     if facts and (facts[-1]["test"] == LAST or "fault" in facts[-1]):
         return facts
     after = facts[-1]["test"] if facts else "its start"
@@ -200,13 +207,13 @@ def read_facts(channel: Channel) -> list[Fact]:
     return [*facts, {"test": "probe", "fault": fault}]
 
 
-def _parse_fact(line: str) -> Fact:
-    """Return the fact of a line; empty if something else, such as torch, has printed the line."""
+def _parse_fact(line: str) -> list[Fact]:
+    """Return the fact of a line; none if something else, such as torch, has printed the line."""
     try:
         fact = json.loads(line)
     except ValueError:
-        return {}
-    return fact if isinstance(fact, dict) and "test" in fact else {}
+        return []
+    return [fact] if isinstance(fact, dict) and "test" in fact else []
 
 
 def _visible(granted: Sequence[Gpu]) -> dict[str, str]:

@@ -5,7 +5,6 @@ import os
 import queue
 import re
 import secrets
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from ci.lesson import exercises, reader
 from ci.lesson.lesson import find_lessons
 from ci.plan import gpus as devices
 from ci.port import ADDRESS, parse, require_free
+from ci.program import read_ahead
 
 COPIES = Path(__file__).with_name("copies.py")
 WORK = "/lab"  # the student's folder, in the container
@@ -51,8 +51,13 @@ def serve(
         require_free(number)
         memory = docker_engine.memory_share(client)
         as_root = as_root or containers.needs_root(client)
-        bridge = any(network.name == "bridge" for network in client.networks.list())
-        yield from _warn_without_bridge(client, bridge)
+        network = _network_options(client, number)
+    bridge = "ports" in network
+    if not bridge:
+        yield (
+            "the Docker engine has no bridge: the lab shares this machine's network and can reach "
+            "everything that listens on it"
+        )
     token, user = secrets.token_hex(24), containers.user_inside(as_root)
     options = containers.hardened(
         memory,
@@ -61,8 +66,7 @@ def serve(
         environment={"JUPYTER_TOKEN": token},
         gpus=granted,
     )
-    options |= _network_options(bridge, number)
-    options["name"] = containers.unique_name("lab")
+    options |= network | {"name": containers.unique_name("lab")}
     options["mounts"] = _make_mounts(lessons, folder)
     _change_owner(folder, user)
     container = containers.Container(found.id, _command(bridge, number, as_root), options)
@@ -72,25 +76,15 @@ def serve(
         yield from _follow(container, number, token)
 
 
-def _warn_without_bridge(client: Any, bridge: bool) -> Iterator[str]:
-    """Warn that the lab shares this machine's network; with a rootless engine it cannot."""
-    if bridge:
-        return
+def _network_options(client: Any, port: int) -> dict[str, Any]:
+    """Return the options by which 127.0.0.1 of this machine, and nobody else, reaches the lab."""
+    if any(network.name == "bridge" for network in client.networks.list()):
+        return {"network_mode": "bridge", "ports": {f"{INSIDE_PORT}/tcp": (ADDRESS, port)}}
     if docker_engine.is_rootless(client):
         raise MachineError(
             "this rootless Docker engine has no bridge, so no port of the lab could be reached: "
             "start it without --bridge=none"
         )
-    yield (
-        "the Docker engine has no bridge: the lab shares this machine's network and can reach "
-        "everything that listens on it"
-    )
-
-
-def _network_options(bridge: bool, port: int) -> dict[str, Any]:
-    """Make the server reachable at 127.0.0.1 of this machine only."""
-    if bridge:
-        return {"network_mode": "bridge", "ports": {f"{INSIDE_PORT}/tcp": (ADDRESS, port)}}
     return {"network_mode": "host"}
 
 
@@ -154,8 +148,7 @@ def _command(bridge: bool, port: int, as_root: bool) -> list[str]:
 
 def _follow(container: containers.Container, port: int, token: str) -> Iterator[str]:
     """Yield the container's output until it ends, and the address once the server answers."""
-    lines = queue.SimpleQueue[str]()
-    threading.Thread(target=_read, args=(container, lines), daemon=True).start()
+    lines = read_ahead(container.lines())
     deadline = time.monotonic() + READY_S
     while not _answers(port, token):
         with contextlib.suppress(queue.Empty):
@@ -171,16 +164,6 @@ def _follow(container: containers.Container, port: int, token: str) -> Iterator[
         yield line.rstrip()
     if not container.has_succeeded():
         raise MachineError(f"JupyterLab {container.ending()}")
-
-
-def _read(container: containers.Container, lines: "queue.SimpleQueue[str]") -> None:
-    """Put the container's lines into the queue, and an empty line at their end."""
-    try:
-        with contextlib.suppress(OSError):  # the connection to the engine breaks
-            for line in container.lines():
-                lines.put(line)
-    finally:  # whatever went wrong, `_follow` must not wait forever
-        lines.put("")
 
 
 def _answers(port: int, token: str) -> bool:

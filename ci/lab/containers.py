@@ -204,31 +204,28 @@ class Container:
 def _start(
     client: Any, image: str, command: Sequence[str], options: Mapping[str, Any]
 ) -> tuple[Any, Any]:
-    """Start a container, with unlimited locked memory only on machines that grant it."""
+    """Start a container and return it with its streams; if it cannot start, remove it.
+
+    Unlimited locked memory is left out on machines that do not grant it.
+    """
     from docker.errors import APIError
 
-    limits = [limit for limit in options["ulimits"] if limit.name != "memlock"]
-    try:
-        return _start_once(client, image, command, options)
-    except APIError as error:
-        if "rlimit" not in str(error) or limits == options["ulimits"]:
-            raise
-    return _start_once(client, image, command, {**options, "ulimits": limits})
-
-
-def _start_once(
-    client: Any, image: str, command: Sequence[str], options: Mapping[str, Any]
-) -> tuple[Any, Any]:
-    """Start a container and return it with its streams; if it cannot start, remove it."""
     made = client.containers.create(image, list(command), stdin_open=True, **options)
     with contextlib.ExitStack() as undo:
         undo.callback(made.remove, force=True)
         streams = made.attach_socket(params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
         undo.callback(streams._sock.close)  # the SDK leaves it open
         undo.callback(streams.close)
-        made.start()
-        undo.pop_all()
-    return made, streams
+        try:
+            made.start()
+        except APIError as error:
+            limits = [limit for limit in options["ulimits"] if limit.name != "memlock"]
+            if "rlimit" not in str(error) or limits == options["ulimits"]:
+                raise
+        else:
+            undo.pop_all()
+            return made, streams
+    return _start(client, image, command, {**options, "ulimits": limits})
 
 
 def _remove(container: Any) -> None:

@@ -76,7 +76,7 @@ def detect() -> list[Gpu]:
 
 
 def query(*fields: str) -> dict[str, list[str]]:
-    """Return nvidia-smi's values of these fields by UUID; empty if it knows one of them not."""
+    """Return nvidia-smi's values of these fields by UUID; empty if it does not know one of them."""
     names = ",".join(("uuid", *fields))
     output = answer("nvidia-smi", f"--query-gpu={names}", "--format=csv,noheader")
     lines = csv.reader(output.splitlines(), skipinitialspace=True)

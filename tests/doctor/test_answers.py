@@ -1,6 +1,7 @@
-"""`invoke doctor` with engines and probes whose answers are unusual; these are recorded."""
+"""`invoke doctor` with unusual answers of engines and probes, which were recorded."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ Examined = Callable[..., dict[str, Finding]]
 
 @pytest.fixture
 def examined(monkeypatch: pytest.MonkeyPatch) -> Examined:
-    """The lab's findings, by subject, with an engine of this `docker version` and `docker info`."""
+    """The lab's findings by subject, if the engine has this `docker version` and `docker info`."""
 
     def examined(version: dict[str, Any], info: dict[str, Any], *images: Any) -> Any:
         client = SimpleNamespace(
@@ -35,21 +36,21 @@ def examined(monkeypatch: pytest.MonkeyPatch) -> Examined:
 
 
 def test_a_rootless_engine_is_named(examined: Examined) -> None:
-    """In place of the warning that its users have root on this machine."""
+    """Its users do not have root on this machine."""
     info = {"DockerRootDir": "/nowhere", "SecurityOptions": ["name=rootless"]}
     findings = examined({"Version": "20.10.24", "ApiVersion": "1.41"}, info)
     assert findings["Docker engine"].text == "20.10.24, API 1.41; rootless"
     assert "limits" not in findings
 
 
-def test_an_engine_that_limits_nothing_is_warned_of(examined: Examined) -> None:
-    """A rootless one with cgroup v1 accepts limits and ignores them."""
+def test_an_engine_that_limits_nothing_is_reported(examined: Examined) -> None:
+    """With cgroup v1, a rootless engine accepts limits and ignores them."""
     info = {"DockerRootDir": "/nowhere", "MemoryLimit": False, "PidsLimit": False}
     assert examined({}, info)["limits"].verdict == Verdict.WARN
 
 
-def test_an_engine_that_says_little_is_a_finding(examined: Examined) -> None:
-    """What its answers leave out is unknown, or named: there is no traceback."""
+def test_missing_parts_of_an_answer_are_findings(examined: Examined) -> None:
+    """A missing part is unknown, or named in a finding; there is no traceback."""
     findings = examined({}, {})
     assert findings["Docker engine"].text.startswith("version unknown, API unknown")
     assert findings["cpu image"].verdict == Verdict.FAIL
@@ -59,7 +60,22 @@ def test_an_engine_that_says_little_is_a_finding(examined: Examined) -> None:
 
 
 def test_other_lines_of_a_probe_are_no_facts() -> None:
-    """What a library prints in between is skipped, JSON or not."""
+    """A library may print other lines, JSON or not: they are skipped."""
     lines = ['{"no json\n', "[1]\n", "{}\n", '{"test": "torch", "fault": "no"}\n']
     channel: Any = SimpleNamespace(lines=lambda: iter(lines))
     assert examine.read_facts(channel) == [{"test": "torch", "fault": "no"}]
+
+
+def test_a_probe_that_never_ends_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is stuck in a driver ignores its alarm."""
+    monkeypatch.setattr(examine, "DEADLINE_S", 0)
+    monkeypatch.setattr(examine, "GRACE_S", 0.5)
+    end = threading.Event()
+
+    def lines() -> Iterator[str]:
+        yield '{"test": "torch"}\n'
+        end.wait()
+
+    channel: Any = SimpleNamespace(lines=lines, ending=lambda: "hangs")
+    assert examine.read_facts(channel)[1]["fault"].startswith("after torch it hangs")
+    end.set()

@@ -1,4 +1,4 @@
-"""What is found, and what it means: the same facts give the same verdict and remedy."""
+"""The verdict and the remedy of each fact that the doctor finds."""
 
 from typing import Any
 
@@ -32,13 +32,13 @@ def judge(place: str = LAB, granted: tuple[Gpu, ...] = (), **fact: Any) -> list[
         ("", "13.0", "warn"),
     ],
 )
-def test_a_driver_is_as_new_as_torchs_cuda_wants(version: str, cuda: str, verdict: str) -> None:
-    """580 for CUDA 13, 525 for CUDA 12; a version that nobody says is to be looked up."""
+def test_a_driver_is_as_new_as_torchs_cuda_needs(version: str, cuda: str, verdict: str) -> None:
+    """580 for CUDA 13, 525 for CUDA 12; an unknown version is a warning."""
     assert diagnosis.judge_driver(HERE, version, cuda).verdict == verdict
 
 
 def test_an_old_driver_has_its_remedy() -> None:
-    """The oldest one that would do."""
+    """The oldest sufficient driver."""
     assert diagnosis.judge_driver(HERE, "570.1", "13.0").remedy == "install 580 or newer"
 
 
@@ -46,8 +46,8 @@ def test_an_old_driver_has_its_remedy() -> None:
     ("version", "verdict"),
     [("1.17.8", "ok"), ("1.18.0-rc.1", "ok"), ("1.17.8-rc.1", "fail"), ("1.9.0", "fail")],
 )
-def test_a_toolkit_is_newer_than_its_hole(version: str, verdict: str) -> None:
-    """1.9 is older than 1.17, and a candidate older than its release."""
+def test_a_toolkit_has_the_security_fix(version: str, verdict: str) -> None:
+    """1.9 is older than 1.17, and a release candidate is older than its release."""
     finding = diagnosis.judge_toolkit(version)
     assert finding.verdict == verdict
     assert "CVE-2025-23266" in finding.text
@@ -57,32 +57,30 @@ def test_a_toolkit_is_newer_than_its_hole(version: str, verdict: str) -> None:
     ("capability", "arches", "verdict"),
     [
         ("9.0", ARCHES, "ok"),
-        ("8.9", ARCHES, "ok"),  # runs what is built for 8.6
+        ("8.9", ARCHES, "ok"),  # runs code for 8.6
         ("7.0", ARCHES, "fail"),
         ("11.0", ARCHES, "fail"),
         ("12.1", ARCHES, "ok"),
-        ("13.0", ARCHES, "ok"),  # translates the PTX of 12.0
+        ("13.0", ARCHES, "ok"),  # compiles the PTX of 12.0
         ("9.0", ["sm_90a"], "ok"),
         ("9.1", ["sm_90a"], "fail"),
-        ("9.0", [], "ok"),  # not known
+        ("9.0", [], "ok"),  # unknown
         ("", ARCHES, "ok"),
     ],
 )
-def test_a_gpu_runs_what_torch_has_code_for(
-    capability: str, arches: list[str], verdict: str
-) -> None:
-    """Machine code of its own generation, or PTX of it or an earlier one."""
+def test_torch_has_code_for_a_gpu(capability: str, arches: list[str], verdict: str) -> None:
+    """Machine code for its generation, or PTX for that or an earlier generation."""
     assert diagnosis.judge_gpu(LAB, H100, "81559 MiB", capability, arches).verdict == verdict
 
 
-def test_a_gpu_without_code_is_told_what_there_is() -> None:
-    """Its finding has its capability and torch's architectures."""
+def test_a_gpu_without_code_is_explained() -> None:
+    """The finding names the GPU's capability and torch's architectures."""
     finding = diagnosis.judge_gpu(LAB, H100, "81559 MiB", "7.0", ["sm_75", "sm_80"])
     assert "capability 7.0; torch has code for sm_75, sm_80" in finding.text
 
 
 def test_a_cpu_build_fails_only_where_there_are_gpus() -> None:
-    """With GPUs it can't be what is meant."""
+    """A CPU build on a GPU machine was installed by mistake."""
     fact = {"test": "torch", "version": "2.13.0+cpu", "cuda": None}
     assert [finding.verdict for finding in judge(**fact)] == ["ok"]
     (finding,) = judge(granted=TWO, **fact)
@@ -92,8 +90,8 @@ def test_a_cpu_build_fails_only_where_there_are_gpus() -> None:
     )
 
 
-def test_gpus_that_torch_can_not_use_fail() -> None:
-    """The driver lists two and torch sees one."""
+def test_gpus_that_torch_cannot_use_fail() -> None:
+    """The driver lists two GPUs, and torch sees one."""
     (finding,) = judge(
         granted=TWO, test="GPUs", names=["NVIDIA H100"], architectures=ARCHES, apart=[]
     )
@@ -102,7 +100,7 @@ def test_gpus_that_torch_can_not_use_fail() -> None:
 
 @pytest.mark.parametrize(("apart", "verdict"), [([], "ok"), ([[0, 1], [1, 0]], "warn")])
 def test_gpus_without_peer_access_are_slower(apart: list[list[int]], verdict: str) -> None:
-    """Which does not keep the course from running."""
+    """The course can run all the same."""
     (finding,) = judge(
         granted=TWO, test="GPUs", names=["a", "b"], architectures=ARCHES, apart=apart
     )
@@ -113,13 +111,13 @@ def test_gpus_without_peer_access_are_slower(apart: list[list[int]], verdict: st
     ("error", "verdict"), [(4e-7, "ok"), (3e-4, "fail"), (float("nan"), "fail")]
 )
 def test_a_product_is_as_exact_as_float32(error: float, verdict: str) -> None:
-    """What TF32 makes is not, and neither is a NaN."""
+    """TF32 is not as exact, and a NaN is an error."""
     (finding,) = judge(granted=TWO, test="matmul", device=1, error=error)
     assert (finding.subject, finding.verdict) == ("matmul, cuda:1", verdict)
 
 
 def test_a_sealed_lab_is_ok() -> None:
-    """A user, no network, a read-only root, and 1 GiB of shared memory."""
+    """A user without root, no network, a read-only root, and 1 GiB of shared memory."""
     assert [finding.verdict for finding in judge(**SEALED)] == ["ok", "ok"]
 
 
@@ -127,19 +125,19 @@ def test_a_sealed_lab_is_ok() -> None:
     "leak", [{"uid": 0}, {"interfaces": ["lo", "eth0"]}, {"read_only": False}], ids=str
 )
 def test_a_lab_that_leaks_fails(leak: dict[str, Any]) -> None:
-    """Outside the lab the same is what it is."""
+    """Outside the lab, there is no isolation to leak."""
     fact = SEALED | leak
     assert judge(**fact)[-1].verdict == "fail"
     assert judge(HERE, **fact)[-1].verdict == "not here"
 
 
 def test_little_shared_memory_warns() -> None:
-    """Docker's default of 64 MB is little."""
+    """Docker's default is 64 MB."""
     assert judge(**SEALED | {"shm": 64 * 2**20})[0].verdict == "warn"
 
 
 def test_a_fault_is_a_failing_row_with_a_remedy() -> None:
-    """An all-reduce that was not done, and a probe that has no remedy of its own."""
+    """An all-reduce that timed out, and a probe without a remedy of its own."""
     for test in ("all-reduce", "probe"):
         (finding,) = judge(test=test, fault="nccl, 2 ranks: not done in 90 s")
         assert (finding.subject, finding.verdict) == (test, "fail")
@@ -157,6 +155,6 @@ def test_a_fault_is_a_failing_row_with_a_remedy() -> None:
     ],
 )
 def test_the_course_runs_where_nothing_fails(findings: dict[str, str], place: str) -> None:
-    """A fault of the machine is one at each place."""
+    """A fault of the machine affects every place."""
     found = [Finding(where, "something", verdict, "") for where, verdict in findings.items()]
     assert diagnosis.usable_place(found) == place

@@ -1,4 +1,4 @@
-"""The student's copies: what is brought up to date, and what is never touched."""
+"""The student's copies: which are updated, and which are never overwritten."""
 
 import subprocess
 import sys
@@ -26,41 +26,41 @@ def lessons(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def mine(tmp_path: Path, lessons: Path) -> Path:
-    """The student's folder, after a first start."""
+    """The student's folder after the first start."""
     folder = tmp_path / "mine"
     assert copies.update(lessons, folder) == []
     return folder
 
 
 def files(folder: Path) -> dict[str, str]:
-    """The texts of all files below a folder that are no record."""
+    """The texts of the files below a folder, without the record."""
     found = (path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
     return {str(path.relative_to(folder)): path.read_text() for path in found}
 
 
 def test_lessons_and_packages_are_copied(mine: Path) -> None:
-    """With their folders, without what Python cached."""
+    """With their folders, and without Python's caches."""
     assert files(mine) == {"01_small.py": HEADER + CELL, "parallel/network.py": "SIZE = 1\n"}
 
 
-def test_an_untouched_copy_follows_the_course(lessons: Path, mine: Path) -> None:
-    """Again and again."""
+def test_an_unchanged_copy_follows_the_course(lessons: Path, mine: Path) -> None:
+    """Every time."""
     for text in ("SIZE = 2\n", "SIZE = 3\n"):
         (lessons / "parallel/network.py").write_text(text)
         assert copies.update(lessons, mine) == []
         assert files(mine)["parallel/network.py"] == text
 
 
-def test_a_copy_that_was_only_opened_counts_as_untouched(lessons: Path, mine: Path) -> None:
-    """Jupyter writes the header anew, and a student has not asked for it."""
+def test_a_copy_that_was_only_opened_counts_as_unchanged(lessons: Path, mine: Path) -> None:
+    """Jupyter rewrites the header when it opens a lesson."""
     (mine / "01_small.py").write_text(REWRITTEN + CELL)
     (lessons / "01_small.py").write_text(HEADER + CELL * 2)
     assert copies.update(lessons, mine) == []
     assert files(mine)["01_small.py"] == HEADER + CELL * 2
 
 
-def test_a_touched_copy_stays(lessons: Path, mine: Path) -> None:
-    """In silence while the course stays too; else it is said, at each start."""
+def test_a_changed_copy_stays(lessons: Path, mine: Path) -> None:
+    """If the course changes too, each start says so."""
     (mine / "01_small.py").write_text(HEADER + "# mine\n")
     assert copies.update(lessons, mine) == []
     (lessons / "01_small.py").write_text(HEADER + CELL * 2)
@@ -71,17 +71,17 @@ def test_a_touched_copy_stays(lessons: Path, mine: Path) -> None:
 
 
 def test_a_renamed_copy_makes_room_for_the_courses(lessons: Path, mine: Path) -> None:
-    """Both are there then."""
+    """The student then has both."""
     (mine / "01_small.py").rename(mine / "01_mine.py")
     assert copies.update(lessons, mine) == []
     assert {"01_small.py", "01_mine.py"} < set(files(mine))
 
 
 @pytest.mark.parametrize("record", ["", "[]", "{"])
-def test_without_its_record_nothing_is_taken_for_untouched(
+def test_without_its_record_every_copy_counts_as_changed(
     lessons: Path, mine: Path, record: str
 ) -> None:
-    """A record that is broken protects everything."""
+    """A broken record protects everything."""
     (mine / copies.RECORD).write_text(record)
     (lessons / "01_small.py").write_text(HEADER + CELL * 2)
     assert len(copies.update(lessons, mine)) == 1
@@ -91,7 +91,7 @@ def test_without_its_record_nothing_is_taken_for_untouched(
 def test_a_link_is_the_students_and_is_not_written_through(
     lessons: Path, mine: Path, tmp_path: Path
 ) -> None:
-    """Neither where it leads to a file nor where it leads nowhere."""
+    """Whether it leads to a file or nowhere."""
     for target in ("else.py", "nowhere.py"):
         (mine / "01_small.py").unlink()
         (mine / "01_small.py").symlink_to(tmp_path / target)
@@ -102,8 +102,8 @@ def test_a_link_is_the_students_and_is_not_written_through(
     assert not (tmp_path / "nowhere.py").exists()
 
 
-def test_what_cannot_be_copied_is_said_and_the_others_are(lessons: Path, tmp_path: Path) -> None:
-    """A student's file stands where the course has a folder."""
+def test_a_file_that_cannot_be_copied_is_reported(lessons: Path, tmp_path: Path) -> None:
+    """The student has a file where the course has a folder; other files are copied."""
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "parallel").write_text("my notes\n")
@@ -113,7 +113,7 @@ def test_what_cannot_be_copied_is_said_and_the_others_are(lessons: Path, tmp_pat
 
 
 def test_it_becomes_the_command(lessons: Path, tmp_path: Path) -> None:
-    """What follows the two folders is run, beside the copies, and its exit status counts."""
+    """The words after the two folders run in the student's folder, with their exit status."""
     command = [sys.executable, "-c", "import sys; sys.exit(len(open('01_small.py').read()))"]
     words = [
         sys.executable,

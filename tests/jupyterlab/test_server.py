@@ -71,7 +71,7 @@ class Served:
 
     engine: Engine
     process: subprocess.Popen[str]
-    said: str
+    output: str
     url: str
     token: str
 
@@ -88,14 +88,14 @@ class Served:
         return self.engine.thread.submit(lambda: asyncio.run(_execute(url, code))).result()
 
     def end(self, number: int) -> tuple[int, str]:
-        """Exit status after a signal, and all that was said."""
+        """Exit status after a signal, and all that was output."""
         self.process.send_signal(number)
         return self.ended()
 
     def ended(self) -> tuple[int, str]:
-        """Exit status and all that was said, once it has ended."""
+        """Exit status and all that was output, once it has ended."""
         rest, _ = self.process.communicate(timeout=60)
-        return self.process.returncode, self.said + rest
+        return self.process.returncode, self.output + rest
 
     def containers(self) -> list[str]:
         """The names of its containers, running or not."""
@@ -213,18 +213,18 @@ def _nothing_stays_open() -> Iterator[None]:
 
 
 def opened_lab(engine: Engine, course: Path, port: int = 0) -> Served:
-    """`invoke lab`, once it has said where."""
+    """`invoke lab`, once it has output where."""
     process = engine.thread.submit(invoke, engine, course, port).result()
     OPENED.append(process)
     assert process.stdout
-    said = ""
+    output = ""
     for line in process.stdout:
-        said += line
+        output += line
         if line.startswith("http"):
             parts = urlsplit(line.strip())
             url, token = f"http://{parts.netloc}", parse_qs(parts.query)["token"][0]
-            return Served(engine, process, said, url, token)
-    raise AssertionError(said)
+            return Served(engine, process, output, url, token)
+    raise AssertionError(output)
 
 
 def free_port() -> int:
@@ -344,7 +344,7 @@ def opened(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ope
         except MachineError as fault:
             lines.append(str(fault))
         for thread in threading.enumerate():
-            if "_read" in thread.name:
+            if "read_ahead" in thread.name:
                 thread.join()
         return lines, *started
 
@@ -437,9 +437,9 @@ def test_a_kernel_reaches_no_expected_values_and_writes_to_nothing_but_the_stude
 
 def test_the_way_to_the_lab_is_said(served: Served) -> None:
     """Where the network is shared, that too, before anything else."""
-    shared = "the lab shares this machine's network" in served.said.splitlines()[0]
+    shared = "the lab shares this machine's network" in served.output.splitlines()[0]
     assert shared == (served.engine.docker("network", "ls").count("bridge") == 0)
-    assert served.said.splitlines()[-1].startswith(f"{served.url}/lab?token={served.token}")
+    assert served.output.splitlines()[-1].startswith(f"{served.url}/lab?token={served.token}")
 
 
 def test_what_a_student_changes_stays(host_engine: Engine, course: Path) -> None:
@@ -452,7 +452,7 @@ def test_what_a_student_changes_stays(host_engine: Engine, course: Path) -> None
         path.write_text(path.read_text() + "# new in the course\n")
 
     second = opened_lab(host_engine, course)
-    assert f"{LESSON} has changed in the course; your copy stays" in second.said
+    assert f"{LESSON} has changed in the course; your copy stays" in second.output
     assert second.ask(f"/api/contents/{LESSON}?type=file")[1]["content"] == "print('mine')\n"
     assert second.end(signal.SIGINT)[0] == 0
     mine = course / "build/lab"
@@ -466,9 +466,9 @@ def test_a_signal_ends_the_lab(host_engine: Engine, course: Path, number: int) -
     """With a kernel at work: status 0, as that is how one ends it, and no container."""
     opened = opened_lab(host_engine, course)
     opened.ask("/api/kernels", method="POST", data={"name": "python3"})
-    status, said = opened.end(number)
+    status, output = opened.end(number)
     assert (status, opened.containers()) == (0, [])
-    assert "Traceback" not in said
+    assert "Traceback" not in output
 
 
 def test_shutting_down_in_the_menu_ends_the_command(host_engine: Engine, course: Path) -> None:
@@ -487,7 +487,7 @@ def test_what_a_killed_command_leaves_is_removed_by_the_next(
     killed.end(signal.SIGKILL)
     assert killed.containers() == [left]
     opened = opened_lab(host_engine, course, urlsplit(killed.url).port or 0)
-    assert f"removed {left}, left by a command that was killed" in opened.said
+    assert f"removed {left}, left by a command that was killed" in opened.output
     assert killed.containers() == []
     assert opened.end(signal.SIGINT)[0] == 0
 
@@ -497,17 +497,19 @@ def test_a_port_that_is_taken_is_the_machines_fault(host_engine: Engine, course:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         process = invoke(host_engine, course, port)
-        said, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=60)
     assert process.returncode == 3
-    assert said.splitlines() == [f"port {port}: Address already in use: choose another with --port"]
+    assert output.splitlines() == [
+        f"port {port}: Address already in use: choose another with --port"
+    ]
 
 
 def test_a_lab_that_does_not_start_says_its_last_words(host_engine: Engine, course: Path) -> None:
     """One line of its log, status 3, and no container."""
     (course / "build/lab/.lessons.json").mkdir(parents=True)
     process = invoke(host_engine, course)
-    said, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 3
-    last = said.splitlines()[-1]
+    last = output.splitlines()[-1]
     assert re.fullmatch(r"JupyterLab was gone, exit status 1 \(IsADirectoryError: .*\)", last)
     assert host_engine.containers(process) == []

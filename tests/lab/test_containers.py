@@ -1,4 +1,4 @@
-"""Containers of an engine that leaves out parts of its answers, or is gone."""
+"""Containers of an engine whose answers are incomplete, or which is gone."""
 
 import contextlib
 import socket
@@ -14,7 +14,7 @@ from ci.lab.containers import Container
 
 
 class Engine:
-    """The SDK's client and its one container, whose state is `attrs`, or which has vanished."""
+    """A replacement of the SDK's client and of its only container."""
 
     def __init__(self) -> None:
         self.attrs: dict[str, Any] = {}
@@ -45,7 +45,7 @@ class Engine:
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    """An engine that `connect` finds."""
+    """The engine to which `connect` connects."""
     engine = Engine()
     monkeypatch.setattr(docker_engine, "connect", lambda: contextlib.nullcontext(engine))
     yield engine
@@ -54,7 +54,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
 
 @pytest.fixture
 def container(engine: Engine) -> Iterator[Container]:
-    """A container of it, which has ended."""
+    """Its container, which has ended."""
     container = Container("image", ["true"], containers.hardened(2**30, user="1000:1000"))
     yield container
     engine.end.shutdown(socket.SHUT_RDWR)
@@ -78,16 +78,16 @@ def container(engine: Engine) -> Iterator[Container]:
         ),
     ],
 )
-def test_an_ending_is_told_by_what_the_engine_says(
+def test_an_ending_is_what_the_engine_reports(
     engine: Engine, container: Container, attrs: dict[str, Any], ending: str, succeeded: bool
 ) -> None:
-    """What it leaves out is unknown, and never taken for success."""
+    """A missing part is unknown, and never counts as success."""
     engine.attrs = attrs
     assert (container.ending(), container.has_succeeded()) == (ending, succeeded)
 
 
 def test_a_container_that_has_vanished_is_gone(engine: Engine, container: Container) -> None:
-    """Or its engine is: neither knows how it ended."""
+    """Or the engine is: nobody knows how it ended."""
     engine.vanished = True
     assert container.ending() == "is gone, or the engine is"
     assert not container.has_succeeded()

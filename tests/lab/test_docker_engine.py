@@ -1,4 +1,4 @@
-"""What engines answer, and what they refuse, in plain words."""
+"""What engines answer and refuse, recorded."""
 
 import os
 from types import SimpleNamespace
@@ -32,7 +32,7 @@ def client(info: dict[str, Any]) -> Any:
     ("info", "rootless"), [(ROOTLESS, True), (ROOTFUL, False), ({"SecurityOptions": None}, False)]
 )
 def test_a_rootless_engine_is_recognised(info: dict[str, Any], rootless: bool) -> None:
-    """By its security options, which some engines leave out."""
+    """Its security options tell; some engines have none."""
     assert docker_engine.is_rootless(client(info)) == rootless
 
 
@@ -52,19 +52,19 @@ def test_root_cannot_use_another_users_engine(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_users_inside_are_not_remapped() -> None:
-    """An engine with userns-remap would make the caller inside another user of the machine."""
+    """With userns-remap, the user inside would be another user of the machine."""
     assert containers.hardened(2**30, user="1000:1000")["userns_mode"] == "host"
 
 
 @pytest.mark.parametrize("info", [{}, {"MemTotal": None}])
 def test_an_answer_without_a_key_is_the_machines_fault(info: dict[str, Any]) -> None:
-    """One line names the key: an engine that only resembles Docker's may leave it out."""
+    """One line names it: other engines that speak Docker's API may omit it."""
     with pytest.raises(MachineError, match="the Docker engine's answer has no MemTotal"):
         docker_engine.memory_share(client(info))
 
 
 def test_containers_share_four_fifths_of_the_memory() -> None:
-    """Each gets as much as the others."""
+    """They share it equally."""
     assert docker_engine.memory_share(client({"MemTotal": 1000}), slots=4) == 200
 
 
@@ -84,7 +84,7 @@ def test_containers_share_four_fifths_of_the_memory() -> None:
     ],
 )
 def test_a_refusal_is_one_line(refusal: str, line: str) -> None:
-    """With what to do, where that is known."""
+    """It ends with the remedy, if one is known."""
     with pytest.raises(MachineError) as raised, docker_engine.explained():
         raise APIError("500 Server Error", explanation=refusal)
     assert str(raised.value) == line

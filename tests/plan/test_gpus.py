@@ -1,4 +1,4 @@
-"""From --gpus to leases."""
+"""`--gpus`, the GPUs of this machine, and leases."""
 
 from pathlib import Path
 
@@ -37,15 +37,15 @@ def test_a_malformed_request_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["5", "device=7"])
-def test_more_than_there_is_is_the_machines_fault(text: str) -> None:
-    """A count or an id that the machine lacks is strict."""
+def test_more_gpus_than_the_machine_has_is_its_fault(text: str) -> None:
+    """A number or an id of GPUs is strict."""
     with pytest.raises(MachineError, match="this machine has 4"):
         gpus.select(gpus.parse(text), FOUR)
 
 
 @pytest.mark.parametrize("text", ["auto", "all"])
-def test_a_machine_without_gpus_is_used_as_it_is(text: str) -> None:
-    """auto and all run on the CPU where there is no GPU."""
+def test_without_gpus_runs_use_the_cpu(text: str) -> None:
+    """auto and all request the GPUs that exist."""
     assert gpus.select(gpus.parse(text), []) == ()
 
 
@@ -61,9 +61,7 @@ def _nvidia_smi(folder: Path, script: str) -> None:
     tool.chmod(0o755)
 
 
-def test_gpus_are_those_that_the_driver_lists(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_driver_lists_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Index, UUID and name come from nvidia-smi."""
     _nvidia_smi(tmp_path, 'echo "0, GPU-a, NVIDIA H100"; echo "1, GPU-b, NVIDIA H100"')
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
@@ -84,8 +82,8 @@ def test_a_driver_that_hangs_is_the_machines_fault(
     assert gpus.query("driver_version") == {}
 
 
-def test_a_scheduler_limits_what_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CUDA_VISIBLE_DEVICES of the environment is kept to."""
+def test_a_scheduler_limits_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GPUs are those of CUDA_VISIBLE_DEVICES."""
     _nvidia_smi(tmp_path, 'echo "0, GPU-a, NVIDIA H100"; echo "1, GPU-b, NVIDIA H100"')
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
@@ -96,10 +94,10 @@ def test_a_scheduler_limits_what_is_seen(tmp_path: Path, monkeypatch: pytest.Mon
     ("allowed", "seen"),
     [(" 1, 0", "ba"), ("GPU-b", "b"), ("01", "b"), ("", ""), ("-1", ""), ("0,-1,1", "a")],
 )
-def test_the_limit_is_read_as_cuda_reads_it(
+def test_the_schedulers_limit_is_read_as_cuda_reads_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str, seen: str
 ) -> None:
-    """Numbers, beginnings of UUIDs, and nothing after a -1."""
+    """Indices, beginnings of UUIDs, and nothing after a -1."""
     _nvidia_smi(tmp_path, 'echo "0, GPU-aa, NVIDIA H100"; echo "1, GPU-bb, NVIDIA H100"')
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
@@ -107,10 +105,10 @@ def test_the_limit_is_read_as_cuda_reads_it(
 
 
 @pytest.mark.parametrize("allowed", ["7", "MIG-1", "0,0", "GPU-"])
-def test_a_limit_that_means_no_gpu_is_the_machines_fault(
+def test_a_limit_that_names_no_gpu_is_the_machines_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str
 ) -> None:
-    """Never a quiet fall to the CPU."""
+    """Runs must not fall back to the CPU silently."""
     _nvidia_smi(tmp_path, 'echo "0, GPU-aa, NVIDIA H100"; echo "1, GPU-bb, NVIDIA H100"')
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
@@ -119,6 +117,6 @@ def test_a_limit_that_means_no_gpu_is_the_machines_fault(
 
 
 def test_one_gpu_by_two_names_is_one() -> None:
-    """A lease of two must be two."""
+    """A lease of two GPUs must have two."""
     with pytest.raises(UsageError, match="twice"):
         gpus.select(gpus.parse("device=0,GPU-0"), FOUR)

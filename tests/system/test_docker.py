@@ -211,16 +211,16 @@ def test_a_base_needs_an_engine(root: None) -> None:
     """It is asked before the minute that a system takes."""
     if not shutil.which("mmdebstrap"):
         missing("mmdebstrap")
-    status, said = make_base("name", DOCKER_HOST="unix:///nowhere.sock")
-    assert (status, said.count("\n")) == (3, 1)
-    assert "no Docker engine answers" in said
+    status, output = make_base("name", DOCKER_HOST="unix:///nowhere.sock")
+    assert (status, output.count("\n")) == (3, 1)
+    assert "no Docker engine answers" in output
 
 
 def test_half_a_system_is_no_base(root: None, base_image: str, tmp_path: Path) -> None:
     """From a mirror that is not there comes no image, and no file is left."""
-    status, said = make_base("test-of-half-a-system", f"file://{tmp_path}", TMPDIR=str(tmp_path))
+    status, output = make_base("test-of-half-a-system", f"file://{tmp_path}", TMPDIR=str(tmp_path))
     assert status == 3
-    assert f"The repository 'file:{tmp_path} bookworm Release'" in said
+    assert f"The repository 'file:{tmp_path} bookworm Release'" in output
     assert list(tmp_path.iterdir()) == []
     with connect() as client:
         assert client.images.list(name="test-of-half-a-system") == []

@@ -1,4 +1,4 @@
-"""Containers: what is left of them when whoever started them ends, and what an engine refuses."""
+"""Real containers: that none is left behind, their output, and what an engine refuses."""
 
 import os
 import re
@@ -25,7 +25,7 @@ HANGS = "# %%\nimport time; time.sleep(600 if size == 2 else 0)\n"
 
 @pytest.fixture
 def hanging(lab_image: Image, write: Write, tmp_path: Path) -> Path:
-    """A course whose lesson hangs in the lab with size=2, and is unchecked with others."""
+    """A course whose lesson hangs with size=2, and is unchecked with other sizes."""
     write(HANGS)
     (tmp_path / "docker").symlink_to(DOCKER)
     shutil.copy(ROOT / "tasks.py", tmp_path)
@@ -33,18 +33,18 @@ def hanging(lab_image: Image, write: Write, tmp_path: Path) -> Path:
 
 
 def command(*words: str) -> list[str]:
-    """`invoke run --on lab` by this interpreter."""
+    """`invoke run --on lab` with this interpreter."""
     return [sys.executable, "-m", "invoke", "run", "--on", "lab", *words]
 
 
 def invoke(course: Path, *words: str) -> tuple[int, str]:
-    """Exit status and output of `invoke run --on lab`."""
+    """The exit status and output of `invoke run --on lab`."""
     done = subprocess.run(command(*words), cwd=course, capture_output=True, text=True, timeout=300)
     return done.returncode, done.stdout + done.stderr
 
 
 def start(course: Path) -> subprocess.Popen[str]:
-    """`invoke run` of the lesson that hangs, when its container runs."""
+    """Start `invoke run` of the hanging lesson, and wait until its container runs."""
     process = subprocess.Popen(
         command("-p", "size=2"),
         cwd=course,
@@ -74,7 +74,7 @@ def test_a_stopped_run_leaves_no_container(hanging: Path, number: signal.Signals
 
 
 def test_a_killed_run_leaves_a_container_that_ends_and_is_swept(hanging: Path) -> None:
-    """Nobody can clean up after SIGKILL; but the worker sees that its client is gone."""
+    """No cleanup follows a SIGKILL, but the worker notices that its input has ended."""
     process = start(hanging)
     process.kill()
     process.communicate()
@@ -86,8 +86,8 @@ def test_a_killed_run_leaves_a_container_that_ends_and_is_swept(hanging: Path) -
     assert containers_named("01_small") == []
 
 
-def test_the_container_of_a_living_process_is_not_swept(lab_image: Image) -> None:
-    """Two runs at once don't take each other's away."""
+def test_the_container_of_a_running_process_is_no_orphan(lab_image: Image) -> None:
+    """Two invocations at once leave each other's containers alone."""
     options = containers.hardened(GIB, user="1000:1000")
     with_us = Container(lab_image.id, ["sleep", "60"], {**options, "name": "pytorch-course-ours"})
     try:
@@ -101,7 +101,7 @@ def test_the_container_of_a_living_process_is_not_swept(lab_image: Image) -> Non
 
 
 def test_a_container_that_cannot_start_is_not_left(lab_image: Image) -> None:
-    """The engine makes it before it finds that there is no such user."""
+    """The engine creates it before it looks up the user."""
     options = {**containers.hardened(GIB, user="nobody-here"), "name": "pytorch-course-none"}
     with pytest.raises(MachineError, match="nobody-here"):
         Container(lab_image.id, ["true"], options)
@@ -109,7 +109,7 @@ def test_a_container_that_cannot_start_is_not_left(lab_image: Image) -> None:
 
 
 def test_lines_arrive_whole_however_they_were_written(lab_image: Image) -> None:
-    """In pieces, in two bytes of a character, beside other output."""
+    """In pieces, between two bytes of a character, or beside standard error."""
     script = r"printf 'a \344'; sleep 0.3; printf '\270\255 b\n'; echo no >&2; echo c; exit 7"
     container = Container(
         lab_image.id, ["bash", "-c", script], containers.hardened(GIB, user="1000:1000")
@@ -126,7 +126,7 @@ def bare_engine(docker_engine: None, monkeypatch: pytest.MonkeyPatch) -> Iterato
     """An engine without NVIDIA's hook, with an empty image."""
     if os.getuid() != 0 or not shutil.which("dockerd"):
         missing("root and dockerd")
-    with tempfile.TemporaryDirectory() as folder:  # pytest's own is too long for its sockets
+    with tempfile.TemporaryDirectory() as folder:  # pytest's path is too long for sockets
         options = ["--no-hook", "--iptables=false", "--bridge=none"]
         subprocess.run([ROOT / "tests/engine/start", folder, *options], check=True)
         monkeypatch.setenv("DOCKER_HOST", f"unix://{folder}/docker.sock")
@@ -139,7 +139,7 @@ def bare_engine(docker_engine: None, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 def test_an_engine_without_nvidias_hook_gets_its_remedy(bare_engine: None) -> None:
-    """In place of `could not select device driver`."""
+    """Instead of `could not select device driver`."""
     gpu = Gpu("0", "GPU-0", "A GPU")
     with pytest.raises(MachineError, match="install the NVIDIA Container Toolkit"):
         Container("empty", ["x"], containers.hardened(GIB, user="1000:1000", gpus=[gpu]))
@@ -148,7 +148,7 @@ def test_an_engine_without_nvidias_hook_gets_its_remedy(bare_engine: None) -> No
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can try to be somebody else")
 def test_a_user_without_permission_gets_the_remedy(docker_engine: None) -> None:
-    """The socket is the group's; joining it is being root, and that is said."""
+    """To join the socket's group, whose members have root: the message says so."""
     os.seteuid(65534)
     try:
         with pytest.raises(MachineError, match="join the group 'docker'"), connect():
@@ -159,7 +159,7 @@ def test_a_user_without_permission_gets_the_remedy(docker_engine: None) -> None:
 
 @pytest.fixture(scope="module")
 def published(lab_image: Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The whole course, run in the lab by its command."""
+    """The handouts of the whole course, run in the lab."""
     folder = tmp_path_factory.mktemp("course")
     for name in ("lessons", "tasks.py", "docker", "pyproject.toml"):
         (folder / name).symlink_to(ROOT / name)
@@ -175,7 +175,7 @@ def test_the_whole_course_is_verified_in_the_lab(published: Path) -> None:
     assert len(list(published.glob("??/0*.*"))) == 8 * len(lessons)
 
 
-def test_handouts_name_the_image_that_they_come_from(published: Path, lab_image: Image) -> None:
-    """By its name and id."""
+def test_handouts_name_their_image(published: Path, lab_image: Image) -> None:
+    """Its name and its id."""
     for page in published.glob("??/*.html"):
         assert str(lab_image) in page.read_text()
