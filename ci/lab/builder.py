@@ -27,6 +27,7 @@ SLOW = re.compile(r"Downloading \S+ \(\d{3,}\.\d MB\)|Installing collected packa
 NUMBERED = re.compile(r"(#\d+ |)(?:\d+\.\d+ )?(.*)")  # BuildKit's lines: step number, seconds, text
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 WIDTH = 100
+REMOVE_S = 600.0  # to remove gigabytes of old layers from a slow disk
 LAST = 12  # lines of a failed step
 
 
@@ -53,7 +54,7 @@ def build_lab(
     """
     say = partial(print, flush=True)
     variant = image.parse_variant(variant)
-    with docker_engine.connect() as client:
+    with docker_engine.connect(REMOVE_S) as client:
         base = image.find_base(client, base_image or image.BASE, say)
         if no_cache or not image.is_current(client, variant, base, folder):
             build(variant, base, folder, no_cache=no_cache, on_step=say)

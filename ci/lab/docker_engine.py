@@ -8,22 +8,24 @@ from typing import Any
 from ci.errors import MachineError
 
 SOCKET = "unix:///var/run/docker.sock"  # where the SDK looks without DOCKER_HOST
+TIMEOUT_S = 60.0
 INSTALL_TOOLKIT = "install the NVIDIA Container Toolkit and restart Docker, or use --gpus none"
 MEMORY_FRACTION = 0.8  # of the engine's memory, for all containers of a plan together
 
 
 @contextlib.contextmanager
-def connect() -> Iterator[Any]:
+def connect(timeout_s: float = TIMEOUT_S) -> Iterator[Any]:
     """Yield a client of the engine that the `docker` command would use.
 
-    Raises MachineError, with the remedy, if the engine cannot be reached or refuses a request.
+    Each request may take `timeout_s` seconds. Raises MachineError, with the remedy, if the engine
+    cannot be reached or refuses a request.
     """
     _require_socket()
     import docker
     from docker.errors import DockerException
 
     try:
-        client = docker.from_env()
+        client = docker.from_env(timeout=timeout_s)
     except DockerException as error:
         raise MachineError(_unreachable(error)) from None
     with contextlib.closing(client), explained():
@@ -59,10 +61,15 @@ def _unreachable(error: BaseException) -> str:
 def explained() -> Iterator[None]:
     """Turn the SDK's errors into a MachineError that says what to do."""
     from docker.errors import DockerException
-    from requests.exceptions import RequestException
+    from requests.exceptions import RequestException, Timeout
 
     try:
         yield
+    except Timeout:
+        raise MachineError(
+            "the Docker engine does not answer: try again when the machine is less busy, or "
+            "restart Docker"
+        ) from None
     except (DockerException, RequestException) as error:
         raise MachineError(_remedy(explanation(error))) from None
 

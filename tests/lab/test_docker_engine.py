@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from docker.errors import APIError
+from requests.exceptions import ReadTimeout
 
 from ci.errors import MachineError
 from ci.lab import containers, docker_engine
@@ -66,6 +67,13 @@ def test_an_answer_without_a_key_is_the_machines_fault(info: dict[str, Any]) -> 
 def test_containers_share_four_fifths_of_the_memory() -> None:
     """They share it equally."""
     assert docker_engine.memory_share(client({"MemTotal": 1000}), slots=4) == 200
+
+
+def test_silence_is_the_machines_fault() -> None:
+    """Instead of an error of the library that speaks HTTP."""
+    line = "does not answer.*restart Docker"
+    with pytest.raises(MachineError, match=line), docker_engine.explained():
+        raise ReadTimeout("UnixHTTPConnectionPool: Read timed out.")
 
 
 @pytest.mark.parametrize(
