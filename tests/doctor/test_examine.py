@@ -1,4 +1,4 @@
-"""`invoke doctor`, with the real engine and image; the driver's tools are stood in for."""
+"""`invoke doctor` with the real engine and image, and with replacements of the driver's tools."""
 
 import os
 import re
@@ -20,23 +20,23 @@ from tests.conftest import DOCKER, ROOT
 NOWHERE = "unix:///nowhere/docker.sock"
 
 
-def look(on: str, request: str = "none", *, docker: Path = DOCKER) -> list[Finding]:
+def examine_place(on: str, request: str = "none", *, docker: Path = DOCKER) -> list[Finding]:
     """The findings of `invoke doctor --on … --gpus …`."""
     return list(examine.examine(on, gpus.parse(request), docker, ROOT / "build"))
 
 
-def find(findings: list[Finding], what: str, place: str | None = None) -> Finding:
-    """The one finding of that name, at that place if it is named."""
+def find(findings: list[Finding], subject: str, place: str | None = None) -> Finding:
+    """The one finding of a subject, at a place if one is named."""
     (finding,) = [
         finding
         for finding in findings
-        if finding.subject == what and place in (None, finding.place)
+        if finding.subject == subject and place in (None, finding.place)
     ]
     return finding
 
 
 def command(*words: str) -> tuple[int, str]:
-    """Exit status and output of `invoke doctor`, piped."""
+    """The exit status and output of `invoke doctor`, without a terminal."""
     done = subprocess.run(
         [sys.executable, "-m", "invoke", "doctor", *words],
         cwd=ROOT,
@@ -52,7 +52,7 @@ def command(*words: str) -> tuple[int, str]:
 
 @pytest.fixture
 def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of executables that take the place of NVIDIA's own: two H100, all up to date."""
+    """A folder of replacements for NVIDIA's tools: two H100, everything up to date."""
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     smi(tmp_path, driver="580.95.05", capability="9.0")
@@ -61,14 +61,14 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def tool(folder: Path, name: str, script: str) -> None:
-    """An executable of that name."""
+    """Write an executable script."""
     path = folder / name
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
 
 
 def smi(folder: Path, *, driver: str, capability: str) -> None:
-    """An nvidia-smi that answers the queries of `ci.plan.gpus` for two GPUs."""
+    """Write an nvidia-smi that answers the doctor's queries for two GPUs."""
     answers = {
         "index,uuid,name": "{0}, GPU-{0}, NVIDIA H100",
         "uuid,driver_version": f"GPU-{{0}}, {driver}",
@@ -83,12 +83,12 @@ def smi(folder: Path, *, driver: str, capability: str) -> None:
 
 @pytest.fixture(scope="module")
 def in_lab(lab_image: Image) -> list[Finding]:
-    """The findings of the lab, without GPUs."""
-    return look("lab")
+    """The findings in the lab without GPUs."""
+    return examine_place("lab")
 
 
-def test_the_lab_is_looked_at_from_inside(in_lab: list[Finding]) -> None:
-    """Engine, builder, image; and in a container: sealed, 1 GiB of shared memory, ranks add up."""
+def test_the_lab_is_examined_from_inside(in_lab: list[Finding]) -> None:
+    """Engine, builder and image; and in a container isolation, shared memory and an all-reduce."""
     assert diagnosis.usable_place(in_lab) == LAB
     assert find(in_lab, "cpu image").text.startswith("up to date, 1.")
     assert find(in_lab, "isolation").text.endswith(", no network, read-only root")
@@ -99,7 +99,7 @@ def test_the_lab_is_looked_at_from_inside(in_lab: list[Finding]) -> None:
 
 
 def test_no_container_is_left(in_lab: list[Finding]) -> None:
-    """The doctor's own is removed."""
+    """The doctor removes its own."""
     with connect() as client:
         ours = client.containers.list(all=True, filters={"name": "doctor"}, ignore_removed=True)
     owners = [container.labels[containers.OWNER].split()[3] for container in ours]
@@ -107,12 +107,12 @@ def test_no_container_is_left(in_lab: list[Finding]) -> None:
 
 
 def test_a_stale_image_fails_with_its_remedy(lab_image: Image, tmp_path: Path) -> None:
-    """Another Dockerfile than the image was built from; nothing is tried in it."""
+    """The image was built from another Dockerfile; nothing runs in it."""
     docker = tmp_path / "docker"
     shutil.copytree(DOCKER, docker, ignore=shutil.ignore_patterns("wheels"))
     with (docker / "Dockerfile").open("a") as file:
         file.write("RUN true\n")
-    findings = look("lab", docker=docker)
+    findings = examine_place("lab", docker=docker)
     finding = find(findings, "cpu image")
     assert (finding.verdict, finding.remedy) == ("fail", "invoke build-lab --variant cpu")
     assert finding.text.startswith("stale, docker/ has changed")
@@ -121,8 +121,8 @@ def test_a_stale_image_fails_with_its_remedy(lab_image: Image, tmp_path: Path) -
 
 
 @pytest.mark.kernel
-def test_where_no_engine_answers_auto_looks_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lab's finding fails and says what to do; the course can run, with status 0."""
+def test_without_an_engine_auto_examines_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lab fails with its remedy; the course can run outside of it: status 0."""
     monkeypatch.setenv("DOCKER_HOST", NOWHERE)
     status, output = command("--gpus", "none")
     assert status == 0
@@ -131,8 +131,8 @@ def test_where_no_engine_answers_auto_looks_here(monkeypatch: pytest.MonkeyPatch
     assert output.endswith("the course can run outside the lab\n")
 
 
-def test_where_no_engine_answers_the_lab_can_not_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Status 3 for the lab; here is not looked at."""
+def test_without_an_engine_the_lab_is_unusable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Status 3; this machine is not examined outside the lab."""
     monkeypatch.setenv("DOCKER_HOST", NOWHERE)
     status, output = command("--on", "lab")
     assert status == 3
@@ -141,8 +141,8 @@ def test_where_no_engine_answers_the_lab_can_not_be_had(monkeypatch: pytest.Monk
 
 
 @pytest.mark.kernel
-def test_here_nothing_is_said_of_docker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the lab is not asked for, its engine is of no importance; a pipe gets plain text."""
+def test_outside_the_lab_docker_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No finding mentions it; without a terminal, the output is plain text."""
     monkeypatch.setenv("DOCKER_HOST", NOWHERE)
     status, output = command("--on", "here", "--gpus", "none")
     assert (status, "Docker" in output, "\x1b" in output) == (0, False, False)
@@ -151,8 +151,8 @@ def test_here_nothing_is_said_of_docker(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.kernel
-def test_gpus_that_are_asked_for_and_not_there_fail() -> None:
-    """A strict --gpus is a finding, and the other findings are there too; status 3."""
+def test_requested_gpus_that_are_missing_fail() -> None:
+    """This is one finding among the others; status 3."""
     status, output = command("--on", "here", "--gpus", "64")
     assert status == 3
     assert re.search(r"GPUs +fail +--gpus 64: this machine has", output)
@@ -161,33 +161,33 @@ def test_gpus_that_are_asked_for_and_not_there_fail() -> None:
 
 @pytest.mark.parametrize("words", [("--on", "slurm"), ("--gpus", "some")])
 def test_a_bad_command_line_gets_one_line_and_status_2(words: tuple[str, str]) -> None:
-    """Nothing is looked at."""
+    """Nothing is examined."""
     status, output = command(*words)
     assert (status, len(output.splitlines())) == (2, 1)
     assert " ".join(words) in output
 
 
 def test_healthy_tools_are_ok(docker_engine: None, tools: Path) -> None:
-    """Driver, toolkit and GPUs."""
-    findings = look("lab", "auto")
+    """The driver, the toolkit and both GPUs."""
+    findings = examine_place("lab", "auto")
     for what in ("NVIDIA driver", "NVIDIA toolkit", "GPU 0", "GPU 1"):
         assert find(findings, what, LAB).verdict == "ok"
     assert find(findings, "GPU 1").text == "NVIDIA H100, 81559 MiB, capability 9.0"
 
 
 def test_an_old_driver_fails(docker_engine: None, tools: Path) -> None:
-    """Against the CUDA of torch's wheels, with its remedy."""
+    """torch's wheels need a newer one; the remedy names it."""
     smi(tools, driver="570.86.15", capability="9.0")
-    finding = find(look("lab", "auto"), "NVIDIA driver")
+    finding = find(examine_place("lab", "auto"), "NVIDIA driver")
     assert (finding.verdict, finding.remedy) == ("fail", "install 580 or newer")
 
 
-def test_a_driver_too_old_for_a_query_is_still_told(docker_engine: None, tools: Path) -> None:
-    """An nvidia-smi that knows no compute_cap fails that query alone."""
+def test_a_driver_too_old_for_a_query_is_still_reported(docker_engine: None, tools: Path) -> None:
+    """An nvidia-smi without compute_cap fails that query, and no other."""
     smi(tools, driver="460.1", capability="9.0")
     script = (tools / "nvidia-smi").read_text()
     (tools / "nvidia-smi").write_text(script.replace(",compute_cap)", ",unknown)"))
-    findings = look("lab", "auto")
+    findings = examine_place("lab", "auto")
     assert find(findings, "NVIDIA driver").verdict == "fail"
     assert "capability unknown" in find(findings, "GPU 0").text
 
@@ -199,20 +199,20 @@ def test_a_driver_too_old_for_a_query_is_still_told(docker_engine: None, tools: 
         ("nvidia-container-cli", "cli-version: 1.17.7"),
     ],
 )
-def test_an_old_toolkit_fails_and_names_the_hole(
+def test_an_old_toolkit_fails_and_names_its_vulnerability(
     docker_engine: None, tools: Path, name: str, answer: str
 ) -> None:
-    """By either of its tools."""
+    """Either of its tools tells the version."""
     (tools / "nvidia-ctk").unlink()
     tool(tools, name, f"echo '{answer}'")
-    finding = find(look("lab", "auto"), "NVIDIA toolkit")
+    finding = find(examine_place("lab", "auto"), "NVIDIA toolkit")
     assert (finding.verdict, finding.text) == ("fail", "1.17.7; 1.17.8 fixes CVE-2025-23266")
 
 
 def test_a_missing_toolkit_fails(docker_engine: None, tools: Path) -> None:
-    """By neither of its tools is it there."""
+    """Neither of its tools is installed."""
     (tools / "nvidia-ctk").unlink()
-    finding = find(look("lab", "auto"), "NVIDIA toolkit")
+    finding = find(examine_place("lab", "auto"), "NVIDIA toolkit")
     assert finding.verdict == "fail"
     assert finding.remedy.startswith("install the NVIDIA Container Toolkit")
 
@@ -220,12 +220,12 @@ def test_a_missing_toolkit_fails(docker_engine: None, tools: Path) -> None:
 def test_with_gpus_the_cuda_image_is_the_one_to_build(
     tools: Path, lab_image: Image, tmp_path: Path
 ) -> None:
-    """The image with the CPU build is no stand-in."""
-    docker = tmp_path / "docker"  # of which no cuda image is built, whatever this machine has
+    """The image with the CPU build cannot replace it."""
+    docker = tmp_path / "docker"  # no CUDA image was built from this folder
     shutil.copytree(DOCKER, docker, ignore=shutil.ignore_patterns("wheels"))
     with (docker / "cuda.txt").open("a") as file:
         file.write("# changed\n")
-    findings = look("lab", "auto", docker=docker)
+    findings = examine_place("lab", "auto", docker=docker)
     finding = find(findings, "cuda image")
     assert (finding.verdict, finding.remedy) == ("fail", "invoke build-lab --variant cuda")
     assert find(findings, "cpu image").verdict == "ok"
@@ -234,29 +234,29 @@ def test_with_gpus_the_cuda_image_is_the_one_to_build(
 def test_a_torch_that_does_not_load_fails_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its error is in the finding."""
+    """The finding has its error."""
     (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.13: cannot open')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    findings = look("here")
+    findings = examine_place("here")
     finding = find(findings, "torch")
     assert (finding.verdict, finding.text) == ("fail", "libcudart.so.13: cannot open")
     assert diagnosis.usable_place(findings) == ""
 
 
 def test_a_probe_that_dies_fails_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With how it ended and what it had found by then."""
+    """The finding says how the probe ended, and after which test."""
     (tmp_path / "torch.py").write_text("import os; os.abort()")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    finding = find(look("here"), "probe")
+    finding = find(examine_place("here"), "probe")
     assert finding.verdict == "fail"
     assert finding.text.startswith("after surroundings it was killed by SIGABRT")
 
 
 @pytest.mark.kernel
 def test_little_disk_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More is wanted than there is: the finding says how much, and what frees some."""
+    """The remedy frees some."""
     monkeypatch.setattr(examine, "RESULTS", 2**60)
-    findings = look("here")
+    findings = examine_place("here")
     finding = find(findings, "disk for results", MACHINE)
     assert (finding.verdict, finding.remedy) == ("warn", "invoke clean")
     assert diagnosis.usable_place(findings) == HERE

@@ -1,7 +1,7 @@
-"""`invoke lab` as a student has it: JupyterLab in a container, spoken to as a browser does.
+"""`invoke lab` as a student uses it: JupyterLab in a container, and requests like a browser's.
 
-On the engine of the tests, which has no bridge and so shares its network with the lab, and on one
-with a bridge, which has a network namespace of its own.
+One engine has no bridge, so that the lab shares this machine's network. The other one has a
+bridge, and runs in a network namespace of its own.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ LESSON = "03_autograd.py"
 
 @dataclass(frozen=True)
 class Engine:
-    """A Docker engine, and a thread in whose network the ports that it publishes are."""
+    """A Docker engine, and a thread in the network where it publishes ports."""
 
     host: str
     thread: ThreadPoolExecutor
@@ -56,7 +56,7 @@ class Engine:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     def containers(self, process: subprocess.Popen[str]) -> list[str]:
-        """The names of those, running or not, that a process has made."""
+        """The names of the containers, running or not, that a process has made."""
         shown = "{{.Names}} {{.Labels}}"
         rows = self.docker(
             "ps", "--all", "--filter", f"label={containers.OWNER}", "--format", shown
@@ -67,7 +67,7 @@ class Engine:
 
 @dataclass
 class Served:
-    """A lab that somebody has opened."""
+    """An open lab."""
 
     engine: Engine
     process: subprocess.Popen[str]
@@ -76,7 +76,7 @@ class Served:
     token: str
 
     def ask(self, path: str, *, token: str | None = None, **request: Any) -> tuple[int, Any]:
-        """Status and answer of a request for `path`, with the token unless told otherwise."""
+        """The status and answer of a request for `path`, by default with the token."""
         word = self.token if token is None else token
         headers = {"Authorization": f"token {word}"} if word else {}
         return self.engine.thread.submit(_ask, self.url + path, headers, **request).result()
@@ -116,7 +116,7 @@ def _ask(
 
 
 async def _execute(url: str, code: str) -> str:
-    """By the kernel's own protocol: the request, and its streams until it is idle again."""
+    """Send a request in the kernel's protocol; collect its output until the kernel is idle."""
     message = uuid.uuid4().hex
     header = {"msg_id": message, "msg_type": "execute_request", "session": message, "version": "5"}
     content = {"code": code, "silent": False, "store_history": False, "allow_stdin": False}
@@ -132,14 +132,14 @@ async def _execute(url: str, code: str) -> str:
             printed += answer["content"].get("text", "") + answer["content"].get("evalue", "")
             state = answer["content"].get("execution_state", "")
     channels.close()
-    while await channels.read_message():  # what was under way; None is the end
+    while await channels.read_message():  # messages under way; None is the end
         pass
     return printed
 
 
 @pytest.fixture(scope="session")
 def host_engine(lab_image: Image) -> Iterator[Engine]:
-    """The engine of the tests, without a bridge."""
+    """The tests' own engine, without a bridge."""
     with connect() as client:
         if any(network.name == "bridge" for network in client.networks.list()):
             missing("an engine without a bridge, as tests/engine/start --bridge=none starts it")
@@ -149,7 +149,7 @@ def host_engine(lab_image: Image) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def bridge_engine(lab_image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """An engine with a bridge, in a network namespace of its own, where it may filter packets."""
+    """An engine with a bridge in a network namespace of its own, where it can filter packets."""
     if os.getuid() != 0 or not shutil.which("iptables"):
         missing("root and iptables")
     folder = tmp_path_factory.mktemp("bridge")
@@ -179,7 +179,7 @@ def bridge_engine(lab_image: Image, tmp_path_factory: pytest.TempPathFactory) ->
 def served(
     request: pytest.FixtureRequest, lab_image: Image, tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
-    """A lab on each engine; its tests leave it as they found it."""
+    """A lab on each engine; tests leave it unchanged."""
     engine = request.getfixturevalue(request.param)
     opened = opened_lab(engine, a_course(tmp_path_factory.mktemp("course")))
     yield opened
@@ -193,7 +193,7 @@ def course(tmp_path: Path) -> Path:
 
 
 def a_course(folder: Path) -> Path:
-    """The project in `folder`, without what it has built."""
+    """Copy the project into `folder`, without its builds."""
     shutil.copy(ROOT / "tasks.py", folder)
     shutil.copytree(ROOT / "lessons", folder / "lessons")
     shutil.copytree(DOCKER, folder / "docker", ignore=shutil.ignore_patterns("wheels"))
@@ -205,7 +205,7 @@ OPENED: list[subprocess.Popen[str]] = []
 
 @pytest.fixture(scope="module", autouse=True)
 def _nothing_stays_open() -> Iterator[None]:
-    """A test that fails between opening a lab and ending it leaves it to this."""
+    """End the labs of tests that failed."""
     yield
     for process in OPENED:
         process.terminate()
@@ -234,7 +234,7 @@ def free_port() -> int:
 
 
 def invoke(engine: Engine, course: Path, port: int = 0) -> subprocess.Popen[str]:
-    """`invoke lab` by this interpreter, at a port that is free unless told otherwise."""
+    """Start `invoke lab` with this interpreter, by default at a free port."""
     return subprocess.Popen(
         [
             sys.executable,
@@ -254,8 +254,8 @@ def invoke(engine: Engine, course: Path, port: int = 0) -> subprocess.Popen[str]
     )
 
 
-def test_a_lab_is_given_no_solution(write: Write, tmp_path: Path) -> None:
-    """Nor what might have one, in any of its bytes; packages and data are there."""
+def test_a_lab_gets_no_solution(write: Write, tmp_path: Path) -> None:
+    """Nor a file that might contain one; packages and data are there."""
     lessons = write(EXERCISE, expected="").parent
     for name in ("01_small.py~", "01_small.ipynb", ".01_small.py.swp", "data.csv", "own/a.py"):
         (lessons / name).parent.mkdir(exist_ok=True)
@@ -266,7 +266,7 @@ def test_a_lab_is_given_no_solution(write: Write, tmp_path: Path) -> None:
 
 
 def test_a_students_copy_has_the_blank(write: Write, tmp_path: Path) -> None:
-    """The copy is made of what the lab is given, and follows it when it changes."""
+    """The copy follows the blanked lesson when that changes."""
     lessons = write(EXERCISE, expected="").parent
     for task in ("Halve 0", "Cut 0"):
         write(EXERCISE.replace("Halve 0", task), expected="")
@@ -279,7 +279,7 @@ def test_a_students_copy_has_the_blank(write: Write, tmp_path: Path) -> None:
 
 
 def test_a_lesson_that_may_hide_a_solution_opens_no_lab(write: Write, tmp_path: Path) -> None:
-    """A misspelt tag is named before anything is handed out."""
+    """A misspelt tag is named before any script is written."""
     lessons = write(EXERCISE.replace('"solution"', '"solutions"'), expected="").parent
     with pytest.raises(CourseError, match="did you mean 'solution'"):
         server.blank_solutions(lessons, tmp_path / ".lessons")
@@ -298,11 +298,11 @@ class Broken:
         raise self.error
 
     def ending(self) -> str:
-        """What is known then."""
+        """As the engine's silence is reported."""
         return "is gone, or the engine is"
 
     def close(self) -> None:
-        """Nothing is left."""
+        """Nothing is left to close."""
 
 
 Opened = Callable[..., Any]
@@ -310,9 +310,9 @@ Opened = Callable[..., Any]
 
 @pytest.fixture
 def opened(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Opened:
-    """`invoke lab` of an ordinary user: its lines, and the command and options of its container.
+    """The lines of `invoke lab`, and the command and options of its container.
 
-    The engine is recorded, and the container `Broken`.
+    The caller is an ordinary user, the engine is a replacement, and the container is `Broken`.
     """
     lessons = write().parent
 
@@ -353,27 +353,27 @@ def opened(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ope
 
 @pytest.mark.parametrize("error", [ConnectionResetError, ValueError])
 def test_a_reader_that_fails_ends_the_command(opened: Opened, error: type[Exception]) -> None:
-    """With the lines until then; it does not wait for others, which nobody would read."""
+    """Instead of waiting forever for lines that nobody reads."""
     lines, _, _ = opened(error=error)
     assert lines[1:] == ["starting", "JupyterLab is gone, or the engine is"]
 
 
 @pytest.mark.parametrize(("security", "user"), [("name=rootless", "0:0"), ("name=userns", "4000")])
 def test_in_a_rootless_engine_the_student_is_root(opened: Opened, security: str, user: str) -> None:
-    """Root is the caller there, who owns the folder; JupyterLab must be allowed to be root."""
+    """Root is the caller there and owns the folder; JupyterLab has to allow root."""
     _, command, options = opened(security)
     assert options["user"].startswith(user)
     assert ("--allow-root" in command) == (user == "0:0")
 
 
 def test_a_rootless_engine_without_a_bridge_opens_no_lab(opened: Opened) -> None:
-    """Its host network is its own, where no browser of this machine finds a port."""
+    """Its host network is not this machine's: no browser here would find the port."""
     (lines,) = opened("name=rootless", bridge=False)
     assert lines[0].startswith("this rootless Docker engine has no bridge")
 
 
 def test_the_lessons_are_there_and_open_as_notebooks(served: Served) -> None:
-    """A double click on a Python file is jupytext's notebook."""
+    """A double click on a script opens jupytext's notebook."""
     status, folder = served.ask("/api/contents/")
     names = {entry["name"] for entry in folder["content"]}
     assert (status, names >= {LESSON, "parallel"}) == (200, True)
@@ -385,15 +385,15 @@ def test_the_lessons_are_there_and_open_as_notebooks(served: Served) -> None:
     assert viewers["python"] == "Jupytext Notebook"
 
 
-def test_without_the_token_nothing_is_told(served: Served) -> None:
-    """Neither files nor kernels, nor for a token that is another's."""
+def test_without_the_token_every_request_is_refused(served: Served) -> None:
+    """For files, kernels and the status; also with a wrong token."""
     for path in ("/api/contents/", "/api/kernels", "/api/status"):
         for token in ("", "0" * 48):
             assert served.ask(path, token=token)[0] == 403
 
 
 def test_it_listens_on_this_machine_alone(served: Served) -> None:
-    """At 127.0.0.1, and no other address."""
+    """At 127.0.0.1 and no other address."""
     port = f"{urlsplit(served.url).port:04X}"
 
     def sockets() -> str:
@@ -406,7 +406,7 @@ def test_it_listens_on_this_machine_alone(served: Served) -> None:
 
 
 def test_a_kernel_computes_with_torch_and_the_courses_package(served: Served) -> None:
-    """Its sockets are files: on a network of many, ports would be open to them all."""
+    """Its sockets are files, because ports on a shared network would be open to everyone."""
     printed = served.execute(
         "import json, torch, ipykernel.connect as connect\n"
         "from parallel import launch\n"
@@ -416,10 +416,10 @@ def test_a_kernel_computes_with_torch_and_the_courses_package(served: Served) ->
     assert printed.split() == ["14.0", "ipc"]
 
 
-def test_a_kernel_reaches_no_expected_values_and_writes_to_nothing_but_the_students_folder(
+def test_a_kernel_reads_no_expected_values_and_writes_only_to_the_students_folder(
     served: Served,
 ) -> None:
-    """Not to the image or the course, of which it has only these two; it has no capability."""
+    """The container has nothing else of the course, and no capability."""
     printed = served.execute(
         "import pathlib, os\n"
         "print(*sorted(p.name for p in pathlib.Path('/course').iterdir()))\n"
@@ -435,15 +435,15 @@ def test_a_kernel_reaches_no_expected_values_and_writes_to_nothing_but_the_stude
     assert printed.split() == [*course, "[]", *read_only, "written", user, "0" * 16]
 
 
-def test_the_way_to_the_lab_is_said(served: Served) -> None:
-    """Where the network is shared, that too, before anything else."""
+def test_the_labs_address_is_printed(served: Served) -> None:
+    """If the network is shared, a warning comes first."""
     shared = "the lab shares this machine's network" in served.output.splitlines()[0]
     assert shared == (served.engine.docker("network", "ls").count("bridge") == 0)
     assert served.output.splitlines()[-1].startswith(f"{served.url}/lab?token={served.token}")
 
 
-def test_what_a_student_changes_stays(host_engine: Engine, course: Path) -> None:
-    """Over a second start, which says where the course has moved on, and renews the rest."""
+def test_a_students_changes_stay(host_engine: Engine, course: Path) -> None:
+    """A second start names changed lessons, and updates the unchanged copies."""
     first = opened_lab(host_engine, course)
     model = {"type": "file", "format": "text", "content": "print('mine')\n"}
     assert first.ask(f"/api/contents/{LESSON}", method="PUT", data=model)[0] == 200
@@ -463,7 +463,7 @@ def test_what_a_student_changes_stays(host_engine: Engine, course: Path) -> None
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_lab(host_engine: Engine, course: Path, number: int) -> None:
-    """With a kernel at work: status 0, as that is how one ends it, and no container."""
+    """Also with a running kernel: status 0, and no container is left."""
     opened = opened_lab(host_engine, course)
     opened.ask("/api/kernels", method="POST", data={"name": "python3"})
     status, output = opened.end(number)
@@ -472,16 +472,16 @@ def test_a_signal_ends_the_lab(host_engine: Engine, course: Path, number: int) -
 
 
 def test_shutting_down_in_the_menu_ends_the_command(host_engine: Engine, course: Path) -> None:
-    """By the request that the menu sends."""
+    """The menu sends this request."""
     opened = opened_lab(host_engine, course)
     assert opened.ask("/api/shutdown", method="POST")[0] == 200
     assert (opened.ended()[0], opened.containers()) == (0, [])
 
 
-def test_what_a_killed_command_leaves_is_removed_by_the_next(
+def test_the_container_of_a_killed_command_is_removed_by_the_next(
     host_engine: Engine, course: Path
 ) -> None:
-    """Before it asks for the port, which the leftover may still have; and it says so."""
+    """Before it needs the port, which the leftover may still hold; a line reports it."""
     killed = opened_lab(host_engine, course)
     (left,) = killed.containers()
     killed.end(signal.SIGKILL)
@@ -493,7 +493,7 @@ def test_what_a_killed_command_leaves_is_removed_by_the_next(
 
 
 def test_a_port_that_is_taken_is_the_machines_fault(host_engine: Engine, course: Path) -> None:
-    """One line that says how to take another."""
+    """One line says how to choose another."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         process = invoke(host_engine, course, port)
@@ -504,8 +504,8 @@ def test_a_port_that_is_taken_is_the_machines_fault(host_engine: Engine, course:
     ]
 
 
-def test_a_lab_that_does_not_start_says_its_last_words(host_engine: Engine, course: Path) -> None:
-    """One line of its log, status 3, and no container."""
+def test_a_lab_that_does_not_start_shows_its_last_line(host_engine: Engine, course: Path) -> None:
+    """The last line of its errors, status 3, and no container."""
     (course / "build/lab/.lessons.json").mkdir(parents=True)
     process = invoke(host_engine, course)
     output, _ = process.communicate(timeout=60)

@@ -1,4 +1,4 @@
-"""What docker/ holds: the locks, the scripts, and what becomes of them in the lab's image."""
+"""The contents of docker/: the locks, the scripts, and the lab's image that is built from them."""
 
 import json
 import os
@@ -24,18 +24,18 @@ def pins(variant: str, folder: Path = DOCKER) -> dict[str, str]:
 
 
 def required(lines: list[str]) -> dict[str, str]:
-    """Packages and their bounds."""
+    """Packages and their version bounds."""
     return {(wanted := Requirement(line)).name: str(wanted.specifier) for line in lines}
 
 
 def wanted_in_the_lab() -> dict[str, str]:
-    """The packages of requirements.in and their bounds."""
+    """The packages of requirements.in and their version bounds."""
     text = (DOCKER / "requirements.in").read_text()
     return required([line for line in text.splitlines() if not line.startswith("#")])
 
 
 def test_the_lab_keeps_the_bounds_of_the_project() -> None:
-    """What runs here and in the lab is the same; JupyterLab is the lab's alone."""
+    """The lab and this machine have the same packages; only the lab has JupyterLab."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     here = required(project["optional-dependencies"]["here"])
     bounds = {**required(project["dependencies"]), **here, "jupyterlab": ">=4.4"}
@@ -46,7 +46,7 @@ def test_the_lab_keeps_the_bounds_of_the_project() -> None:
 
 @pytest.mark.parametrize("variant", image.VARIANTS)
 def test_a_lock_pins_what_the_lab_wants_by_hashes(variant: str) -> None:
-    """No package without a version in its bounds and a hash, and nothing of who made the lock."""
+    """Each package has a version within its bounds and a hash; no path or address is recorded."""
     text = (DOCKER / f"{variant}.txt").read_text()
     locked = pins(variant)
     for name, bounds in wanted_in_the_lab().items():
@@ -59,7 +59,7 @@ def test_a_lock_pins_what_the_lab_wants_by_hashes(variant: str) -> None:
 
 
 def test_the_variants_differ_in_torch_alone() -> None:
-    """What one lesson computes with on the CPU and on GPUs is the same version."""
+    """Lessons run with the same versions on the CPU and on GPUs."""
     cpu, cuda = pins("cpu"), pins("cuda")
     both = cpu.keys() & cuda.keys()
     assert {name for name in both if cpu[name] != cuda[name]} == {"torch"}
@@ -68,7 +68,7 @@ def test_the_variants_differ_in_torch_alone() -> None:
 
 
 def lock(folder: Path) -> "subprocess.CompletedProcess[str]":
-    """What docker/lock did in a copy of docker/, by the uv that is installed beside pytest."""
+    """Run docker/lock in a copy of docker/, with the uv that is installed beside pytest."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return subprocess.run(
         [folder / "lock"],
@@ -80,11 +80,11 @@ def lock(folder: Path) -> "subprocess.CompletedProcess[str]":
 
 
 def test_a_lock_made_again_is_the_same(tmp_path: Path, cpu_wheel: Path) -> None:
-    """The versions that are there stay; and a second time, byte for byte."""
+    """It keeps the locked versions; a second run changes no byte."""
     folder = tmp_path / "docker"
     shutil.copytree(DOCKER, folder)
     made = []
-    for _ in range(2):  # an index may have new files of an old version, and so new hashes
+    for _ in range(2):  # an index may have new files, and so new hashes, of an old version
         done = lock(folder)
         assert (done.returncode, done.stderr) == (0, "")
         made.append([(folder / f"{variant}.txt").read_bytes() for variant in VARIANTS])
@@ -93,7 +93,7 @@ def test_a_lock_made_again_is_the_same(tmp_path: Path, cpu_wheel: Path) -> None:
 
 
 def test_a_lock_without_the_cpu_build_says_where_it_belongs(tmp_path: Path) -> None:
-    """One line, status 3, and the locks as they were."""
+    """One line, status 3, and unchanged locks."""
     folder = tmp_path / "docker"
     folder.mkdir()
     for name in ("lock", "requirements.in", "cpu.txt"):
@@ -105,7 +105,7 @@ def test_a_lock_without_the_cpu_build_says_where_it_belongs(tmp_path: Path) -> N
 
 
 def inside(name: str, *command: str, user: str = "4321:4321") -> str:
-    """What a command says in a container that may do next to nothing; it warns of nothing."""
+    """The output of a command in a container with few rights; it must not warn."""
     options = ["--network=none", "--read-only", "--tmpfs=/tmp", f"--user={user}"]
     words = ["docker", "run", "--rm", *options, name, *command]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -114,7 +114,7 @@ def inside(name: str, *command: str, user: str = "4321:4321") -> str:
 
 
 def test_the_lab_holds_the_lock_and_no_more(lab_image: Image) -> None:
-    """Each package in the locked version but one, each one's own wishes met, in 1.2 GB."""
+    """Every package but one in its locked version, with its requirements met, in 1.2 GB."""
     code = """if True:
         import json
         from importlib.metadata import distributions, version
@@ -139,8 +139,8 @@ def test_the_lab_holds_the_lock_and_no_more(lab_image: Image) -> None:
 
 
 @pytest.mark.parametrize("user", ["1000:1000", "4321:4321"])
-def test_whoever_is_in_the_lab_can_use_it(lab_image: Image, user: str) -> None:
-    """With nothing to write to but /tmp; what was trimmed off is not missed."""
+def test_any_user_can_use_the_lab(lab_image: Image, user: str) -> None:
+    """With only /tmp writable, and without the parts that the image leaves out."""
     modules = [
         *("getpass", "jupytext", "jupyterlab", "matplotlib.pyplot", "numpy.testing", "papermill"),
         *("torch._dynamo", "torch.distributed.fsdp", "torch.distributed.pipelining"),
@@ -153,14 +153,14 @@ def test_whoever_is_in_the_lab_can_use_it(lab_image: Image, user: str) -> None:
 
 
 def test_the_lab_has_nothing_to_build_with(lab_image: Image) -> None:
-    """No compiler, no installer, no converter, no Docker, and not the pipeline's own tools."""
+    """No compiler, installer, converter or Docker, and none of the pipeline's own tools."""
     tools = ["gcc", "cc", "pip", "uv", "docker", "pandoc", "typst", "git", "curl", "invoke"]
     code = f"import shutil; print([tool for tool in {tools} if shutil.which(tool)])"
     assert inside(lab_image.id, "python", "-c", code) == "[]\n"
 
 
 def test_the_shell_scripts_are_clean() -> None:
-    """As shellcheck sees them."""
+    """According to shellcheck."""
     if not shutil.which("shellcheck"):
         missing("shellcheck")
     scripts = [DOCKER / "lock", DOCKER / "make_base"]
@@ -169,10 +169,10 @@ def test_the_shell_scripts_are_clean() -> None:
 
 
 def make_base(*words: str, user: int | None = None, **environment: str) -> tuple[int, str]:
-    """Exit status of docker/make_base, and what it says."""
+    """The exit status and output of docker/make_base."""
     with (DOCKER / "make_base").open() as script:
         done = subprocess.run(
-            ["/bin/bash", "-s", "-", *words],  # which another user may read, too
+            ["/bin/bash", "-s", "-", *words],  # so that another user can read it
             stdin=script,
             capture_output=True,
             text=True,
@@ -185,7 +185,7 @@ def make_base(*words: str, user: int | None = None, **environment: str) -> tuple
 
 @pytest.fixture
 def root() -> None:
-    """Who may unpack a system."""
+    """To unpack a system, the caller must be root."""
     if os.getuid() != 0:
         missing("root")
 
@@ -208,7 +208,7 @@ def test_a_base_needs_mmdebstrap(root: None, tmp_path: Path) -> None:
 
 
 def test_a_base_needs_an_engine(root: None) -> None:
-    """It is asked before the minute that a system takes."""
+    """This is checked before the system is made, which takes a minute."""
     if not shutil.which("mmdebstrap"):
         missing("mmdebstrap")
     status, output = make_base("name", DOCKER_HOST="unix:///nowhere.sock")
@@ -216,8 +216,10 @@ def test_a_base_needs_an_engine(root: None) -> None:
     assert "no Docker engine answers" in output
 
 
-def test_half_a_system_is_no_base(root: None, base_image: str, tmp_path: Path) -> None:
-    """From a mirror that is not there comes no image, and no file is left."""
+def test_a_system_that_cannot_be_made_is_no_base(
+    root: None, base_image: str, tmp_path: Path
+) -> None:
+    """If the mirror does not exist, no image and no file is left."""
     status, output = make_base("test-of-half-a-system", f"file://{tmp_path}", TMPDIR=str(tmp_path))
     assert status == 3
     assert f"The repository 'file:{tmp_path} bookworm Release'" in output

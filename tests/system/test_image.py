@@ -1,4 +1,4 @@
-"""What the lab's images are made of, and the making of them."""
+"""The inputs of the lab's images, and real builds."""
 
 import hashlib
 import os
@@ -21,18 +21,18 @@ from ci.lab.image import Image
 from tests.conftest import DOCKER, ROOT, missing
 
 BASE = image.Base("base:1", "sha256:1")
-SMALL = "small-test"  # a variant of the tests' own, so that no image of the lab loses its name
+SMALL = "small-test"  # a variant for tests, so that no image of the lab loses its name
 
 
 def test_an_unknown_variant_is_the_command_lines_fault() -> None:
-    """The message has the nearest one that there is."""
+    """The message suggests the nearest one."""
     with pytest.raises(UsageError, match="--variant cup: no such variant; did you mean 'cpu'"):
         image.parse_variant("cup")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What docker/ holds, and a lock of one package that lies beside it, to change at will."""
+    """A copy of docker/ to change, with a lock of one package and its wheel."""
     made = tmp_path / "docker"
     (made / "wheels").mkdir(parents=True)
     for name in ("Dockerfile", ".dockerignore", "overrides.json"):
@@ -50,8 +50,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("part", ["Dockerfile", ".dockerignore", "overrides.json", f"{SMALL}.txt"])
-def test_each_part_of_an_image_makes_it_another(folder: Path, part: str) -> None:
-    """An image is stale when what it is made of has changed."""
+def test_an_image_is_stale_after_any_input_has_changed(folder: Path, part: str) -> None:
+    """The Dockerfile, the list of ignored files, the settings and the lock."""
     labels = builder.make_labels(SMALL, BASE, folder)
     assert image.stale_reason(labels, SMALL, folder) == ""
     with (folder / part).open("a") as file:
@@ -59,23 +59,23 @@ def test_each_part_of_an_image_makes_it_another(folder: Path, part: str) -> None
     assert image.stale_reason(labels, SMALL, folder) == "docker/ has changed since it was built"
 
 
-def test_another_lock_or_a_wheel_is_no_part_of_an_image(folder: Path) -> None:
-    """The hashes of the lock decide which wheels are taken."""
+def test_another_lock_or_a_wheel_is_no_input(folder: Path) -> None:
+    """The lock's hashes decide which wheels are installed."""
     labels = builder.make_labels(SMALL, BASE, folder)
     (folder / "cuda.txt").write_text("")
     (folder / "wheels/other-1.0-py3-none-any.whl").write_text("")
     assert image.stale_reason(labels, SMALL, folder) == ""
 
 
-def test_a_part_that_is_missing_is_named(folder: Path) -> None:
+def test_a_missing_input_is_named(folder: Path) -> None:
     """One line with its path."""
     (folder / "overrides.json").unlink()
     with pytest.raises(MachineError, match="docker/overrides.json: no such file"):
         image.digest_inputs(SMALL, folder)
 
 
-def test_the_labels_say_what_an_image_is_made_of() -> None:
-    """The standard's names for commit and base, and the lock's digest."""
+def test_the_labels_name_an_images_inputs() -> None:
+    """The commit and the base under their standard names, and the lock's digest."""
     labels = builder.make_labels("cpu", BASE, DOCKER)
     assert labels["org.opencontainers.image.base.name"] == "base:1"
     assert labels["org.opencontainers.image.base.digest"] == "sha256:1"
@@ -83,8 +83,8 @@ def test_the_labels_say_what_an_image_is_made_of() -> None:
     assert labels[builder.LOCK] == hashlib.sha256((DOCKER / "cpu.txt").read_bytes()).hexdigest()
 
 
-def test_outside_a_repository_no_commit_is_claimed(folder: Path) -> None:
-    """The label is left out where git knows nothing."""
+def test_outside_a_repository_no_commit_is_named(folder: Path) -> None:
+    """The label is left out."""
     assert "org.opencontainers.image.revision" not in builder.make_labels(SMALL, BASE, folder)
 
 
@@ -107,10 +107,10 @@ esac
         ("podman", False, "the classic builder"),
     ],
 )
-def test_the_best_builder_of_a_docker_command_is_taken(
+def test_the_best_builder_of_a_docker_command_is_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, buildx: bool, name: str
 ) -> None:
-    """buildx where there is one, what an old client has else, and the one that each has."""
+    """buildx if it is installed, BuildKit of an old client, or the classic builder."""
     (tmp_path / "docker").write_text(CLIENT.format(version=version, buildx=buildx))
     (tmp_path / "docker").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
@@ -123,7 +123,7 @@ def test_the_best_builder_of_a_docker_command_is_taken(
 def test_without_a_docker_command_nothing_can_be_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The SDK alone builds no image."""
+    """The SDK alone is not enough."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MachineError, match="no `docker` command here.*: install Docker"):
         builder.find_builder()
@@ -132,7 +132,7 @@ def test_without_a_docker_command_nothing_can_be_built(
 def test_a_build_gets_the_callers_package_index_by_name(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An index may have a password in it, which no command line shows; the unset is left out."""
+    """Its address may contain a password, which must not appear in the command."""
     monkeypatch.setenv("PIP_INDEX_URL", "secret")
     monkeypatch.delenv("PIP_NO_INDEX", raising=False)
     by = builder.Builder("any", ("docker", "build"), {})
@@ -148,7 +148,7 @@ def test_a_build_gets_the_callers_package_index_by_name(
 def base(
     request: pytest.FixtureRequest, base_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[image.Base]:
-    """The base, with one of the builders at hand and no package index; then nothing is left."""
+    """The base image, with one builder available and no package index; leftovers are removed."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("DOCKER_BUILDKIT", "0")
     if request.param == "BuildKit":
@@ -168,7 +168,7 @@ def base(
 
 
 def test_each_builder_builds_the_same(base: image.Base, folder: Path) -> None:
-    """From wheels alone: the packages, without their tests, without the wheels; and its labels."""
+    """From wheels alone: packages without their tests, no wheels, and the labels."""
     steps: list[str] = []
     builder.build(SMALL, base, folder, on_step=steps.append)
     assert [step for step in steps if "pip install" in step]
@@ -188,7 +188,7 @@ def test_each_builder_builds_the_same(base: image.Base, folder: Path) -> None:
 
 
 def test_a_rebuild_leaves_no_image_without_a_name(base: image.Base, folder: Path) -> None:
-    """Neither what was the lab's before, nor the stage that the packages come from: gigabytes."""
+    """Neither the previous image nor the stage of the packages, which take gigabytes."""
     with connect() as client:
         builder.build(SMALL, base, folder, on_step=lambda step: None)
         first = image.find(client, [SMALL], folder)
@@ -203,7 +203,7 @@ def test_a_rebuild_leaves_no_image_without_a_name(base: image.Base, folder: Path
 
 
 def test_a_step_that_fails_is_shown_with_its_last_lines(base: image.Base, folder: Path) -> None:
-    """A wheel with other hashes than the lock's is refused; neither image nor container is left."""
+    """pip refuses a wheel whose hash is not in the lock; no image or container is left."""
     (folder / f"{SMALL}.txt").write_text(f"small==1.0 --hash=sha256:{'0' * 64}\n")
     with pytest.raises(MachineError, match="failed at .*pip install") as error:
         builder.build(SMALL, base, folder, on_step=lambda step: None)
@@ -217,12 +217,12 @@ def test_a_step_that_fails_is_shown_with_its_last_lines(base: image.Base, folder
 
 
 def asleep(seconds: str) -> bool:
-    """Whether a build's `sleep` goes on, which is a process of the engine's machine: this one."""
+    """Whether a build's `sleep` still runs, as a process of this machine."""
     return any(["sleep", seconds] == p.info["cmdline"] for p in psutil.process_iter(["cmdline"]))
 
 
 def wait_until(happens: Callable[[], bool]) -> None:
-    """Wait, half a minute at most."""
+    """Wait for at most half a minute."""
     deadline = time.monotonic() + 30
     while not happens():
         assert time.monotonic() < deadline
@@ -230,7 +230,7 @@ def wait_until(happens: Callable[[], bool]) -> None:
 
 
 def test_an_interrupted_build_stops(base: image.Base, folder: Path) -> None:
-    """What the step had started ends, and no image is left."""
+    """The step's processes end, and no image is left."""
     seconds = f"600.{os.getpid()}"
     with (folder / "Dockerfile").open("a") as file:
         file.write(f"RUN sleep {seconds}\n")
@@ -248,19 +248,19 @@ def test_an_interrupted_build_stops(base: image.Base, folder: Path) -> None:
 
 
 def invoke(*words: str) -> tuple[int, list[str]]:
-    """Exit status and lines of `invoke build-lab`."""
+    """The exit status and the lines of `invoke build-lab`."""
     command = [sys.executable, "-m", "invoke", "build-lab", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return done.returncode, (done.stdout + done.stderr).splitlines()
 
 
 def test_an_image_that_is_up_to_date_is_left_alone(lab_image: Image, base_image: str) -> None:
-    """No step, the same image."""
+    """No step runs, and the image is the same."""
     assert invoke("--variant", "cpu", "--base-image", base_image) == (0, [str(lab_image)])
 
 
-def test_a_base_that_is_not_to_be_had_is_the_machines_fault(docker_engine: None) -> None:
-    """It is looked for in the registry; then one line says how to make one."""
+def test_a_base_that_does_not_exist_is_the_machines_fault(docker_engine: None) -> None:
+    """After the registry was asked, one line says how to make a base."""
     status, lines = invoke("--variant", "cpu", "--base-image", "localhost:1/no/such:image")
     assert (status, len(lines)) == (3, 2)
     assert lines[0] == "pulling localhost:1/no/such:image"
@@ -269,7 +269,7 @@ def test_a_base_that_is_not_to_be_had_is_the_machines_fault(docker_engine: None)
 
 
 def test_an_engine_that_is_down_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line with the place where it was looked for."""
+    """One line with its address."""
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
     status, lines = invoke("--variant", "cpu")
     assert (status, len(lines)) == (3, 1)
@@ -277,6 +277,6 @@ def test_an_engine_that_is_down_is_the_machines_fault(monkeypatch: pytest.Monkey
 
 
 def test_a_bad_variant_is_the_command_lines_fault() -> None:
-    """Status 2, before any engine is asked."""
-    says = "--variant cup: no such variant; did you mean 'cpu'?"
-    assert invoke("--variant", "cup") == (2, [says])
+    """Status 2, before any engine is contacted."""
+    message = "--variant cup: no such variant; did you mean 'cpu'?"
+    assert invoke("--variant", "cup") == (2, [message])
