@@ -1,9 +1,9 @@
 """Markdown and its formulas to HTML (with MathML) and to Typst, by pandoc.
 
-A document's texts go through pandoc together, as a start of it costs more than its work; yet each
-is read as a file of its own, so that an unclosed fence or a footnote never reaches the next one.
-Between reading and writing we hold pandoc's own tree: raw HTML becomes text there, and each formula
-is set by itself, so that a bad one is known by name.
+All texts of a document go through one process of pandoc, because starting it takes longer than its
+work. Each is still read as a file of its own, so that an unclosed fence or a footnote never reaches
+the next text. In between, pandoc's own tree is changed: raw HTML becomes text, and each formula is
+set by itself, so that an error can name it.
 """
 
 import functools
@@ -18,26 +18,25 @@ from typing import Any, Literal
 
 import pypandoc
 
-from ci.errors import CourseError
+from ci.errors import CourseError, MachineError
 
 Target = Literal["html", "typst"]
 Node = Any  # of pandoc's tree: a list, a scalar, or {"t": kind, "c": content}
 Formula = tuple[str, str]  # "InlineMath" or "DisplayMath", and its TeX
 
-# Line breaks between Chinese characters are no spaces; the other words switch off what would make
-# something else of a plain text: `:smile:` and a leading `---`.
+# Line breaks between Chinese characters are not spaces. `:smile:` and a leading `---` stay text.
 READER = "gfm+tex_math_dollars+east_asian_line_breaks-emoji-yaml_metadata_block"
-SEPARATOR = "\x1e"  # between texts; no text of ours has control characters
+SEPARATOR = "\x1e"  # between texts, which contain no control characters
 WEB = ("http://", "https://", "mailto:")
 NO_ATTRIBUTES = ["", [], []]
-RENDERED: dict[Target, dict[str, str]] = {}  # by this process: editions share nearly all of it
+RENDERED: dict[Target, dict[str, str]] = {}  # kept, because editions share nearly all texts
 
-# What pandoc 3.9 writes and Typst 0.15 no longer knows; a quoted text stays as it is.
+# Symbols that pandoc 3.9 writes and Typst 0.15 no longer has, and quoted text, which stays.
 RENAMED = re.compile(r'"(?:\\.|[^"\\])*"|\b(?:dot|minus|times)\.circle\b|\bsect\b')
 
 
 def plain(text: str) -> str:
-    """`text` without colours and other control characters but newlines and tabs."""
+    """`text` without colours and other control characters, except newlines and tabs."""
     text = re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]", "", text).replace("\r\n", "\n")
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffe\uffff]", "", text)
 
@@ -48,23 +47,23 @@ def escape(text: str) -> str:
 
 
 def render(texts: Iterable[str], target: Target) -> dict[str, str]:
-    """Each of `texts`, Markdown, in the markup of `target`.
+    """Each of `texts`, which are Markdown, in the markup of `target`.
 
-    Headings carry no identifiers, pictures give their words, and only links to the web stay links.
-    Raises CourseError, with the formula, for one that pandoc can't convert.
+    Headings have no identifiers, a picture is replaced by its words, and only links to the web stay
+    links. Raises CourseError, with the formula, for a formula that pandoc can't convert.
     """
     different = list(dict.fromkeys(texts))
-    known = RENDERED.setdefault(target, {})
-    if new := [text for text in different if text not in known]:
-        known |= _render(new, target)
-    return {text: known[text] for text in different}
+    rendered = RENDERED.setdefault(target, {})
+    if new := [text for text in different if text not in rendered]:
+        rendered |= _render(new, target)
+    return {text: rendered[text] for text in different}
 
 
-def _render(different: Sequence[str], target: Target) -> dict[str, str]:
-    documents = read(different)
+def _render(texts: Sequence[str], target: Target) -> dict[str, str]:
+    documents = read(texts)
     setting = set_formulas([f for document in documents for f in formulas(document)], target)
     if bad := [tex for (_, tex), markup in setting.items() if not markup]:
-        raise CourseError(f"the formula {bad[0]} can't be set: it is no TeX that pandoc knows")
+        raise CourseError(f"the formula {bad[0]} can't be set: pandoc does not know this TeX")
 
     def replace(node: Node) -> Node:
         if node.get("t") != "Math":
@@ -74,25 +73,25 @@ def _render(different: Sequence[str], target: Target) -> dict[str, str]:
             markup = _described(markup, node["c"][1])
         return {"t": "RawInline", "c": [target, markup]}
 
-    return dict(zip(different, _write(_changed(documents, replace), target), strict=True))
+    return dict(zip(texts, _write(_changed(documents, replace), target), strict=True))
 
 
 def spoken(texts: Iterable[str]) -> dict[str, str]:
-    """Each of `texts`, Markdown, as words in one line: what a screen reader says of a figure."""
+    """Each of `texts`, which are Markdown, as words in one line for a screen reader."""
     different = list(dict.fromkeys(texts))
-    said = _write(read(different), "plain")
-    return {text: " ".join(plain.split()) for text, plain in zip(different, said, strict=True)}
+    lines = [" ".join(words.split()) for words in _write(read(different), "plain")]
+    return dict(zip(different, lines, strict=True))
 
 
 def _described(markup: str, tex: str) -> str:
-    """A formula of Typst with its TeX for those who hear it."""
+    """A formula of Typst, with its TeX for screen readers."""
     block = "true" if markup.startswith("$ ") else "false"
     alt = json.dumps(" ".join(tex.split()), ensure_ascii=False)
     return f"#math.equation(block: {block}, alt: {alt}, {markup}.body);"
 
 
 def read(texts: Sequence[str]) -> list[Node]:
-    """pandoc's tree of each of `texts`: the list of its blocks."""
+    """pandoc's tree of each of `texts`, which is the list of its blocks."""
     with tempfile.TemporaryDirectory() as folder:
         for number, text in enumerate(texts):
             (Path(folder) / f"{number}.md").write_text(plain(text) + "\n", encoding="utf-8")
@@ -114,12 +113,12 @@ def formulas(document: Node) -> Iterator[Formula]:
 
 
 def words(document: Node) -> Iterator[str]:
-    """The words of a tree: what is neither formula nor code."""
+    """The words of a tree, without formulas and code."""
     return (node["c"] for node in _nodes(document) if node["t"] == "Str")
 
 
 def set_formulas(wanted: Iterable[Formula], target: Target) -> dict[Formula, str]:
-    """Each formula in MathML or in Typst; an empty text for one that pandoc can't convert."""
+    """Each formula in MathML or in Typst; empty if pandoc can't convert it."""
     different = list(dict.fromkeys(wanted))
     paragraphs = [
         [{"t": "Para", "c": [{"t": "Math", "c": [{"t": kind}, tex]}]}] for kind, tex in different
@@ -147,14 +146,14 @@ def _write(documents: Sequence[Node], target: Target | Literal["plain"]) -> list
     blocks = [block for document in documents for block in [*document, separator]]
     tree = {"pandoc-api-version": _version(), "meta": {}, "blocks": blocks}
     options = ["--mathml", "--wrap=none", "--syntax-highlighting=none"]
-    # Footnotes right below their text, so that they stay in it.
+    # Footnotes stay in the text that has them, and do not go to the end of the document.
     options += ["--reference-location=block"]
     markup = _pandoc(["-f", "json", "-t", target, *options], json.dumps(tree))
     return [part.strip() for part in markup.split(SEPARATOR)[:-1]]
 
 
 def _tame(node: Node) -> Node:
-    """A node that loads nothing, leads nowhere but to the web, and is no markup of its own."""
+    """A node that loads nothing, contains no markup, and links only to the web."""
     match node.get("t"):
         case "RawInline":
             return {"t": "Str", "c": node["c"][1]}
@@ -170,7 +169,7 @@ def _tame(node: Node) -> Node:
 
 
 def _joined(nodes: list[Node]) -> list[Node]:
-    """Without the line breaks beside Chinese punctuation, which brings its own space."""
+    """`nodes` without line breaks beside Chinese punctuation, which includes its own space."""
     texts = ["", *(_text(node) for node in nodes), ""]
     return [
         node
@@ -218,8 +217,15 @@ def _version() -> list[int]:
 
 
 def _pandoc(arguments: Sequence[str], text: str = "", cwd: str | None = None) -> str:
-    """What pandoc writes. Its warnings are of formulas, which our callers find in what it wrote."""
-    command = [pypandoc.get_pandoc_path(), *arguments]
+    """pandoc's output. Its warnings are about formulas, and callers see these in the output.
+
+    Raises CourseError if pandoc fails, MachineError if it is missing.
+    """
+    try:
+        command = [pypandoc.get_pandoc_path(), *arguments]
+    except OSError as error:
+        why = str(error).splitlines()[0]
+        raise MachineError(f"pandoc: {why}: reinstall the package pypandoc-binary") from None
     done = subprocess.run(command, input=text.encode(), capture_output=True, cwd=cwd, check=False)
     if done.returncode:
         raise CourseError(f"pandoc: {done.stderr.decode(errors='replace').strip()}")

@@ -1,4 +1,4 @@
-"""Typst: from its source to PDF pages, and what in a lesson can't be set on them.
+"""PDF by Typst: literals and folded code for its source, the file, and what can't be set in it.
 
 What comes from a notebook goes into Typst as string literals, so that nothing in it can be markup.
 """
@@ -26,26 +26,26 @@ from ci.handout.markdown import plain
 from ci.lesson.lesson import Lesson
 
 EACH_GLYPH = ["a-2u"]  # PDF/A, level u: Typst refuses a character that no font has
-ACCESSIBLE = ["a-2a"]  # level a: it also refuses a picture or a formula without words
-# The default, spelt out, of which Debian's poppler says "Suspects object is wrong type (boolean)".
+ACCESSIBLE = ["a-2a"]  # level a: it also refuses a picture or a formula without a description
+# The default value, of which Debian's poppler says "Suspects object is wrong type (boolean)".
 SUSPECTS = b"/MarkInfo<</Marked true/Suspects false>>"
 
 STYLE = Path(__file__).parent / "templates" / "typst" / "handout.typ"
-COLUMNS = 98  # of code on a page, as wide as the style sets it
-CONTINUED = "↪"  # begins what was folded
+COLUMNS = 98  # of code on a page, in the font size that the style sets
+CONTINUED = "↪"  # begins a line that was folded
 
-# What Markdown leaves of a formula or of an emphasis that it does not take as one.
+# What remains in the words of a document if Markdown did not read a formula or an emphasis.
 LEFT_OVER = {
-    r"\\begin\{": r"a formula must stand between $$ and $$, \begin{…} too",
+    r"\\begin\{": r"write this formula between $$ and $$; \begin{…} alone does not start one",
     r"\$\$": "$$ must open and close a formula of its own, without an empty line in it",
-    r"\\[A-Za-z]|^\$$": "this formula is none: it must touch its dollars and close its braces",
-    r"\*\*": "** is no emphasis here: beside Chinese, punctuation goes outside, as in **图**。",
+    r"\\[A-Za-z]|^\$$": "this is not a formula: its dollars must touch it, its braces must close",
+    r"\*\*": "** is not read here: next to Chinese, punctuation goes outside, as in **图**。",
 }
 
 
 def literal(value: Any) -> str:
-    """`value` as Typst code: markup that pandoc made as it is, a truth value, a number or None as
-    such, all else as a string literal."""
+    """`value` as Typst code: markup from pandoc as it is, truth values, numbers and None by their
+    own literals, everything else as a string literal."""
     match value:
         case Markup():
             return str(value)
@@ -57,15 +57,14 @@ def literal(value: Any) -> str:
 
 
 def fold(text: str, columns: int = COLUMNS, mark: str = CONTINUED) -> str:
-    """`text` in lines of at most `columns`, a Chinese character taking two; `mark` begins what
-    was folded."""
-    lines = _overt(plain(text)).expandtabs(8).split("\n")
+    """`text` in lines of at most `columns`, where a Chinese character takes two.
+
+    `mark` begins each line that was folded. Characters that turn the direction of text around are
+    shown and not obeyed, so that code reads as it runs.
+    """
+    text = re.sub("[\u202a-\u202e\u2066-\u2069]", lambda c: f"<U+{ord(c[0]):04X}>", plain(text))
+    lines = text.expandtabs(8).split("\n")
     return "\n".join(piece for line in lines for piece in _pieces(line, columns, mark))
-
-
-def _overt(text: str) -> str:
-    """`text` with what turns its direction around shown, not obeyed: code reads as it runs."""
-    return re.sub("[\u202a-\u202e\u2066-\u2069]", lambda c: f"<U+{ord(c[0]):04X}>", text)
 
 
 def _pieces(line: str, columns: int, mark: str) -> Iterator[str]:
@@ -87,38 +86,17 @@ def _fitting(line: str, columns: int) -> int:
 
 
 def beside(text: str, columns: int) -> str:
-    """`text` with a last line of at most `columns`, so that a mark can stand at its right."""
+    """`text` with a last line of at most `columns`, so that a mark fits at its right."""
     last = text.rpartition("\n")[2]
     return text if _fitting(last, columns) == len(last) else f"{text}\n "
 
 
-def typeset(
-    source: str,
-    pictures: Mapping[str, bytes] | None = None,
-    timestamp: int | None = None,
-    standards: Sequence[Any] = EACH_GLYPH,
-) -> bytes:
-    """The PDF of a Typst source, with our style and fonts. Raises typst.TypstError."""
-    contents = {"handout.typ": STYLE.read_bytes(), "main.typ": source.encode(), **(pictures or {})}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, content in contents.items():
-            (Path(folder) / name).write_bytes(content)
-        pdf: bytes = typst.compile(
-            Path(folder, "main.typ"),
-            root=Path(folder),
-            font_paths=_fonts(),
-            ignore_system_fonts=True,
-            pdf_standards=list(standards),
-            timestamp=timestamp,
-        )
-    return pdf
-
-
 def handout(source: str, pictures: Mapping[str, bytes], date: str) -> bytes:
-    """The PDF of a handout: tagged, for archives and for screen readers, and of its run's date.
+    """The PDF of a handout, tagged for screen readers and dated like its run, so that the same
+    notebook makes the same file.
 
-    PDF/UA wants headings that skip no level. A file of which that is untrue, as it may be of a
-    notebook from elsewhere, does not claim it. Raises typst.TypstError.
+    A notebook from elsewhere may skip heading levels, which PDF/UA forbids; its file does not claim
+    PDF/UA. Raises typst.TypstError.
     """
     timestamp = _timestamp(date)
     try:
@@ -131,11 +109,33 @@ def handout(source: str, pictures: Mapping[str, bytes], date: str) -> bytes:
 
 
 def _timestamp(date: str) -> int | None:
-    """Seconds since 1970 of the run's date: the same notebook makes the same file."""
+    """Seconds since 1970 of the date of a run; None if it has no date."""
     try:
         return int(datetime.strptime(date, "%Y-%m-%d %H:%M UTC").replace(tzinfo=UTC).timestamp())
     except ValueError:
         return None
+
+
+def typeset(
+    source: str,
+    pictures: Mapping[str, bytes] | None = None,
+    timestamp: int | None = None,
+    standards: Sequence[Any] = EACH_GLYPH,
+) -> bytes:
+    """The PDF of a Typst source, with the handouts' style and fonts. Raises typst.TypstError."""
+    contents = {"handout.typ": STYLE.read_bytes(), "main.typ": source.encode(), **(pictures or {})}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in contents.items():
+            Path(folder, name).write_bytes(content)
+        pdf: bytes = typst.compile(
+            Path(folder, "main.typ"),
+            root=Path(folder),
+            font_paths=_fonts(),
+            ignore_system_fonts=True,
+            pdf_standards=list(standards),
+            timestamp=timestamp,
+        )
+    return pdf
 
 
 @functools.cache
@@ -146,49 +146,50 @@ def _fonts() -> typst.Fonts:
 
 
 def explain(error: typst.TypstError, cells: Iterable[NotebookNode]) -> tuple[str, str]:
-    """Why Typst refused, and the cell that holds the character that no font has ("" for others)."""
+    """Why Typst refused a document, and the cell at fault ("" if it is not known)."""
     found = re.search(r'the text `"(.+?)"` could not be displayed', error.diagnostic)
     if not found:
         return f"Typst can't set it: {error.diagnostic.strip()}", ""
     points = " ".join(f"U+{ord(character):04X}" for character in found[1])
-    guilty = (c.id for c in cells if found[1] in json.dumps(c, ensure_ascii=False))
-    return f"no font of the handouts has the character {found[1]} ({points})", next(guilty, "")
+    holders = (c.id for c in cells if found[1] in json.dumps(c, ensure_ascii=False))
+    return f"no font of the handouts has the character {found[1]} ({points})", next(holders, "")
 
 
 def check_formulas(lessons: Iterable[Lesson]) -> None:
-    """Set each formula of `lessons` by itself, in MathML and in Typst, before any kernel starts.
+    """Check before any kernel starts that the prose of `lessons` can be set, in HTML and in PDF.
 
-    Raises CourseError, with file, line and formula, for the first that one of the two refuses; for
-    what looks like a formula or an emphasis and is none; and for a character that no font has.
+    Raises CourseError, with file and line, for the first formula that MathML or Typst does not
+    have, for text that looks like a formula or an emphasis and is not read as one, and for a
+    character that no font has.
     """
-    with ThreadPoolExecutor() as several:  # most of the time goes to processes of pandoc
-        list(several.map(_check, lessons))
+    with ThreadPoolExecutor() as threads:  # most of the time is spent in processes of pandoc
+        list(threads.map(_check_lesson, lessons))
 
 
-def _check(lesson: Lesson) -> None:
+def _check_lesson(lesson: Lesson) -> None:
     cells = [cell for cell in lesson.notebook.cells if cell.cell_type == "markdown"]
     documents = markdown.read([cell.source for cell in cells])
-    wanted = [formula for document in documents for formula in markdown.formulas(document)]
-    in_html = markdown.set_formulas(wanted, "html")
-    in_typst = markdown.set_formulas(wanted, "typst")
-    good = not _refusal("\n\n".join(in_typst.values()))
+    formulas = [formula for document in documents for formula in markdown.formulas(document)]
+    in_html = markdown.set_formulas(formulas, "html")
+    in_typst = markdown.set_formulas(formulas, "typst")
+    all_good = not _refusal("\n\n".join(in_typst.values()))
     for cell, document in zip(cells, documents, strict=True):
         for text in markdown.words(document):
-            for advice in (LEFT_OVER[sign] for sign in LEFT_OVER if re.search(sign, text)):
-                raise CourseError(f"{_place(lesson, cell, text)}: {text}: {advice}")
+            for sign, advice in LEFT_OVER.items():
+                if re.search(sign, text):
+                    raise CourseError(f"{_location(lesson, cell, text)}: {text}: {advice}")
         for formula in markdown.formulas(document):
-            known = in_html[formula] and in_typst[formula]
-            why = "pandoc does not know this TeX"
-            if known:
-                why = "" if good else _refusal(in_typst[formula])
-            if why:
-                place, tex = _place(lesson, cell, formula[1]), formula[1].strip()
-                raise CourseError(f"{place}: the formula {tex} can't be set: {why}")
-    _refuse_characters(lesson)
+            reason = "" if all_good else _refusal(in_typst[formula])
+            if not (in_html[formula] and in_typst[formula]):
+                reason = "pandoc does not know this TeX"
+            if reason:
+                place, tex = _location(lesson, cell, formula[1]), formula[1].strip()
+                raise CourseError(f"{place}: the formula {tex} can't be set: {reason}")
+    _check_characters(lesson)
 
 
 def _refusal(formulas: str) -> str:
-    """Why Typst refuses them; empty where it does not."""
+    """Why Typst refuses formulas in its own markup; empty if it does not."""
     try:
         typeset(f'#import "handout.typ" as sheet\n#show: sheet.formulas-in\n{formulas}')
     except typst.TypstError as error:
@@ -196,18 +197,18 @@ def _refusal(formulas: str) -> str:
     return ""
 
 
-def _refuse_characters(lesson: Lesson) -> None:
+def _check_characters(lesson: Lesson) -> None:
     cells = lesson.notebook.cells
     used = sorted({character for cell in cells for character in plain(cell.source)})
     try:
         typeset(f"#{literal(' '.join(used))}")
     except typst.TypstError as error:
-        why, cell = explain(error, cells)
-        raise CourseError(f"{lesson.location(cell)}: {why}") from None
+        reason, cell = explain(error, cells)
+        raise CourseError(f"{lesson.location(cell)}: {reason}") from None
 
 
-def _place(lesson: Lesson, cell: NotebookNode, text: str) -> str:
-    """File and line of `text` in a cell, as people and CI systems read it."""
+def _location(lesson: Lesson, cell: NotebookNode, text: str) -> str:
+    """File and line of `text` in a cell."""
     word = re.search(rf"(?<!\S){re.escape(text)}(?!\S)", cell.source)
     start = word.start() if word else max(cell.source.find(text), 0)
     line = lesson.line(cell.id) + cell.source[:start].count("\n")

@@ -1,8 +1,9 @@
 """Prose and formulas through pandoc: what each becomes, and what is refused."""
 
+import pypandoc
 import pytest
 
-from ci.errors import CourseError
+from ci.errors import CourseError, MachineError
 from ci.handout import markdown, pdf
 
 FORMULAS = [
@@ -153,3 +154,14 @@ def test_the_formulas_and_words_of_a_text_are_told_apart() -> None:
     [document] = markdown.read(["say $x$ and `$y$` then\n\n$$z$$"])
     assert [tex for _, tex in markdown.formulas(document)] == ["x", "z"]
     assert list(markdown.words(document)) == ["say", "and", "then"]
+
+
+def test_a_missing_pandoc_is_the_machine_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names it, although the library's error has several lines."""
+
+    def missing() -> str:
+        raise OSError("No pandoc was found.\nSee the documentation.")
+
+    monkeypatch.setattr(pypandoc, "get_pandoc_path", missing)
+    with pytest.raises(MachineError, match=r"^pandoc: No pandoc was found\.: reinstall the pack"):
+        markdown.read(["a"])
