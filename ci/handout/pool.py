@@ -85,7 +85,9 @@ class HandoutPool:
             folder, jobs = self._jobs[_key(outcome, notes, edition)]
             for job in jobs:
                 job.result()
-        except BrokenProcessPool:
+        except BrokenProcessPool as error:
+            if error.__cause__:  # no process was killed: an exception could not be unpickled
+                raise
             raise MachineError(
                 f"handouts of {outcome.run.name}: a process that makes them was killed; perhaps "
                 "the machine was out of memory"

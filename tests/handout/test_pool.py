@@ -5,7 +5,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -15,7 +18,9 @@ from ci.errors import CourseError, MachineError
 from ci.handout import exporters
 from ci.handout.handout import EDITIONS, STUDENTS, Handout, provenance
 from ci.handout.pool import HandoutPool
-from tests.conftest import ROOT, Read, eventually
+from ci.judge.outcome import Outcome, Status
+from ci.plan.planner import Run
+from tests.conftest import EXERCISE, HALVES, ROOT, Read, eventually
 from tests.handout.test_publish import files, outcome
 
 NOTE = {"en": "Mind this.", "zh": "注意。"}
@@ -77,6 +82,29 @@ def test_a_killed_process_is_the_machines_fault(read: Read, tmp_path: Path) -> N
             child.kill()
         with pytest.raises(MachineError, match=r"handouts of 02_small: .* was killed"):
             pool.copy_to(tmp_path, outcome(read, "02_small"), [], STUDENTS)
+
+
+class OddError(Exception):
+    """An exception that pickle can't restore, as libraries have them."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(f"{one} {other}")
+
+
+class Trap(dict[str, Any]):
+    """Answers that raise when a process asks for them."""
+
+    def __contains__(self, key: object) -> bool:
+        raise OddError("a", "bug")
+
+
+def test_a_bug_is_not_the_machines_fault(read: Read, tmp_path: Path) -> None:
+    """Its traceback is shown, even if its exception does not survive the way back."""
+    lesson = read(EXERCISE, expected=HALVES)
+    made = Outcome(Run(lesson, lesson.defaults), Status.VERIFIED, notebook=lesson.notebook)
+    with HandoutPool() as pool, pytest.raises(BrokenProcessPool) as raised:
+        pool.copy_to(tmp_path, replace(made, answers=Trap()), [], STUDENTS)
+    assert "OddError.__init__() missing" in str(raised.value.__cause__)
 
 
 def test_nothing_is_left_at_its_end(
