@@ -24,7 +24,7 @@ NOT_VERIFIED = {
     "zh": "未经验证。这是草稿：课程有检查项没有通过，因此没有发布任何讲义。",
 }
 ON_CPU = {
-    "en": "All GPUs were asked for, and this machine has none: what you see ran on the CPU.",
+    "en": "All GPUs were requested, but this machine has none: these results are from the CPU.",
     "zh": "本次运行要求使用全部 GPU，但这台机器没有 GPU：以下结果均在 CPU 上得到。",
 }
 

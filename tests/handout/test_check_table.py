@@ -40,11 +40,11 @@ def test_a_row_says_what_was_shown_expected_and_why() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "said"), [(0.0, "0 %"), (1e-9, "< 1 %"), (1.0, "100 %"), (5e5, "> 1000 %")]
+    ("share", "text"), [(0.0, "0 %"), (1e-9, "< 1 %"), (1.0, "100 %"), (5e5, "> 1000 %")]
 )
-def test_a_margin_is_said_shortly(share: float, said: str) -> None:
+def test_a_margin_is_said_shortly(share: float, text: str) -> None:
     """However small or large it is."""
-    assert check_table.row(replace(RESULT, margin=share), EN, {})["margin"] == said
+    assert check_table.row(replace(RESULT, margin=share), EN, {})["margin"] == text
 
 
 def test_what_is_exact_has_no_margin() -> None:
@@ -63,7 +63,7 @@ def test_a_hidden_row_says_that_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "said"),
+    ("parameters", "text"),
     [
         ({"device": "cpu"}, ["no GPU"]),
         ({"device": "cpu", "world_size": 2}, ["no GPU"]),
@@ -75,10 +75,10 @@ def test_a_hidden_row_says_that_alone() -> None:
     ],
 )
 def test_what_was_not_verified_is_said(
-    lesson: Lesson, parameters: dict[str, int | str], said: list[str]
+    lesson: Lesson, parameters: dict[str, int | str], text: list[str]
 ) -> None:
     """A reader could take it for verified."""
-    assert check_table.unverified(outcome(lesson, parameters)) == said
+    assert check_table.unverified(outcome(lesson, parameters)) == text
 
 
 def test_a_lesson_without_gpus_owes_none(read: Read) -> None:
@@ -89,7 +89,7 @@ def test_a_lesson_without_gpus_owes_none(read: Read) -> None:
 
 
 def test_a_given_was_not_verified(lesson: Lesson) -> None:
-    """It was compared in dtype, shape and finiteness alone."""
+    """Only its dtype, shape and finiteness were compared."""
     given = replace(RESULT, status="given")
 
     assert "givens" in check_table.unverified(outcome(lesson, {"device": "cuda"}, given))

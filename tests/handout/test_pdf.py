@@ -251,7 +251,7 @@ def test_the_pdf_says_title_language_and_date(make: Make) -> None:
 
 
 def test_the_first_page_names_run_and_sections(make: Make) -> None:
-    """Below the title: versions, device, date, the seal, and the contents with their pages."""
+    """Below the title: versions, device, date, the verdict, and the contents with their pages."""
     first = pages(printed(make()))[0]
     assert "PyTorch 2.13.0+cpu · cpu (a small one) · 2026-11-23 21:05 UTC" in first
     assert "✓ 2 checks, all verified" in first
@@ -457,33 +457,37 @@ def _pictures(page: pypdf.PageObject) -> int:
     return len(re.findall(rb"/\S+ Do\b", contents.get_data()))
 
 
-# The seal, the figures' code, addresses
+# The check table, the figures' code, addresses
 
 
-def test_the_seal_says_what_was_compared_and_where(make: Make) -> None:
+def test_the_check_table_says_what_was_compared_and_where(make: Make) -> None:
     """Why, shown, expected, tolerance, margin, device, page; a given is no verified value."""
     read = printed(make(text("line\n" * 150)))
-    seal = " ".join(pages(read)).partition("is the share of it")[2].partition("Environment")[0]
+    table = (
+        " ".join(pages(read))
+        .partition("is the share of the tolerance")[2]
+        .partition("Environment")[0]
+    )
     for said in (
         *("✓ gradient page 1", "dy/dx = 2 size.", "shown 8.0 expected 8.000001"),
         *("25 % of 2e-6 rel · cpu", "exact", "The cell must raise ValueError."),
     ):
-        assert said in seal
-    assert seal.index("given, not verified") < seal.index("○ draws") < seal.index("shown [7 7]")
-    assert "expected" not in seal.partition("given, not verified")[2]
+        assert said in table
+    assert table.index("given, not verified") < table.index("○ draws") < table.index("shown [7 7]")
+    assert "expected" not in table.partition("given, not verified")[2]
 
 
 def test_claims_lead_to_their_cells_and_back(make: Make) -> None:
     """A mark beside a value leads to its row, the row's name and page number to the cell."""
     read = printed(make(text("line\n" * 150)))
-    [seal] = [number for number, page in enumerate(pages(read)) if "dy/dx" in page]
+    [table] = [number for number, page in enumerate(pages(read)) if "dy/dx" in page]
     found = links(read)
-    assert found.count((seal, 0)) >= 2 * len(RESULTS)
-    assert found.count((0, seal)) >= len(RESULTS)
+    assert found.count((table, 0)) >= 2 * len(RESULTS)
+    assert found.count((0, table)) >= len(RESULTS)
 
 
 def test_what_was_not_verified_says_so_on_every_page(make: Make) -> None:
-    """In the seal with its reason, beside the value, and at the foot of each page."""
+    """In the check table with its reason, beside the value, and at the foot of each page."""
     bad = replace(RESULTS[0], status="differs", message="largest difference 1", margin=math.inf)
     said = pages(printed(make(text("line\n" * 150), results=(bad, *RESULTS[1:]))))
     assert all("✗ 1 of 3 checks NOT verified" in page for page in said)

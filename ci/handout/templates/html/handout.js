@@ -1,10 +1,10 @@
 "use strict";
-const said = document.getElementById("said");
+const copyStatus = document.getElementById("copy-status");
 
 async function write(text) {
   try {
     await navigator.clipboard.writeText(text);
-  } catch { // refused, or a page that did not come by a secure way
+  } catch { // the browser refused, or the page was not loaded securely
     const area = document.createElement("textarea");
     area.value = text;
     area.className = "unseen";
@@ -12,22 +12,22 @@ async function write(text) {
     area.select();
     const done = document.execCommand("copy");
     area.remove();
-    if (!done) throw new Error("the browser does not let us copy");
+    if (!done) throw new Error("the browser does not allow copying");
   }
 }
 
 async function copy(button, code) {
   try {
     await write(code.textContent.replace(/\n$/, ""));
-    button.textContent = said.dataset.copied;
+    button.textContent = copyStatus.dataset.copied;
   } catch {
-    button.textContent = said.dataset.failed;
+    button.textContent = copyStatus.dataset.failed;
   }
   button.focus();
-  said.textContent = button.textContent;
+  copyStatus.textContent = button.textContent;
   setTimeout(() => {
-    button.textContent = said.dataset.copy;
-    said.textContent = "";
+    button.textContent = copyStatus.dataset.copy;
+    copyStatus.textContent = "";
   }, 2000);
 }
 
@@ -35,14 +35,14 @@ for (const code of document.querySelectorAll("pre.source > code, .prose pre > co
   const button = document.createElement("button");
   const count = code.parentElement.dataset.count;
   button.type = "button";
-  button.textContent = said.dataset.copy;
-  button.setAttribute("aria-label", said.dataset.code + (count ? " " + count : ""));
+  button.textContent = copyStatus.dataset.copy;
+  button.setAttribute("aria-label", copyStatus.dataset.code + (count ? " " + count : ""));
   button.addEventListener("click", () => copy(button, code));
   code.before(button);
 }
 
-// The other language, at the place where the reader is.
-function here(event) {
+// Lead to the other language at the place where the reader is.
+function keepPlace(event) {
   const link = event.currentTarget;
   const passed = [...document.querySelectorAll("main [id]")].filter(
     (place) => place.getBoundingClientRect().top < 80);
@@ -50,6 +50,6 @@ function here(event) {
   link.hash = id.replace(/-(en|zh)(?=$|-\d+$)/, "-" + link.dataset.language);
 }
 for (const link of document.querySelectorAll("a[data-language]")) {
-  link.addEventListener("click", here);
-  link.addEventListener("auxclick", here);
+  link.addEventListener("click", keepPlace);
+  link.addEventListener("auxclick", keepPlace);
 }
