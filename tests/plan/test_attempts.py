@@ -1,4 +1,4 @@
-"""Attempts: complete, or swept."""
+"""Attempts: complete ones stay, incomplete ones are removed."""
 
 from pathlib import Path
 
@@ -7,12 +7,12 @@ from tests.conftest import Read
 
 
 def test_incomplete_attempts_are_swept(read: Read, tmp_path: Path) -> None:
-    """Of whichever process: only one invocation uses a checkout at a time."""
+    """No matter which process began them: one invocation uses a checkout at a time."""
     run = planner.Run(read(), {})
-    left, complete = (attempts.begin(run, tmp_path / "runs") for _ in range(2))
+    incomplete, complete = (attempts.begin(run, tmp_path / "runs") for _ in range(2))
     complete = attempts.complete(complete)
     attempts.sweep(tmp_path / "runs")
-    assert (left.exists(), complete.exists()) == (False, True)
+    assert (incomplete.exists(), complete.exists()) == (False, True)
 
 
 def test_a_linked_folder_is_not_swept(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a result depends on: each change of it is seen, and by no more keys than it concerns."""
+"""Keys: each change of an input changes the keys that depend on it, and no others."""
 
 import shutil
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from tests.conftest import ORACLE, Read
 
 
 @pytest.mark.parametrize("names", [keys.EXECUTES, keys.JUDGES_AND_RENDERS])
-def test_what_the_keys_cover_is_there(names: tuple[str, ...]) -> None:
-    """A package that was renamed is renamed in the list too."""
+def test_the_code_that_keys_cover_exists(names: tuple[str, ...]) -> None:
+    """So that nobody renames a package without renaming it here."""
     assert all((keys.CODE / name).exists() for name in names)
 
 
 @pytest.fixture
 def run(read: Read) -> Run:
-    """A run of a lesson with a rank program, an oracle, and a neighbour."""
+    """A run of a lesson with a rank program, an oracle and a neighbour."""
     neighbour = read(name="02_neighbour").path
     (neighbour.parent / "parallel").mkdir()
     (neighbour.parent / "parallel" / "ring.py").write_text("a = 1\n")
@@ -34,13 +34,13 @@ def run(read: Read) -> Run:
     return planner.Run(lesson, lesson.defaults)
 
 
-def now(run: Run, executor: str = "local") -> Keys:
-    """Its keys as things are now."""
+def current_keys(run: Run, executor: str = "local") -> Keys:
+    """The keys of `run` with the files as they are now."""
     return keys.run_keys(run, keys.environment({"executor": executor}))
 
 
-def moved(before: Keys, after: Keys) -> list[str]:
-    """Which keys are another."""
+def changed_keys(before: Keys, after: Keys) -> list[str]:
+    """The names of the keys that differ."""
     return [name for name in ("execution", "handout") if vars(before)[name] != vars(after)[name]]
 
 
@@ -64,48 +64,52 @@ CHANGES: dict[str, list[str]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_changed_file_changes_the_keys_of_what_it_is_for(run: Run, name: str) -> None:
-    """The lesson, what it may read, what it must show; not its neighbours, nor hidden files."""
-    before, path = now(run), run.lesson.path.parent / name
+def test_a_changed_file_changes_the_keys_that_depend_on_it(run: Run, name: str) -> None:
+    """The files of the lesson and its oracle, but not its neighbours nor hidden files."""
+    before, path = current_keys(run), run.lesson.path.parent / name
     path.parent.mkdir(exist_ok=True)
     path.write_text(f"{path.read_text() if path.exists() else ''}# more\n")
-    assert moved(before, now(run)) == CHANGES[name]
+    assert changed_keys(before, current_keys(run)) == CHANGES[name]
 
 
-def test_a_file_that_is_gone_changes_the_key(run: Run) -> None:
-    """As one that was changed."""
-    before = now(run)
+def test_a_removed_file_changes_the_keys(run: Run) -> None:
+    """Like a changed file."""
+    before = current_keys(run)
     (run.lesson.path.parent / "parallel" / "ring.py").unlink()
-    assert moved(before, now(run)) == ALL
+    assert changed_keys(before, current_keys(run)) == ALL
 
 
-def test_a_linked_folder_is_read(run: Run, tmp_path: Path) -> None:
-    """Data that lies elsewhere belongs to the lesson, and a link in a circle comes to an end."""
+def test_a_linked_folder_is_an_input(run: Run, tmp_path: Path) -> None:
+    """Its files belong to the lesson, and a circular link does no harm."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "table.csv").write_text("1")
     (run.lesson.path.parent / "data").symlink_to(tmp_path / "elsewhere")
     (run.lesson.path.parent / "circle").symlink_to(run.lesson.path.parent)
-    before = now(run)
+    before = current_keys(run)
     (tmp_path / "elsewhere" / "table.csv").write_text("2")
-    assert moved(before, now(run)) == ALL
+    assert changed_keys(before, current_keys(run)) == ALL
 
 
-def test_another_lesson_that_a_lesson_names_counts(run: Run) -> None:
-    """It might import it, or read it."""
+def test_another_lesson_named_by_a_lesson_is_an_input(run: Run) -> None:
+    """The lesson could import or read the other one."""
     folder = run.lesson.path.parent
     (folder / "parallel" / "ring.py").write_text('import_module("02_neighbour")\n')
-    before = now(run)
+    before = current_keys(run)
     with (folder / "02_neighbour.py").open("a") as neighbour:
         neighbour.write("# more\n")
-    assert moved(before, now(run)) == ALL
+    assert changed_keys(before, current_keys(run)) == ALL
 
 
-def test_a_lesson_that_was_changed_since_it_was_read_has_no_key_of_either(run: Run) -> None:
-    """The text that was read and the file count both."""
-    before = now(run)
+def test_a_lesson_changed_after_reading_has_a_third_key(run: Run) -> None:
+    """Both the text that was read and the file are inputs."""
+    before = current_keys(run)
     text = run.lesson.path.read_text()
     run.lesson.path.write_text(text + "# more\n")
-    assert now(run) != now(replace(run, lesson=replace(run.lesson, digest="0" * 64))) != before
+    assert (
+        current_keys(run)
+        != current_keys(replace(run, lesson=replace(run.lesson, digest="0" * 64)))
+        != before
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,18 +123,18 @@ def test_a_lesson_that_was_changed_since_it_was_read_has_no_key_of_either(run: R
     ],
     ids=["threads", "parameter", "a GPU", "another GPU", "two GPUs"],
 )
-def test_another_run_has_another_key(run: Run, change: Callable[[Run], Run]) -> None:
-    """Threads, parameters, the kind of GPU and their number are of the run."""
+def test_another_run_has_other_keys(run: Run, change: Callable[[Run], Run]) -> None:
+    """Threads, parameters, and kind and number of GPUs are inputs."""
     h100 = replace(run, gpus=(Gpu("1", "GPU-b", "NVIDIA H100"),))
     changed = change(run)
-    assert moved(now(run), now(changed)) == ALL
+    assert changed_keys(current_keys(run), current_keys(changed)) == ALL
     same_kind = [gpu.name for gpu in changed.gpus] == ["NVIDIA H100"]
-    assert (moved(now(h100), now(changed)) == []) == same_kind
+    assert (changed_keys(current_keys(h100), current_keys(changed)) == []) == same_kind
 
 
-def test_another_place_has_another_key(run: Run) -> None:
-    """Results of the lab are not results of this machine."""
-    assert moved(now(run), now(run, "container")) == ALL
+def test_another_executor_has_other_keys(run: Run) -> None:
+    """Results from the lab are not results from this machine."""
+    assert changed_keys(current_keys(run), current_keys(run, "container")) == ALL
 
 
 @pytest.mark.parametrize(
@@ -143,22 +147,21 @@ def test_another_place_has_another_key(run: Run) -> None:
         ("report/github.py", []),
     ],
 )
-def test_our_code_counts_for_what_it_does(
+def test_the_code_of_each_step_changes_its_keys(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, expected: list[str]
 ) -> None:
-    """A byte of the kernel is of the run, one of a comparison of its verdict, one of a template of
-    its handouts."""
+    """For example, kernel code changes both keys, and a template only that of the handouts."""
     copy = shutil.copytree(keys.CODE, tmp_path / "ci")
     monkeypatch.setattr(keys, "CODE", copy)
-    before = now(run)
+    before = current_keys(run)
     with (copy / name).open("a") as code:
         code.write("\n")
-    assert moved(before, now(run)) == expected
+    assert changed_keys(before, current_keys(run)) == expected
 
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a torch in it, before all others that packages are found in."""
+    """A folder with a fake torch, first on the import path."""
     site = tmp_path / "site"
     (site / "torch" / "lib").mkdir(parents=True)
     (site / "torch-9.0.dist-info").mkdir()
@@ -173,15 +176,15 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     "name", ["torch-9.0.dist-info/RECORD", "torch/version.py", "torch/lib/libtorch.so", "a.pth"]
 )
-def test_another_torch_is_another_place(site: Path, name: str) -> None:
-    """By its record, its own word, and its libraries; paths that are added count too."""
+def test_another_torch_changes_the_facts_of_the_executor(site: Path, name: str) -> None:
+    """Its RECORD, its version, its libraries, and additional import paths count."""
     before = LocalExecutor().facts()
     (site / name).write_text("another")
     assert LocalExecutor().facts() != before
 
 
-def test_a_package_without_a_record_counts_by_its_version(site: Path) -> None:
-    """As a system's packager leaves it."""
+def test_a_package_without_a_record_is_identified_by_its_version(site: Path) -> None:
+    """Some system packages have no RECORD."""
     (site / "torch-9.0.dist-info" / "RECORD").unlink()
     (site / "torch-9.0.dist-info" / "METADATA").write_text("Version: 9.0")
     before = LocalExecutor().facts()
@@ -189,24 +192,24 @@ def test_a_package_without_a_record_counts_by_its_version(site: Path) -> None:
     assert LocalExecutor().facts() != before
 
 
-def test_packages_here_are_of_the_verdict_where_the_run_is_elsewhere(run: Run, site: Path) -> None:
-    """NumPy of this machine compares what the lab has shown."""
-    before = now(run, "container")
+def test_local_packages_change_only_the_handout_key_of_the_lab(run: Run, site: Path) -> None:
+    """For example, the local NumPy compares the values that the lab has shown."""
+    before = current_keys(run, "container")
     (site / "torch-9.0.dist-info" / "RECORD").write_text("another")
-    assert moved(before, now(run, "container")) == ["handout"]
+    assert changed_keys(before, current_keys(run, "container")) == ["handout"]
 
 
-def test_settings_of_libraries_count_and_others_do_not() -> None:
-    """What is set for each run anyway is no setting of the caller's."""
+def test_only_variables_that_libraries_read_are_inputs() -> None:
+    """Variables that the pipeline sets for each run are not."""
     noise = {"TERM": "xterm", "OMP_NUM_THREADS": "3", "CUDA_VISIBLE_DEVICES": "1"}
     settings = {"MKL_CBWR": "AVX2", "CUBLAS_WORKSPACE_CONFIG": ":16:8", "PYTHONPATH": "/a"}
     assert keys.settings({**noise, **settings}) == settings
 
 
-def test_the_lab_is_its_image_its_user_and_what_is_passed_on(
+def test_the_lab_is_identified_by_image_user_and_variables(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Known before a worker starts, on a host without torch and without an engine."""
+    """These are known before a worker starts, without torch or an engine on the host."""
     monkeypatch.delenv("NCCL_ALGO", raising=False)
     one = ContainerExecutor(Image("lab", "sha256:1", "cpu"), memory=1)
     assert one.facts() == ContainerExecutor(Image("lab", "sha256:1", "cpu"), memory=2).facts()

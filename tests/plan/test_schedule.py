@@ -1,4 +1,4 @@
-"""In which order runs begin."""
+"""The order in which runs start."""
 
 import heapq
 import itertools
@@ -18,19 +18,19 @@ GPUS = [Gpu(str(i), f"GPU-{i}", "H100") for i in range(8)]
 
 
 def runs(lesson: Lesson, *sizes: int) -> list[Run]:
-    """Runs on as many GPUs each."""
+    """Runs that need these numbers of GPUs."""
     return [
         replace(planner.Run(lesson, {"size": i}), gpus=(*GPUS[:n],)) for i, n in enumerate(sizes)
     ]
 
 
-def lasting(*seconds: float) -> Callable[[Run], float]:
-    """Each run lasts as long as stands at its number."""
+def durations(*seconds: float) -> Callable[[Run], float]:
+    """A function from each run to its duration in seconds."""
     return lambda run: seconds[int(run.parameters["size"])]
 
 
-def numbers(ordered: Sequence[Run]) -> list[int]:
-    """The numbers of runs."""
+def indices(ordered: Sequence[Run]) -> list[int]:
+    """The indices of runs in their original order."""
     return [int(run.parameters["size"]) for run in ordered]
 
 
@@ -52,41 +52,41 @@ def makespan(
     return now
 
 
-def least(
+def lower_bound(
     runs: Sequence[Run], seconds: Callable[[Run], float], *, slots: int, gpus: Sequence[Gpu] = ()
 ) -> float:
-    """What no order can be quicker than, in seconds: all work spread evenly, or the longest run."""
+    """A lower bound for the makespan of any order: the mean load, or the longest run."""
     work = sum(seconds(run) for run in runs) / slots
     leased = sum(seconds(run) * len(run.gpus) for run in runs) / max(1, len(gpus))
     return max(work, leased, *map(seconds, runs))
 
 
-def test_the_longest_begins_first(read: Read) -> None:
-    """By what each took before."""
-    made = runs(read(), 0, 0, 0)
-    assert numbers(schedule.order(made, lasting(1, 3, 2))) == [1, 2, 0]
+def test_the_longest_run_starts_first(read: Read) -> None:
+    """By its last recorded duration."""
+    planned = runs(read(), 0, 0, 0)
+    assert indices(schedule.order(planned, durations(1, 3, 2))) == [1, 2, 0]
 
 
-def test_a_run_that_is_not_known_counts_by_its_cells(read: Read) -> None:
-    """A course that never ran begins with its longest script."""
+def test_an_unknown_duration_is_estimated_from_the_number_of_cells(read: Read) -> None:
+    """A course that never ran starts with its longest script."""
     short, long = read(), read("# %%\nsize\n" * 9, name="02_long")
     ordered = schedule.order([planner.Run(short, {}), planner.Run(long, {})], lambda run: None)
     assert [run.lesson.name for run in ordered] == ["02_long", "01_small"]
 
 
-def test_small_runs_go_beside_big_ones(read: Read) -> None:
-    """On eight GPUs: six, and beside it two of one; not one after the other."""
-    made = runs(read(), 1, 6, 1)
-    took = lasting(2, 4, 2)
-    ordered = schedule.order(made, took)
-    assert makespan(ordered, took, slots=8, gpus=GPUS) == 4
+def test_small_runs_execute_beside_large_ones(read: Read) -> None:
+    """On eight GPUs, a run with six and two runs with one execute in parallel."""
+    planned = runs(read(), 1, 6, 1)
+    seconds_of = durations(2, 4, 2)
+    ordered = schedule.order(planned, seconds_of)
+    assert makespan(ordered, seconds_of, slots=8, gpus=GPUS) == 4
 
 
-def test_what_fits_begins_where_the_first_does_not(read: Read) -> None:
-    """The place of the first run that the free GPUs are enough for; None where none is."""
-    made = runs(read(), 4, 2, 1)
-    assert schedule.first_fitting(made, GPUS[:2]) == 1
-    assert schedule.first_fitting(made, []) is None
+def test_the_first_fitting_run_starts(read: Read) -> None:
+    """Its index is returned, or None if no run fits the free GPUs."""
+    planned = runs(read(), 4, 2, 1)
+    assert schedule.first_fitting(planned, GPUS[:2]) == 1
+    assert schedule.first_fitting(planned, []) is None
 
 
 @pytest.mark.parametrize("widths", [[1], [1, 1, 2], [1, 2, 4]], ids=str)
@@ -94,18 +94,18 @@ def test_what_fits_begins_where_the_first_does_not(read: Read) -> None:
 def test_two_hundred_runs_on_eight_gpus_end_near_the_bound(
     read: Read, widths: list[int], seed: int
 ) -> None:
-    """Planned by recorded durations: at most 5 % above what no order can undercut."""
+    """With recorded durations, the makespan is at most 5 % above the lower bound."""
     draw = random.Random(seed)
     seconds = [draw.lognormvariate(1, 1) for _ in range(200)]
-    made = runs(read(), *(draw.choice(widths) for _ in seconds))
-    took = lasting(*seconds)
-    ordered = schedule.order(made, took)
-    bound = least(made, took, slots=8, gpus=GPUS)
-    assert bound <= makespan(ordered, took, slots=8, gpus=GPUS) <= 1.05 * bound
+    planned = runs(read(), *(draw.choice(widths) for _ in seconds))
+    seconds_of = durations(*seconds)
+    ordered = schedule.order(planned, seconds_of)
+    bound = lower_bound(planned, seconds_of, slots=8, gpus=GPUS)
+    assert bound <= makespan(ordered, seconds_of, slots=8, gpus=GPUS) <= 1.05 * bound
 
 
-def test_no_order_is_quicker_than_its_longest_run(read: Read) -> None:
-    """However many slots there are."""
-    made = runs(read(), 0, 0)
-    assert least(made, lasting(9, 1), slots=8) == 9
-    assert makespan(made, lasting(9, 1), slots=8) == 9
+def test_the_longest_run_is_a_lower_bound(read: Read) -> None:
+    """Even if there are more slots than runs."""
+    planned = runs(read(), 0, 0)
+    assert lower_bound(planned, durations(9, 1), slots=8) == 9
+    assert makespan(planned, durations(9, 1), slots=8) == 9
