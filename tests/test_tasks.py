@@ -1,4 +1,4 @@
-"""The command as people type it, in a small course of its own."""
+"""The commands as people type them, in a small course."""
 
 import os
 import re
@@ -20,14 +20,14 @@ WRONG = GRADIENT.replace("4.0", "6.0")
 
 @pytest.fixture
 def course(tmp_path: Path, write: Write) -> Path:
-    """A course of one lesson, with the project's tasks."""
+    """A course of one lesson with the project's tasks."""
     shutil.copy(TASKS, tmp_path)
     write(expected=ORACLE)
     return tmp_path
 
 
 def command(*words: str) -> list[str]:
-    """`invoke run` by this interpreter."""
+    """The command `invoke run` with this interpreter."""
     return [sys.executable, "-m", "invoke", "run", "--on", "here", *words]
 
 
@@ -42,13 +42,13 @@ def invoke(course: Path, *words: str) -> tuple[int, str]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All files below a folder."""
+    """The content of all files below a folder."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.mark.kernel
 def test_a_verified_course_is_published(course: Path) -> None:
-    """Exit status 0, the table, and six handouts a lesson."""
+    """With exit status 0, the table, and six handouts per lesson."""
     status, output = invoke(course)
     assert status == 0
     assert re.search(r"01_small +cpu +1/1 .* verified", output)
@@ -57,7 +57,7 @@ def test_a_verified_course_is_published(course: Path) -> None:
 
 @pytest.mark.kernel
 def test_a_mismatch_fails_the_build(course: Path, write: Write) -> None:
-    """Exit status 1, the mismatch by name, and the published handouts byte for byte as before."""
+    """With exit status 1; the published handouts stay unchanged."""
     invoke(course)
     before = files(course / "build/handouts")
     write(WRONG)
@@ -68,8 +68,8 @@ def test_a_mismatch_fails_the_build(course: Path, write: Write) -> None:
 
 
 @pytest.mark.kernel
-def test_a_lesson_that_exits_fails_and_names_what_is_missing(course: Path, write: Write) -> None:
-    """sys.exit(0) ends a kernel quietly; the checks that never reported are named."""
+def test_a_lesson_that_exits_fails_and_names_the_missing_checks(course: Path, write: Write) -> None:
+    """Although `sys.exit(0)` ends a kernel without an error."""
     write("# %%\nimport sys; sys.exit(0)\n" + GRADIENT)
     status, output = invoke(course)
     assert status == 1
@@ -78,7 +78,7 @@ def test_a_lesson_that_exits_fails_and_names_what_is_missing(course: Path, write
 
 @pytest.mark.kernel
 def test_a_script_without_checks_is_unchecked(course: Path, write: Write) -> None:
-    """Somebody's ordinary script runs, and is not green."""
+    """An ordinary script runs, and is not green."""
     write("# %%\nprint(1)\n", header="", name="02_plain")
     status, output = invoke(course)
     assert status == 1
@@ -87,7 +87,7 @@ def test_a_script_without_checks_is_unchecked(course: Path, write: Write) -> Non
 
 @pytest.mark.kernel
 def test_a_value_without_a_check_is_not_green(course: Path, write: Write) -> None:
-    """The line says where it is shown, and what to do."""
+    """The message has the line and the remedy."""
     write(GRADIENT + "# %%\n1 + 1\n")
     status, output = invoke(course)
     assert status == 1
@@ -95,8 +95,8 @@ def test_a_value_without_a_check_is_not_green(course: Path, write: Write) -> Non
 
 
 @pytest.mark.kernel
-def test_a_sweep_leaves_a_summary(course: Path) -> None:
-    """Three values are three runs; the course page is not touched."""
+def test_a_sweep_writes_a_summary(course: Path) -> None:
+    """Three values are three runs, and the course page is not written."""
     status, output = invoke(course, "-p", "size=2,4,16")
     assert status == 0
     assert output.count(": verified") == 3
@@ -104,18 +104,18 @@ def test_a_sweep_leaves_a_summary(course: Path) -> None:
     assert not (course / "build/handouts").exists()
 
 
-def attempts(course: Path) -> int:
-    """How many executions there were."""
+def count_attempts(course: Path) -> int:
+    """The number of executions."""
     return len(list((course / "build/runs").glob("*/*/*")))
 
 
 @pytest.mark.kernel
-def test_nothing_is_done_twice(course: Path) -> None:
-    """Unchanged, since when, and not a byte of a handout is another; until --fresh asks for it."""
+def test_an_unchanged_run_is_not_executed_again(course: Path) -> None:
+    """Its handouts stay the same, unless `--fresh` is given."""
     invoke(course)
     before = files(course / "build/handouts")
     status, output = invoke(course)
-    assert (status, attempts(course)) == (0, 1)
+    assert (status, count_attempts(course)) == (0, 1)
     assert re.search(
         r"01_small: unchanged since 20\d\d-\d\d-\d\d \d\d:\d\d UTC, checks 1/1", output
     )
@@ -124,52 +124,52 @@ def test_nothing_is_done_twice(course: Path) -> None:
         *("index.html", "index.json", "handouts.zip")
     }
     status, output = invoke(course, "--fresh")
-    assert (status, attempts(course), "unchanged" in output) == (0, 2, False)
+    assert (status, count_attempts(course), "unchanged" in output) == (0, 2, False)
 
 
 @pytest.mark.kernel
-def test_missing_handouts_are_made_from_the_kept_attempt(course: Path) -> None:
-    """The same bytes, and no kernel."""
+def test_missing_handouts_are_made_from_the_last_attempt(course: Path) -> None:
+    """The files are identical, and no kernel starts."""
     invoke(course)
     before = files(course / "build/handouts/zh")
     shutil.rmtree(course / "build/handouts")
     status, output = invoke(course)
-    assert (status, attempts(course), "unchanged since" in output) == (0, 1, True)
+    assert (status, count_attempts(course), "unchanged since" in output) == (0, 1, True)
     assert files(course / "build/handouts/zh") == before
 
 
 @pytest.mark.kernel
-def test_a_changed_oracle_is_asked_without_a_kernel(course: Path, write: Write) -> None:
-    """A wrong one fails the build, the right one is green again, by the one execution."""
+def test_a_changed_oracle_judges_without_a_kernel(course: Path, write: Write) -> None:
+    """A wrong oracle fails the build, and the right one verifies it, with one execution."""
     invoke(course)
     write(expected=ORACLE.replace("4 * np", "6 * np"))
     status, output = invoke(course)
-    assert (status, attempts(course)) == (1, 1)
+    assert (status, count_attempts(course)) == (1, 1)
     assert "check 'gradient' largest difference 6" in output
     write(expected=ORACLE)
     status, output = invoke(course)
-    assert (status, attempts(course)) == (0, 1)
+    assert (status, count_attempts(course)) == (0, 1)
     assert "01_small: verified (executed 20" in output
 
 
 @pytest.mark.kernel
-def test_a_changed_byte_of_an_attempt_executes_it_again(course: Path) -> None:
-    """What was verified is not what is there."""
+def test_a_modified_attempt_is_executed_again(course: Path) -> None:
+    """Its notebook is not the one that was verified."""
     invoke(course)
     (notebook,) = (course / "build/runs").glob("*/*/*/executed.ipynb")
     notebook.write_text(notebook.read_text().replace("4.", "5.", 1))
     status, output = invoke(course)
-    assert (status, attempts(course), "unchanged" in output) == (0, 2, False)
+    assert (status, count_attempts(course), "unchanged" in output) == (0, 2, False)
 
 
 @pytest.mark.kernel
-def test_clean_leaves_what_the_course_stands_on(course: Path) -> None:
-    """Runs of a sweep go, the course is unchanged."""
+def test_clean_keeps_the_attempts_of_the_course(course: Path) -> None:
+    """Runs of a sweep are removed, and the course stays unchanged."""
     invoke(course)
     invoke(course, "-p", "size=2,3")
     clean = [sys.executable, "-m", "invoke", "clean"]
     subprocess.run(clean, cwd=course, check=True)
-    assert attempts(course) == 1
+    assert count_attempts(course) == 1
     assert "unchanged since" in invoke(course)[1]
 
 
@@ -186,8 +186,8 @@ BAD = {
 
 
 @pytest.mark.parametrize("message", BAD)
-def test_a_bad_command_line_gets_one_line_and_status_2(course: Path, message: str) -> None:
-    """What is wrong and what would be right, and nothing is started."""
+def test_an_invalid_command_line_gets_one_line_and_status_2(course: Path, message: str) -> None:
+    """The line says what would be valid, and nothing starts."""
     status, output = invoke(course, *BAD[message])
     assert (status, len(output.strip().splitlines())) == (2, 1)
     assert message in output
@@ -206,7 +206,7 @@ def test_a_bad_command_line_gets_one_line_and_status_2(course: Path, message: st
 def test_a_malformed_lesson_gets_one_line_and_status_1(
     course: Path, write: Write, cells: str, message: str
 ) -> None:
-    """A lesson that can't be read, checked or set is named before anything runs."""
+    """If it cannot be read, checked or typeset, the line has file and line number."""
     write(cells)
     status, output = invoke(course)
     assert (status, len(output.strip().splitlines())) == (1, 1)
@@ -215,31 +215,29 @@ def test_a_malformed_lesson_gets_one_line_and_status_1(
 
 
 def test_a_build_folder_that_cannot_be_written_is_the_machines_fault(course: Path) -> None:
-    """One line, and status 3."""
+    """With one line and exit status 3."""
     (course / "build").write_text("a file")
     status, output = invoke(course)
     assert (status, len(output.strip().splitlines())) == (3, 1)
 
 
 @pytest.mark.kernel
-def test_brackets_in_a_parameter_are_no_markup(course: Path, write: Write) -> None:
-    """rich would read [/x] as a tag that was never opened."""
+def test_brackets_in_a_parameter_are_not_markup(course: Path, write: Write) -> None:
+    """Rich would read [/x] as a closing tag."""
     write(header=HEADER.replace("size: int = 4", 's: str = "a"  # a text\nsize: int = 4'))
     status, output = invoke(course, "-p", "s=[/x]")
     assert (status, "s=[/x]" in output) == (0, True)
 
 
-def test_gpus_that_are_not_there_are_the_machines_fault(course: Path) -> None:
-    """A strict --gpus ends with status 3 and one line."""
+def test_missing_gpus_are_the_machines_fault(course: Path) -> None:
+    """A strict `--gpus` ends with one line and exit status 3."""
     status, output = invoke(course, "--gpus", "64")
     assert (status, len(output.strip().splitlines())) == (3, 1)
 
 
 @pytest.mark.kernel
-def test_a_lesson_that_needs_a_gpu_is_not_green_where_gpus_were_asked_for(
-    course: Path, write: Write
-) -> None:
-    """Under auto it is left out with status 0, under all it is status 3; it is never verified."""
+def test_a_lesson_that_needs_a_gpu_is_skipped(course: Path, write: Write) -> None:
+    """The exit status is 0 with `none` and 3 with `all`; it is never verified."""
     write(header=HEADER.replace("{min: 0, max: 1}", "{min: 64, max: 64}"), name="02_gpu")
     (course / "lessons/expected/02_gpu.py").write_text(ORACLE)
     for gpus, expected in (("none", 0), ("all", 3)):
@@ -251,10 +249,10 @@ def test_a_lesson_that_needs_a_gpu_is_not_green_where_gpus_were_asked_for(
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_says_so_and_publishes_nothing(
+def test_an_interrupted_run_publishes_nothing(
     course: Path, write: Write, number: signal.Signals
 ) -> None:
-    """Exit status 1, one line, no handouts, no attempt left half-written."""
+    """With exit status 1, one line, no handouts, and no incomplete attempt."""
     write("# %%\nopen('started', 'w').close()\nimport time; time.sleep(600)\n", header="")
     (course / "lessons/expected/01_small.py").unlink()
     process = subprocess.Popen(
@@ -290,7 +288,7 @@ def test_two_invocations_in_one_checkout_take_turns(course: Path, write: Write) 
 
 
 def test_a_run_under_nohup_outlives_its_terminal(course: Path, write: Write) -> None:
-    """An ignored hang-up stays ignored."""
+    """A SIGHUP that was ignored at the start stays ignored."""
     write("# %%\nimport time; time.sleep(3)\n" + GRADIENT, expected=ORACLE)
     process = subprocess.Popen(
         ["nohup", *command()], cwd=course, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -312,7 +310,7 @@ except Exit as exit:
 
 
 def raised(error: str) -> str:
-    """What a command prints where `error` is raised in it."""
+    """The output of a command in which `error` is raised."""
     done = subprocess.run(
         [sys.executable, "-c", BOUNDARY.format(error=error)],
         cwd=TASKS.parent,
@@ -345,6 +343,6 @@ def test_a_bug_shows_its_traceback(error: str) -> None:
         ("ConnectionRefusedError(111, 'Connection refused')", "3 the machine: Connection refused"),
     ],
 )
-def test_an_error_of_files_and_sockets_is_the_machines(error: str, line: str) -> None:
-    """In one line, with exit status 3."""
+def test_an_error_of_files_and_sockets_is_the_machines_fault(error: str, line: str) -> None:
+    """It gets one line and exit status 3."""
     assert raised(error).strip() == line

@@ -1,4 +1,4 @@
-"""The places where workers run: what the lab keeps a lesson from, and what it gives it."""
+"""The executors: how the lab isolates a lesson, and what a lesson gets."""
 
 import json
 import os
@@ -93,8 +93,10 @@ else:
 """
 
 
-def ends(lesson: Lesson, folder: Path, where: ContainerExecutor, *settings: str) -> list[Execution]:
-    """The ends of the runs of `lesson` in the lab."""
+def execute(
+    lesson: Lesson, folder: Path, where: ContainerExecutor, *settings: str
+) -> list[Execution]:
+    """The executions of the runs of `lesson` in the lab."""
     runs = planner.runs([lesson], settings, [], timeout_s=90)
     return executions(runs, folder, where)
 
@@ -106,12 +108,12 @@ def is_last_cell(event: Event) -> bool:
 
 @pytest.fixture(scope="module")
 def the_lab(lab_image: Image) -> ContainerExecutor:
-    """The lab of this project, with 2 GiB for a container."""
+    """The lab of this project, with 2 GiB of memory per container."""
     return ContainerExecutor(lab_image, memory=2 * GIB)
 
 
-def tried(image: Image, folder: Path, *, as_root: bool) -> dict[str, str]:
-    """What became of each attempt to get out, by a lesson that makes them all."""
+def try_escapes(image: Image, folder: Path, *, as_root: bool) -> dict[str, str]:
+    """The result of each attempt to escape, from one lesson that makes all of them."""
     for name in ("expected", "data"):
         (folder / "lessons" / name).mkdir(parents=True)
     (folder / "runs/02_other").mkdir(parents=True)
@@ -131,7 +133,7 @@ def tried(image: Image, folder: Path, *, as_root: bool) -> dict[str, str]:
         path = folder / "lessons/01_small.py"
         path.write_text("# %% [markdown]\n# # An escape\n" + "".join(cells))
         where = ContainerExecutor(image, memory=8 * GIB, as_root=as_root)
-        end = ends(reader.read(path), folder / "runs", where)[0]
+        end = execute(reader.read(path), folder / "runs", where)[0]
     assert end.end == "completed", end.reason
     return dict(line.split(": ") for line in printed(end))
 
@@ -146,39 +148,39 @@ def printed(end: Event) -> list[str]:
 
 @pytest.fixture(scope="module")
 def student(lab_image: Image, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What a lesson got when it tried."""
-    return tried(lab_image, tmp_path_factory.mktemp("course"), as_root=False)
+    """The results of the escapes as a normal user."""
+    return try_escapes(lab_image, tmp_path_factory.mktemp("course"), as_root=False)
 
 
 @pytest.fixture(scope="module")
 def root(lab_image: Image, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What it got with --as-root."""
-    return tried(lab_image, tmp_path_factory.mktemp("course"), as_root=True)
+    """The results of the escapes with --as-root."""
+    return try_escapes(lab_image, tmp_path_factory.mktemp("course"), as_root=True)
 
 
 @pytest.mark.parametrize("name", [*ESCAPES, *OF_A_STUDENT, *LAST])
-def test_a_lesson_does_not_get_out_of_the_lab(student: dict[str, str], name: str) -> None:
-    """It gets the error that the system has for what is not allowed, or not there."""
+def test_a_lesson_cannot_escape_from_the_lab(student: dict[str, str], name: str) -> None:
+    """Each attempt gets the error for a missing file or permission."""
     assert student[name] in {**ESCAPES, **OF_A_STUDENT, **LAST}[name][0]
 
 
 @pytest.mark.parametrize("name", [*ESCAPES, *LAST])
-def test_not_even_as_root(root: dict[str, str], name: str) -> None:
-    """Root in the lab has no more than its name."""
+def test_a_lesson_cannot_escape_as_root(root: dict[str, str], name: str) -> None:
+    """Root in the lab has no additional capabilities."""
     assert root[name] in {**ESCAPES, **LAST}[name][0]
 
 
-def test_what_a_lesson_tried_leaves_no_container(student: dict[str, str]) -> None:
-    """The container of the lesson that forked without end is gone as well."""
+def test_no_container_is_left_after_escapes(student: dict[str, str]) -> None:
+    """Not even that of the lesson that forked without end."""
     assert containers_named("01_small") == []
 
 
 def test_a_lesson_has_no_capability_and_can_gain_none(
     the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:
-    """As its process says: bounding set empty, no new privileges, system calls filtered."""
+    """Its bounding set is empty, it cannot gain privileges, and system calls are filtered."""
     cells = "# %%\nfor line in open('/proc/self/status'): print(line, end='')\n"
-    end = ends(read(cells), tmp_path / "runs", the_lab)[0]
+    end = execute(read(cells), tmp_path / "runs", the_lab)[0]
     status = dict(line.split(":\t") for line in printed(end) if ":\t" in line)
     assert (int(status["CapBnd"], 16), status["NoNewPrivs"], status["Seccomp"]) == (0, "1", "2")
 
@@ -186,32 +188,32 @@ def test_a_lesson_has_no_capability_and_can_gain_none(
 def test_a_lesson_gets_few_of_the_callers_variables(
     the_lab: ContainerExecutor, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that tune communication, and no secret."""
+    """Only those that tune communication, and no secrets."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("NCCL_DEBUG", "INFO")
     cells = "# %%\nimport os; print(sorted(os.environ))\n"
-    end = ends(read(cells), tmp_path / "runs", the_lab)[0]
+    end = execute(read(cells), tmp_path / "runs", the_lab)[0]
     assert "'NCCL_DEBUG'" in printed(end)[0]
     assert "SECRET" not in printed(end)[0]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="the caller is root in this test")
 @pytest.mark.parametrize(("as_root", "uid"), [(False, 1000), (True, 0)])
-def test_a_lesson_is_no_root_unless_told(
+def test_a_lesson_is_not_root_without_as_root(
     lab_image: Image, read: Read, tmp_path: Path, as_root: bool, uid: int
 ) -> None:
-    """Where the caller is root, the lesson is user 1000; all that is left is root's."""
+    """A lesson of root is user 1000; afterwards all files belong to root."""
     where = ContainerExecutor(lab_image, memory=2 * 2**30, as_root=as_root)
     cells = "# %%\nimport os; print(os.getuid())\n"
-    (end,) = ends(read(cells), tmp_path / "runs", where)
+    (end,) = execute(read(cells), tmp_path / "runs", where)
     assert printed(end) == [str(uid)]
     assert {path.stat().st_uid for path in (tmp_path / "runs").rglob("*")} == {0}
 
 
 def test_a_sweep_shares_a_container(the_lab: ContainerExecutor, read: Read, tmp_path: Path) -> None:
-    """Each run sees the same first process, and has an attempt of its own."""
+    """Its runs see the same first process, and have separate attempts."""
     cells = "# %%\nprint('started', open('/proc/1/stat').read().split()[21])\n" + GRADIENT
-    first, second = ends(read(cells), tmp_path / "runs", the_lab, "size=2,3")
+    first, second = execute(read(cells), tmp_path / "runs", the_lab, "size=2,3")
     assert printed(first) == printed(second) != []
     assert first.attempt != second.attempt
 
@@ -219,13 +221,13 @@ def test_a_sweep_shares_a_container(the_lab: ContainerExecutor, read: Read, tmp_
 HOG = "# %%\nhog = []\nwhile True:\n    hog.append(bytearray(2**26))\n"
 
 
-def test_a_lesson_that_takes_too_much_memory_is_named(
+def test_a_lesson_that_uses_too_much_memory_fails(
     lab_image: Image, read: Read, tmp_path: Path
 ) -> None:
-    """It fails as out of memory at its cell, and the next run goes on."""
+    """The reason is "out of memory", with the cell; the next run continues."""
     where = ContainerExecutor(lab_image, memory=GIB)
     cells = HOG.replace("while True", "while size == 2")
-    first, second = ends(read(cells), tmp_path / "runs", where, "size=2,3")
+    first, second = execute(read(cells), tmp_path / "runs", where, "size=2,3")
     assert first.end == "failed"
     assert first.reason.startswith("out of memory, limit 1.0 GiB")
     assert first.cell == "cell-4"
@@ -235,9 +237,9 @@ def test_a_lesson_that_takes_too_much_memory_is_named(
 def test_a_lesson_can_neither_stop_nor_kill_its_worker(
     the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:
-    """The worker is the first process of its container, which is deaf to those inside."""
+    """The worker is the first process of its container, which ignores signals from inside."""
     cells = "# %%\nimport os\nfor number in (9, 19): os.kill(os.getppid(), number)\n"
-    assert [end.end for end in ends(read(cells), tmp_path / "runs", the_lab)] == ["completed"]
+    assert [end.end for end in execute(read(cells), tmp_path / "runs", the_lab)] == ["completed"]
 
 
 PEEK = """\
@@ -251,12 +253,12 @@ for name in ("mem", "environ", "fd/0"):
 """
 
 
-def test_a_lesson_cannot_look_into_the_parent_of_its_kernel(
+def test_a_lesson_cannot_inspect_the_parent_of_its_kernel(
     the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:
-    """Neither the worker's process nor the one that warm kernels are forked from."""
-    found = ends(read(PEEK), tmp_path / "runs", the_lab)
-    found += ends(read(PEEK), tmp_path / "runs", the_lab, "size=2,3")
+    """Neither the worker nor the fork server."""
+    found = execute(read(PEEK), tmp_path / "runs", the_lab)
+    found += execute(read(PEEK), tmp_path / "runs", the_lab, "size=2,3")
     assert [printed(end) for end in found] == [["mem", "environ", "fd/0"]] * 3
 
 
@@ -272,13 +274,13 @@ os.mkfifo(attempt + "/junit.xml")
 """
 
 
-def test_what_a_lesson_plants_in_its_attempt_is_removed(
+def test_files_that_a_lesson_plants_in_its_attempt_are_removed(
     the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:
-    """No link of its is written through or read; what the worker left is the caller's again."""
+    """No planted link is followed, and the caller owns the files of the worker."""
     victim = tmp_path / "victim"
     victim.write_text("the host's")
-    (end,) = ends(read(PLANTED.format(victim=victim)), tmp_path / "runs", the_lab)
+    (end,) = execute(read(PLANTED.format(victim=victim)), tmp_path / "runs", the_lab)
     assert end.end == "completed"
     assert sorted(path.name for path in end.attempt.iterdir()) == ["executed.ipynb", "log.txt"]
     owners = {(path.stat().st_uid, path.is_symlink()) for path in end.attempt.iterdir()}
@@ -286,10 +288,10 @@ def test_what_a_lesson_plants_in_its_attempt_is_removed(
     assert victim.read_text() == "the host's"
 
 
-def test_a_run_does_not_reach_an_earlier_one(
+def test_a_run_cannot_change_an_earlier_attempt(
     the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:
-    """What is finished stays as it was judged."""
+    """A complete attempt stays as it was judged."""
     cells = (
         "# %%\nimport glob\n"
         "if size == 3:\n"
@@ -297,15 +299,15 @@ def test_a_run_does_not_reach_an_earlier_one(
     )
     lesson, folder = read(cells), tmp_path / "runs"
     for size, status in (("2", "completed"), ("3", "failed")):
-        (end,) = ends(lesson, folder, the_lab, f"size={size}")
+        (end,) = execute(lesson, folder, the_lab, f"size={size}")
         attempts.complete(end.attempt)
         assert end.end == status
 
 
-def test_a_sweep_goes_on_in_as_many_containers_as_slots(
+def test_a_sweep_uses_one_container_per_slot(
     the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:
-    """Each with a student of its own, where the caller is root; runs in one share it."""
+    """If the caller is root, each container has a separate user; its runs share it."""
     who = "os.readlink('/proc/self/ns/mnt'), os.getuid()"
     lesson = read(f"# %%\nimport os, time; time.sleep(1); print({who})\n")
     runs = planner.runs([lesson], ["size=2,3,4,5"], [], timeout_s=90)
@@ -318,10 +320,10 @@ def test_a_sweep_goes_on_in_as_many_containers_as_slots(
     assert len({text.split()[1] for text in printed}) == (1 if os.getuid() else 2)
 
 
-def test_a_worker_that_is_killed_fails_its_run_and_no_other(
+def test_a_killed_worker_fails_only_its_run(
     the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:
-    """The next run gets a container of its own."""
+    """The next run gets a new container."""
     lesson = read("# %%\nimport time; time.sleep(600 if size == 2 else 0)\n")
     runs = planner.runs([lesson], ["size=2,3"], [], timeout_s=90)
     seen: list[Execution] = []
@@ -338,7 +340,7 @@ def test_a_worker_that_is_killed_fails_its_run_and_no_other(
 def test_a_hanging_worker_ends_with_its_container(
     the_lab: ContainerExecutor, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A paused one does not answer; the run ends all the same, and nothing is left."""
+    """A paused container does not answer; the run ends, and no container is left."""
     monkeypatch.setattr(worker_client, "GRACE_S", 1.0)
     lesson = read("# %%\nimport time; time.sleep(600)\n")
     runs = planner.runs([lesson], [], [], timeout_s=5)
@@ -352,23 +354,24 @@ def test_a_hanging_worker_ends_with_its_container(
 
 
 def gpus(*ids: int) -> tuple[Gpu, ...]:
-    """GPUs of the machine that tests/engine/nvidia-container-runtime-hook pretends to be on."""
+    """GPUs of the machine that tests/engine/nvidia-container-runtime-hook simulates."""
     return tuple(Gpu(str(i), f"GPU-{i}", "A GPU") for i in ids)
 
 
-def leased(
+def execute_on(
     read: Read, tmp_path: Path, where: ContainerExecutor, *granted: Gpu, most: int = 8
 ) -> Execution:
-    """The execution of a lesson of up to `most` GPUs in the lab, on those that are granted."""
+    """The execution of a lesson that uses up to `most` GPUs in the lab, on the granted GPUs."""
     lesson = read(header=HEADER.replace("max: 1", f"max: {most}"))
     runs = planner.runs([lesson], [], granted)
     (execution,) = executions(runs, tmp_path / "runs", where, gpus=granted)
     return execution
 
 
-def granted_by(hook_log: Path) -> dict[str, Any]:
-    """The last record of the hook: a start that the engine refuses for its locked memory, which a
-    small machine can't give, comes before it.
+def last_record(hook_log: Path) -> dict[str, Any]:
+    """The last record of the hook.
+
+    If the machine cannot lock enough memory, an earlier record belongs to a start that failed.
     """
     record: dict[str, Any] = json.loads(hook_log.read_text().splitlines()[-1])
     return record
@@ -393,27 +396,27 @@ def test_a_container_gets_the_gpus_of_its_lease(
     most: int,
     given: str,
 ) -> None:
-    """No more than the lesson leased; and a CPU build of torch is said to be one."""
-    execution = leased(read, tmp_path, the_lab, *granted, most=most)
+    """And no others. The message says that torch is a CPU build."""
+    execution = execute_on(read, tmp_path, the_lab, *granted, most=most)
     assert execution.machine_fault
     assert "but torch 2.13.0+cpu is a CPU build" in execution.reason
-    assert granted_by(hook_log)["devices"] == given
+    assert last_record(hook_log)["devices"] == given
 
 
 def test_a_lesson_without_a_lease_sees_no_gpu(
     the_lab: ContainerExecutor, read: Read, tmp_path: Path, hook_log: Path
 ) -> None:
     """NVIDIA's hook is not even called."""
-    ends(read(), tmp_path / "runs", the_lab)
+    execute(read(), tmp_path / "runs", the_lab)
     assert hook_log.read_text() == ""
 
 
-def test_a_container_with_gpus_is_as_closed_as_one_without(
+def test_a_container_with_gpus_is_isolated_too(
     the_lab: ContainerExecutor, read: Read, tmp_path: Path, hook_log: Path
 ) -> None:
-    """What the engine was asked for, as the container's own configuration has it."""
-    leased(read, tmp_path, the_lab, *gpus(0, 1))
-    config = granted_by(hook_log)["config"]
+    """According to the configuration that the engine passes to the hook."""
+    execute_on(read, tmp_path, the_lab, *gpus(0, 1))
+    config = last_record(hook_log)["config"]
     process = config["process"]
     assert config["root"]["readonly"]
     assert process["noNewPrivileges"]
@@ -434,99 +437,99 @@ def test_a_container_with_gpus_is_as_closed_as_one_without(
 def test_a_gpu_that_the_engine_does_not_know_is_the_machines_fault(
     the_lab: ContainerExecutor, read: Read, tmp_path: Path, hook_log: Path
 ) -> None:
-    """The hook's own words, in one line, and no container is left."""
-    execution = leased(read, tmp_path, the_lab, *gpus(9))
+    """The message of the hook is one line, and no container is left."""
+    execution = execute_on(read, tmp_path, the_lab, *gpus(9))
     assert execution.machine_fault
     assert re.match(r"NVIDIA's hook: .*GPU-9: unknown device", execution.reason)
     assert containers_named("01_small") == []
 
 
-def test_auto_takes_the_lab_where_its_image_is_up_to_date(lab_image: Image) -> None:
-    """And the handouts will name the image."""
-    where, said = executor.choose("auto", [], DOCKER)
+def test_auto_selects_the_lab_if_its_image_is_up_to_date(lab_image: Image) -> None:
+    """The facts of the executor name the image."""
+    where, remarks = executor.choose("auto", [], DOCKER)
     assert isinstance(where, ContainerExecutor)
     assert where.facts["image"].startswith("pytorch-course:cpu (sha256:")
-    assert said == []
+    assert remarks == []
 
 
-def test_auto_stays_here_where_the_image_is_stale(lab_image: Image, tmp_path: Path) -> None:
-    """It says why in a line; --on lab is strict."""
+def test_auto_selects_this_machine_if_the_image_is_stale(lab_image: Image, tmp_path: Path) -> None:
+    """A remark has the reason; `--on lab` is strict."""
     folder = tmp_path / "docker"
     shutil.copytree(DOCKER, folder, ignore=shutil.ignore_patterns("wheels"))
     (folder / "cpu.txt").write_text((folder / "cpu.txt").read_text() + "# changed\n")
-    where, said = executor.choose("auto", [], folder)
+    where, remarks = executor.choose("auto", [], folder)
     assert isinstance(where, LocalExecutor)
-    assert "the image pytorch-course:cpu is stale" in said[0]
+    assert "the image pytorch-course:cpu is stale" in remarks[0]
     with pytest.raises(MachineError, match="invoke build-lab --variant cpu"):
         executor.choose("lab", [], folder)
 
 
-def test_gpus_want_the_image_with_cuda(lab_image: Image) -> None:
-    """An image with the CPU build does not stand in for it."""
+def test_gpus_need_the_image_with_cuda(lab_image: Image) -> None:
+    """An image with the CPU build does not replace it."""
     with pytest.raises(MachineError, match="no image pytorch-course:cuda: invoke build-lab"):
         executor.choose("lab", gpus(0), DOCKER)
 
 
-def test_a_place_that_there_is_not_is_the_command_lines_fault() -> None:
-    """With the words that there are."""
+def test_an_unknown_executor_is_the_command_lines_fault() -> None:
+    """The message lists the valid words."""
     with pytest.raises(UsageError, match="--on moon: expected auto, here or lab"):
         executor.choose("moon", [], DOCKER)
 
 
 @pytest.fixture
 def no_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A machine whose engine is down."""
+    """A machine on which no Docker engine answers."""
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     yield
 
 
-def test_auto_stays_here_where_no_engine_answers(no_engine: None) -> None:
-    """It says why in a line."""
-    where, said = executor.choose("auto", [], DOCKER)
+def test_auto_selects_this_machine_if_no_engine_answers(no_engine: None) -> None:
+    """A remark has the reason."""
+    where, remarks = executor.choose("auto", [], DOCKER)
     assert isinstance(where, LocalExecutor)
-    assert "no Docker engine answers at unix:///nowhere/docker.sock" in said[0]
+    assert "no Docker engine answers at unix:///nowhere/docker.sock" in remarks[0]
 
 
 def test_lab_without_an_engine_is_the_machines_fault(no_engine: None) -> None:
-    """Strict: no fallback."""
+    """The executor is strict and has no fallback."""
     with pytest.raises(MachineError, match="no Docker engine answers"):
         executor.choose("lab", [], DOCKER)
 
 
-def test_what_leads_to_the_expected_values_is_left_out(
+def test_links_to_the_expected_values_are_not_mounted(
     the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:
-    """And links that lead nowhere, or in a circle, are no fault."""
+    """Dangling and circular links do no harm."""
     lesson = read("# %%\nimport os; print(os.listdir('.'))\n")
     (tmp_path / "lessons/answers").symlink_to("expected")
     (tmp_path / "lessons/nowhere").symlink_to("no such file")
     (tmp_path / "lessons/circle").symlink_to("circle")
     (tmp_path / "lessons/data").mkdir()
-    (end,) = ends(lesson, tmp_path / "runs", the_lab)
+    (end,) = execute(lesson, tmp_path / "runs", the_lab)
     assert sorted(eval(printed(end)[0])) == ["01_small.py", "data"]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can read what a student can't")
-def test_a_lesson_that_only_root_may_read_is_said_to_be(
+def test_a_lesson_that_only_root_can_read_is_the_machines_fault(
     the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:
-    """With its remedy, in place of an import that fails."""
+    """The message has the remedy."""
     lesson = read()
     lesson.path.chmod(0o600)
-    (execution,) = ends(lesson, tmp_path / "runs", the_lab)
+    (execution,) = execute(lesson, tmp_path / "runs", the_lab)
     assert execution.machine_fault
     assert re.match(r"only root can read .*01_small.py.*chmod -R o\+rX", execution.reason)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives attempts away")
-def test_a_strict_umask_does_not_keep_a_lesson_out(
+def test_a_strict_umask_does_no_harm(
     the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:
-    """Its attempt is the student's, and the folders above are open to pass through."""
+    """The student owns the attempt and can enter the folders above it."""
     lesson = read()
     before = os.umask(0o077)
     try:
-        (end,) = ends(lesson, tmp_path / "runs", the_lab)
+        (end,) = execute(lesson, tmp_path / "runs", the_lab)
     finally:
         os.umask(before)
     assert end.end == "completed"

@@ -1,4 +1,4 @@
-"""Workers: what they tell, and what is left when they end, by any cause."""
+"""The engine: what it reports about runs, and what is left of them afterwards."""
 
 import contextlib
 import itertools
@@ -27,24 +27,24 @@ from tests.conftest import HEADER, Read, Write, eventually, executions
 
 pytestmark = pytest.mark.kernel
 
-COLD_AND_WARM = [[], ["size=2,3"]]  # kernels are warm where a worker executes several runs
+FRESH_AND_FORKED = [[], ["size=2,3"]]  # a worker forks kernels if it executes several runs
 ORPHAN = "# %%\nimport subprocess\nsubprocess.Popen(['sleep', '{mark}'], start_new_session=True)\n"
 
 
-def ends(lesson: Lesson, folder: Path, *settings: str, timeout_s: float = 60) -> list[Execution]:
-    """The ends of the runs of `lesson`."""
+def execute(lesson: Lesson, folder: Path, *settings: str, timeout_s: float = 60) -> list[Execution]:
+    """The executions of the runs of `lesson`."""
     runs = planner.runs([lesson], settings, [], timeout_s=timeout_s)
     return executions(runs, folder)
 
 
 def notebook(end: Execution) -> NotebookNode:
-    """What a run has executed."""
+    """The executed notebook."""
     assert end.notebook, end.reason
     return nbformat.read(end.notebook, as_version=4)
 
 
 def sleepers(mark: str) -> list[int]:
-    """Processes `sleep MARK`."""
+    """The ids of the processes `sleep MARK`."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
         with contextlib.suppress(psutil.Error):
@@ -54,53 +54,53 @@ def sleepers(mark: str) -> list[int]:
 
 
 def test_a_run_ends_with_its_notebook_and_environment(read: Read, tmp_path: Path) -> None:
-    """The attempt holds what was executed; the end says by what."""
-    end = ends(read(), tmp_path / "runs")[0]
+    """The notebook is in the attempt."""
+    end = execute(read(), tmp_path / "runs")[0]
     assert (end.end, end.reason) == ("completed", "")
     assert (end.attempt / NOTEBOOK).exists()
     assert end.environment["torch"].startswith("2.13.0")
 
 
-def test_a_sweep_shares_a_worker_and_not_an_attempt(read: Read, tmp_path: Path) -> None:
-    """Each run has a folder of its own."""
-    first, second = ends(read(), tmp_path / "runs", "size=2,3")
+def test_each_run_of_a_sweep_has_its_own_attempt(read: Read, tmp_path: Path) -> None:
+    """Although they share a worker."""
+    first, second = execute(read(), tmp_path / "runs", "size=2,3")
     assert first.attempt != second.attempt
 
 
-def test_what_a_lesson_prints_past_the_notebook_is_in_its_log(read: Read, tmp_path: Path) -> None:
-    """Output of the process itself, as of a C library, goes to the attempt's log."""
-    end = ends(read("# %%\nimport os; os.system('echo from a child')\n"), tmp_path / "runs")[0]
+def test_output_that_bypasses_the_notebook_is_in_the_log(read: Read, tmp_path: Path) -> None:
+    """For example, the output of a C library."""
+    end = execute(read("# %%\nimport os; os.system('echo from a child')\n"), tmp_path / "runs")[0]
     assert "from a child" in (end.attempt / LOG).read_text()
 
 
 def test_a_hanging_lesson_ends_at_its_deadline(read: Read, tmp_path: Path) -> None:
     """It is timed out, at the cell that hangs."""
     began = time.monotonic()
-    end = ends(read("# %%\nimport time; time.sleep(600)\n"), tmp_path / "runs", timeout_s=3)[0]
+    end = execute(read("# %%\nimport time; time.sleep(600)\n"), tmp_path / "runs", timeout_s=3)[0]
     assert (end.end, end.cell, end.reason) == ("timed out", "cell-4", "not done within 3 s")
     assert time.monotonic() - began < 30
 
 
-def test_the_next_run_goes_on_after_a_timeout(read: Read, tmp_path: Path) -> None:
-    """One bad run does not take the others along."""
+def test_a_timeout_does_not_affect_the_next_run(read: Read, tmp_path: Path) -> None:
+    """One hanging run does not stop the others."""
     cells = "# %%\nimport time; time.sleep(600 if size == 2 else 0)\n"
-    statuses = [end.end for end in ends(read(cells), tmp_path / "runs", "size=2,3", timeout_s=4)]
+    statuses = [end.end for end in execute(read(cells), tmp_path / "runs", "size=2,3", timeout_s=4)]
     assert statuses == ["timed out", "completed"]
 
 
-@pytest.mark.parametrize("settings", COLD_AND_WARM)
+@pytest.mark.parametrize("settings", FRESH_AND_FORKED)
 @pytest.mark.parametrize("ending", ["", "import os; os.kill(os.getpid(), 9)", "1 / 0"])
-def test_nothing_of_a_run_is_left(
+def test_no_process_of_a_run_is_left(
     read: Read, tmp_path: Path, ending: str, settings: list[str]
 ) -> None:
-    """Children in sessions of their own end with the run, however it ends."""
+    """Children in separate sessions end too, no matter how the run ends."""
     mark = f"600.{os.getpid()}"
-    ends(read(ORPHAN.format(mark=mark) + f"# %%\n{ending}\n"), tmp_path / "runs", *settings)
+    execute(read(ORPHAN.format(mark=mark) + f"# %%\n{ending}\n"), tmp_path / "runs", *settings)
     assert sleepers(mark) == []
 
 
 def test_a_killed_worker_fails_its_run_and_leaves_nothing(read: Read, tmp_path: Path) -> None:
-    """The run fails and says so, the next one goes on in a new worker, and no child survives."""
+    """The next run gets a new worker, and no child survives."""
     mark = f"601.{os.getpid()}"
     kill = (
         "# %%\nimport psutil, time\n"
@@ -109,25 +109,25 @@ def test_a_killed_worker_fails_its_run_and_leaves_nothing(read: Read, tmp_path: 
         "if size == 2: worker.kill()\n"
         "time.sleep(0.5)\n"
     )
-    first, second = ends(read(ORPHAN.format(mark=mark) + kill), tmp_path / "runs", "size=2,3")
+    first, second = execute(read(ORPHAN.format(mark=mark) + kill), tmp_path / "runs", "size=2,3")
     assert (first.end, first.reason) == ("failed", "its worker was killed by SIGKILL")
     assert second.end == "completed"
     assert eventually(lambda: sleepers(mark) == [])
 
 
-def test_kernels_of_one_worker_are_warm(read: Read, tmp_path: Path) -> None:
-    """What a lesson is about to import has been imported already; alone, it imports for itself."""
+def test_kernels_are_forked_if_a_worker_executes_several_runs(read: Read, tmp_path: Path) -> None:
+    """A single run imports by itself."""
     lesson = read("# %%\nimport sys; 'torch' in sys.modules\n")
     shown = {
         end.run.label: notebook(end).cells[-1].outputs[0].data["text/plain"]
-        for settings in COLD_AND_WARM
-        for end in ends(lesson, tmp_path / "runs", *settings)
+        for settings in FRESH_AND_FORKED
+        for end in execute(lesson, tmp_path / "runs", *settings)
     }
     assert shown == {"": "False", "size=2": "True", "size=3": "True"}
 
 
 def test_several_lessons_share_a_worker(write: Write, tmp_path: Path) -> None:
-    """And its kernels' parent."""
+    """They also share its fork server."""
     cells = "# %%\nimport os; os.getppid()\n"
     lessons = [reader.read(write(cells, name=name)) for name in ("01_one", "02_two")]
     found = executions(planner.runs(lessons, [], []), tmp_path / "runs")
@@ -143,22 +143,22 @@ def test_several_lessons_share_a_worker(write: Write, tmp_path: Path) -> None:
         (signal.SIGSTOP, ["", ""]),
     ],
 )
-def test_kernels_get_a_new_parent(
+def test_a_lost_fork_server_is_replaced(
     read: Read, tmp_path: Path, number: int, reasons: list[str]
 ) -> None:
-    """Where a lesson ends the parent of its kernel, it fails; where it stops it, nothing hangs."""
+    """A lesson that kills it fails; if a lesson stops it, nothing hangs."""
     mark = f"603.{os.getpid()}"
     fault = f"# %%\nimport os, time\nif size == 2: os.kill(os.getppid(), {number})\ntime.sleep(1)\n"
-    found = ends(read(ORPHAN.format(mark=mark) + fault), tmp_path / "runs", "size=2,3")
+    found = execute(read(ORPHAN.format(mark=mark) + fault), tmp_path / "runs", "size=2,3")
     assert [end.reason for end in found] == reasons
     assert sleepers(mark) == []
 
 
-@pytest.fixture(params=COLD_AND_WARM)
+@pytest.fixture(params=FRESH_AND_FORKED)
 def hanging(
     read: Read, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A process that runs a lesson which started `sleep MARK` and hangs; it and the mark."""
+    """A process whose lesson started `sleep MARK` and hangs, and the mark."""
     mark = f"602.{os.getpid()}"
     lesson = read(ORPHAN.format(mark=mark) + "# %%\nimport time; time.sleep(600)\n")
     program = (
@@ -176,18 +176,18 @@ def hanging(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_stopped_pipeline_leaves_nothing(
+def test_a_stopped_pipeline_leaves_no_process(
     hanging: tuple[subprocess.Popen[bytes], str], number: signal.Signals
 ) -> None:
-    """Interrupted or killed: worker, kernel and the lesson's children end."""
+    """Worker, kernel and children of the lesson end after an interrupt and after SIGKILL."""
     process, mark = hanging
     process.send_signal(number)
     process.wait(30)
     assert eventually(lambda: sleepers(mark) == [], 20)
 
 
-def test_a_lesson_that_changed_while_it_waited_is_not_run(read: Read, tmp_path: Path) -> None:
-    """What is judged is what was read; a text that was saved since then is another lesson."""
+def test_a_lesson_that_changed_while_it_waited_is_not_executed(read: Read, tmp_path: Path) -> None:
+    """The oracles and the report are for the text that was read."""
     lesson = read()
     runs = planner.runs([lesson], [], [])
     lesson.path.write_text(lesson.path.read_text() + "# %%\n1\n")
@@ -195,8 +195,8 @@ def test_a_lesson_that_changed_while_it_waited_is_not_run(read: Read, tmp_path: 
     assert (end.end, "was changed while it waited" in end.reason) == ("failed", True)
 
 
-class OnGpus(LocalExecutor):
-    """This machine, as one whose torch can use GPUs: the lessons of these tests don't."""
+class GpuExecutor(LocalExecutor):
+    """This machine, pretending that its torch can use GPUs."""
 
     provenance: Mapping[str, str] = {"cuda": "13.0"}
 
@@ -215,15 +215,15 @@ from pathlib import Path
 from ci.execute import engine, leases
 from ci.lesson import reader
 from ci.plan import planner
-from tests.execute.test_engine import GPUS, OnGpus
+from tests.execute.test_engine import GPUS, GpuExecutor
 leases.FOLDER = Path({folder!r})
 runs = planner.runs([reader.read(Path({lesson!r}))], ["size=2,3,4,5,6"], GPUS)
-list(engine.execute(runs, Path({folder!r}) / "runs", OnGpus(), slots=3, gpus=GPUS))
+list(engine.execute(runs, Path({folder!r}) / "runs", GpuExecutor(), slots=3, gpus=GPUS))
 """
 
 
 def overlaps(path: Path) -> list[tuple[str, str]]:
-    """Pairs of runs that had a GPU in common at one time."""
+    """Pairs of runs that used a GPU at the same time."""
     rows = [line.split() for line in path.read_text().splitlines()]
     spans = [(gpus, float(began), float(ended)) for gpus, began, ended in rows]
     return [
@@ -234,8 +234,8 @@ def overlaps(path: Path) -> list[tuple[str, str]]:
     ]
 
 
-def test_two_invocations_never_give_a_gpu_to_two_runs(read: Read, tmp_path: Path) -> None:
-    """One has runs of one GPU, the other of two, at the same time, on three; all are run."""
+def test_two_invocations_never_share_a_gpu(read: Read, tmp_path: Path) -> None:
+    """On three GPUs, one has runs with one GPU and the other runs with two; all of them execute."""
     log, code = tmp_path / "log", []
     for name, most in (("01_small", 1), ("02_large", 2)):
         header = HEADER.replace("max: 1}", f"max: {most}}}", 1)
@@ -248,30 +248,30 @@ def test_two_invocations_never_give_a_gpu_to_two_runs(read: Read, tmp_path: Path
     assert {len(line.split()[0].split(",")) for line in log.read_text().splitlines()} == {1, 2}
 
 
-def test_runs_of_one_gpu_go_on_side_by_side(
+def test_runs_with_one_gpu_execute_in_parallel(
     read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each in a slot and on a GPU of its own."""
+    """Each has its own slot and GPU."""
     monkeypatch.setattr(leases, "FOLDER", tmp_path / "leases")
     runs = planner.runs([read()], ["size=2,3,4"], GPUS)
-    events = list(engine.execute(runs, tmp_path / "runs", OnGpus(), slots=3, gpus=GPUS))
+    events = list(engine.execute(runs, tmp_path / "runs", GpuExecutor(), slots=3, gpus=GPUS))
     started = [event for event in events if isinstance(event, Started)]
     assert {event.slot for event in started} == {0, 1, 2}
     assert {event.gpus for event in started} == {(gpu,) for gpu in GPUS}
 
 
-def test_a_run_says_that_it_waits_for_others(
+def test_a_run_that_waits_for_another_invocation_is_reported(
     read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until the other invocation gives its GPU back."""
+    """It starts when the other invocation releases its GPU."""
     monkeypatch.setattr(leases, "FOLDER", tmp_path / "leases")
-    theirs = leases.GpuPool(GPUS[:1]).lease(GPUS[:1])
-    assert theirs
+    lease = leases.GpuPool(GPUS[:1]).lease(GPUS[:1])
+    assert lease
     runs = planner.runs([read()], [], GPUS[:1])
     kinds = []
-    for event in engine.execute(runs, tmp_path / "runs", OnGpus(), gpus=GPUS[:1]):
+    for event in engine.execute(runs, tmp_path / "runs", GpuExecutor(), gpus=GPUS[:1]):
         kinds.append(type(event))
-        theirs.close()
+        lease.close()
     assert kinds[0] is Waiting
     assert kinds[-1] is Finished
 
@@ -279,8 +279,8 @@ def test_a_run_says_that_it_waits_for_others(
 HUNGRY = "# %%\nimport time\nx = b'1' * (2**31 if size == 4 else 1)\ntime.sleep(5)\n"
 
 
-def test_the_run_that_takes_all_memory_is_ended(read: Read, tmp_path: Path) -> None:
-    """The machine is to keep all but 1.5 GiB: one run takes 2 and is ended, the other goes on."""
+def test_the_run_that_uses_the_most_memory_is_ended(read: Read, tmp_path: Path) -> None:
+    """With 1.5 GiB available, a run that allocates 2 GiB ends, and the other one completes."""
     keep = memory.available() - 3 * memory.GIB // 2
     runs = planner.runs([read(HUNGRY)], ["size=2,4"], [], timeout_s=60)
     events = engine.execute(runs, tmp_path / "runs", LocalExecutor(), slots=2, reserve=keep)

@@ -1,4 +1,4 @@
-"""A GPU is never given to two runs."""
+"""Leases: no GPU is given to two runs."""
 
 import os
 import subprocess
@@ -16,15 +16,15 @@ T4 = Gpu("9", "GPU-9", "T4")
 
 
 def test_a_gpu_is_leased_once(tmp_path: Path) -> None:
-    """Within an invocation the second run gets another one, and the third none."""
+    """Within an invocation, the second run gets another GPU, and the third none."""
     pool = GpuPool(H100[:2], tmp_path)
     leases = [pool.lease(H100[:1]) for _ in range(3)]
     assert [lease and lease.gpus[0].index for lease in leases] == ["0", "1", None]
     assert pool.free == []
 
 
-def test_a_lease_that_is_closed_can_be_given_again(tmp_path: Path) -> None:
-    """To the next run."""
+def test_a_released_gpu_can_be_leased_again(tmp_path: Path) -> None:
+    """By the next run."""
     pool = GpuPool(H100[:1], tmp_path)
     first = pool.lease(H100[:1])
     assert first
@@ -34,7 +34,7 @@ def test_a_lease_that_is_closed_can_be_given_again(tmp_path: Path) -> None:
 
 
 def test_two_invocations_share_no_gpu(tmp_path: Path) -> None:
-    """What one has, the other can't get, by any number."""
+    """One cannot lease a GPU that the other has."""
     one, other = GpuPool(H100, tmp_path), GpuPool(H100, tmp_path)
     assert one.lease(H100[:2])
     assert other.lease(H100[:2]) is None
@@ -44,8 +44,8 @@ def test_two_invocations_share_no_gpu(tmp_path: Path) -> None:
     assert lease.gpus == (H100[2],)
 
 
-def test_who_waits_for_others_is_next(tmp_path: Path) -> None:
-    """Small runs of one invocation don't keep a big one of another waiting."""
+def test_a_waiting_invocation_is_next(tmp_path: Path) -> None:
+    """Small runs of one invocation do not delay a large run of another one forever."""
     small, big = GpuPool(H100, tmp_path), GpuPool(H100, tmp_path)
     first = small.lease(H100[:1])
     assert first
@@ -57,8 +57,8 @@ def test_who_waits_for_others_is_next(tmp_path: Path) -> None:
     assert not big.waits
 
 
-def test_who_gives_up_lets_others_have_their_turn(tmp_path: Path) -> None:
-    """An invocation that ends while it waits."""
+def test_an_invocation_that_stops_waiting_gives_up_its_turn(tmp_path: Path) -> None:
+    """Others can lease the GPUs again."""
     small, big = GpuPool(H100, tmp_path), GpuPool(H100, tmp_path)
     assert small.lease(H100[:1])
     assert big.lease(H100) is None
@@ -66,8 +66,8 @@ def test_who_gives_up_lets_others_have_their_turn(tmp_path: Path) -> None:
     assert small.lease(H100[:1])
 
 
-def test_who_waits_for_one_gpu_keeps_nobody_from_another(tmp_path: Path) -> None:
-    """A turn is of the GPUs that an invocation may have."""
+def test_waiting_for_one_gpu_does_not_block_another(tmp_path: Path) -> None:
+    """An invocation has a turn only for the GPUs that it was granted."""
     first = GpuPool(H100[:1], tmp_path)
     assert first.lease(H100[:1])
     waits, other = GpuPool(H100[:1], tmp_path), GpuPool(H100[1:2], tmp_path)
@@ -75,8 +75,8 @@ def test_who_waits_for_one_gpu_keeps_nobody_from_another(tmp_path: Path) -> None
     assert other.lease(H100[1:2])
 
 
-def test_who_is_refused_a_turn_waits(tmp_path: Path) -> None:
-    """And whoever has it is wanted by nobody but others."""
+def test_several_invocations_can_wait(tmp_path: Path) -> None:
+    """Each of them makes the others see the GPU as wanted."""
     first, second, third = (GpuPool(H100[:1], tmp_path) for _ in range(3))
     assert first.lease(H100[:1])
     assert not first.wanted
@@ -86,8 +86,8 @@ def test_who_is_refused_a_turn_waits(tmp_path: Path) -> None:
     assert (first.wanted, second.wanted, third.wanted) == (True, False, True)
 
 
-def test_locks_are_for_every_user(tmp_path: Path) -> None:
-    """Whatever the umask of whoever came first."""
+def test_every_user_can_use_the_locks(tmp_path: Path) -> None:
+    """No matter which umask their creator had."""
     before = os.umask(0o077)
     try:
         assert GpuPool(H100[:1], tmp_path / "leases").lease(H100[:1])
@@ -97,23 +97,23 @@ def test_locks_are_for_every_user(tmp_path: Path) -> None:
     assert (tmp_path / "leases" / "GPU-0.lock").stat().st_mode & 0o777 == 0o444
 
 
-def test_a_run_without_gpus_needs_no_turn(tmp_path: Path) -> None:
-    """It leases none, at once, and leaves no file."""
+def test_a_run_without_gpus_gets_an_empty_lease(tmp_path: Path) -> None:
+    """At once, and without a lock file."""
     lease = GpuPool([], tmp_path).lease([])
     assert lease
     assert lease.gpus == ()
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_gets_gpus_of_its_kind(tmp_path: Path) -> None:
-    """What it was planned on is part of what its result stands on."""
+def test_a_run_gets_gpus_of_the_planned_kind(tmp_path: Path) -> None:
+    """Its result depends on the kind."""
     assert pick([T4], [*H100, T4]) == (T4,)
     assert pick(H100[:1], [T4]) is None
     assert pick([*H100[:1], T4], [T4, H100[1]]) == (H100[1], T4)
 
 
-def test_a_killed_invocation_gives_all_back(tmp_path: Path) -> None:
-    """A lock lasts as long as the process that has it."""
+def test_a_killed_invocation_releases_its_gpus(tmp_path: Path) -> None:
+    """A lock ends with its process."""
     code = (
         "import time\nfrom pathlib import Path\n"
         "from ci.plan.gpus import Gpu\nfrom ci.execute.leases import GpuPool\n"
@@ -130,8 +130,8 @@ def test_a_killed_invocation_gives_all_back(tmp_path: Path) -> None:
     assert pool.lease(H100[:1])
 
 
-def test_a_worker_that_goes_on_keeps_its_gpus(tmp_path: Path) -> None:
-    """Whoever started it was killed: the GPU is free when the worker is gone, not before."""
+def test_a_surviving_worker_keeps_its_gpus(tmp_path: Path) -> None:
+    """If its invocation was killed, the GPU becomes free when the worker ends."""
     pool = GpuPool(H100[:1], tmp_path)
     lease = pool.lease(H100[:1])
     assert lease
@@ -147,7 +147,7 @@ def test_a_worker_that_goes_on_keeps_its_gpus(tmp_path: Path) -> None:
 
 
 def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
-    """The folder is everybody's."""
+    """Every user can write to the folder."""
     (tmp_path / "GPU-0.lock").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="Too many levels of symbolic links"):
         GpuPool(H100[:1], tmp_path).lease(H100[:1])

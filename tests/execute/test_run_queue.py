@@ -1,4 +1,4 @@
-"""Who takes which run, when."""
+"""The run queue: which worker gets which run, and when."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,140 +18,142 @@ GPUS = [Gpu(str(i), f"GPU-{i}", "H100") for i in range(4)]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Locks of this test alone."""
+    """Use lock files of this test only."""
     monkeypatch.setattr(leases, "FOLDER", tmp_path / "leases")
 
 
 @pytest.fixture
 def runs(read: Read) -> Callable[..., list[Run]]:
-    """Runs of one lesson on so many GPUs each."""
+    """A function that makes runs of one lesson with these numbers of GPUs."""
     lesson = read()
     return lambda *sizes: [
         replace(planner.Run(lesson, {"size": i}), gpus=(*GPUS[:n],)) for i, n in enumerate(sizes)
     ]
 
 
-def waiting(
+def queue_of(
     runs: list[Run], *, slots: int = 2, shared: bool = True, room: int = 0, gpus: int = 4
 ) -> RunQueue:
-    """They wait for GPUs that there are."""
+    """A queue of these runs on `gpus` GPUs."""
     return RunQueue(runs, GPUS[:gpus], room, slots=slots, shared=shared)
 
 
-def test_runs_are_taken_in_their_order(runs: Callable[..., list[Run]]) -> None:
-    """Each once, and then none."""
-    made = runs(0, 0)
-    line = waiting(made)
-    assert [found[0] for _ in range(2) if (found := line.take())] == made
-    assert line.take() is None
+def test_runs_are_taken_in_order(runs: Callable[..., list[Run]]) -> None:
+    """Each once."""
+    planned = runs(0, 0)
+    queue = queue_of(planned)
+    assert [found[0] for _ in range(2) if (found := queue.take())] == planned
+    assert queue.take() is None
 
 
-def test_a_run_that_does_not_fit_lets_a_smaller_one_by(runs: Callable[..., list[Run]]) -> None:
-    """Three of four GPUs are given: the next has one, not two."""
-    made = runs(3, 2, 1)
-    line = waiting(made)
-    assert [found[0] for _ in range(2) if (found := line.take())] == [made[0], made[2]]
+def test_a_smaller_run_can_overtake_one_that_does_not_fit(runs: Callable[..., list[Run]]) -> None:
+    """With one of four GPUs free, a run with one GPU starts before a run with two."""
+    planned = runs(3, 2, 1)
+    queue = queue_of(planned)
+    assert [found[0] for _ in range(2) if (found := queue.take())] == [planned[0], planned[2]]
 
 
-def test_gpus_are_free_when_a_worker_has_left(runs: Callable[..., list[Run]]) -> None:
-    """The run that waited for them is taken."""
-    made = runs(4, 4)
-    line = waiting(made)
-    first = line.take()
+def test_released_gpus_can_be_taken(runs: Callable[..., list[Run]]) -> None:
+    """By the run that needs them."""
+    planned = runs(4, 4)
+    queue = queue_of(planned)
+    first = queue.take()
     assert first
-    line.release(first[1])
-    second = line.take()
+    queue.release(first[1])
+    second = queue.take()
     assert second
-    assert second[0] == made[1]
+    assert second[0] == planned[1]
 
 
-def test_a_worker_goes_on_to_a_run_like_its_first(runs: Callable[..., list[Run]]) -> None:
-    """On the same GPUs; not to one that wants more."""
-    made = runs(2, 2, 4)
-    line = waiting(made, gpus=4)
-    first = line.take()
+def test_a_worker_continues_with_a_compatible_run(runs: Callable[..., list[Run]]) -> None:
+    """On the same GPUs, and not with a run that needs more."""
+    planned = runs(2, 2, 4)
+    queue = queue_of(planned, gpus=4)
+    first = queue.take()
     assert first
-    assert line.next_compatible(*first) == made[1]
-    assert line.next_compatible(*first) is None
+    assert queue.next_compatible(*first) == planned[1]
+    assert queue.next_compatible(*first) is None
 
 
-def test_a_worker_does_not_go_on_to_another_lesson_in_the_lab(read: Read) -> None:
-    """There a worker has what one lesson needs; here any."""
-    made = [planner.Run(read(name=name), {}) for name in ("01_one", "02_two", "01_one")]
-    here, lab = waiting(made), waiting(made, shared=False)
+def test_a_worker_in_the_lab_executes_one_lesson(read: Read) -> None:
+    """Its container has the files of one lesson; a local worker can execute any lesson."""
+    planned = [planner.Run(read(name=name), {}) for name in ("01_one", "02_two", "01_one")]
+    here, lab = queue_of(planned), queue_of(planned, shared=False)
     first, other = here.take(), lab.take()
     assert first and other
-    assert here.next_compatible(*first) == made[1]
-    assert lab.next_compatible(*other) == made[2]
+    assert here.next_compatible(*first) == planned[1]
+    assert lab.next_compatible(*other) == planned[2]
 
 
-def test_nothing_begins_after_a_stop(runs: Callable[..., list[Run]]) -> None:
-    """An interrupted plan."""
-    line = waiting(runs(0, 0))
-    first = line.take()
+def test_no_run_starts_after_a_stop(runs: Callable[..., list[Run]]) -> None:
+    """For example, the plan was interrupted."""
+    queue = queue_of(runs(0, 0))
+    first = queue.take()
     assert first
-    line.stop()
-    assert line.take() is None
-    assert line.next_compatible(*first) is None
+    queue.stop()
+    assert queue.take() is None
+    assert queue.next_compatible(*first) is None
 
 
-def test_one_run_at_a_time_where_memory_is_short(runs: Callable[..., list[Run]]) -> None:
-    """No worker goes on beside another one; the last one does, or nothing would ever end."""
-    made = runs(0, 0, 0)
-    line = waiting(made, room=0)
-    first, second = line.take(), line.take()
+def test_with_little_memory_runs_execute_one_at_a_time(runs: Callable[..., list[Run]]) -> None:
+    """Only the last worker continues, so that the plan still ends."""
+    planned = runs(0, 0, 0)
+    queue = queue_of(planned, room=0)
+    first, second = queue.take(), queue.take()
     assert first and second
-    line._headroom = 2 * memory.total()
-    assert line.next_compatible(*first) is None
-    line.release(first[1])
-    assert line.next_compatible(*second) == made[2]
+    queue._headroom = 2 * memory.total()
+    assert queue.next_compatible(*first) is None
+    queue.release(first[1])
+    assert queue.next_compatible(*second) == planned[2]
 
 
-def test_only_a_run_without_gpus_goes_by_one_that_waits_for_others(
+def test_only_a_run_without_gpus_overtakes_a_waiting_run(
     runs: Callable[..., list[Run]],
 ) -> None:
-    """A small one that did would keep the big one waiting for ever."""
-    made = runs(4, 1, 0)
+    """Small runs with GPUs could delay a large run forever."""
+    planned = runs(4, 1, 0)
     others = leases.GpuPool(GPUS)
     lease = others.lease(GPUS[:1])
     assert lease
-    line = waiting(made)
-    first = line.take()
+    queue = queue_of(planned)
+    first = queue.take()
     assert first
-    assert first[0] == made[2]
+    assert first[0] == planned[2]
     lease.close()
-    second = line.take()
+    second = queue.take()
     assert second
-    assert second[0] == made[0]
+    assert second[0] == planned[0]
 
 
-def test_a_worker_gives_its_gpus_to_who_waits_for_them(runs: Callable[..., list[Run]]) -> None:
-    """Another invocation is next; without GPUs, a worker goes on."""
-    made = runs(1, 1, 1)
-    line = waiting(made, gpus=1)
-    first = line.take()
+def test_a_worker_releases_gpus_that_another_invocation_waits_for(
+    runs: Callable[..., list[Run]],
+) -> None:
+    """Then the other invocation is next."""
+    planned = runs(1, 1, 1)
+    queue = queue_of(planned, gpus=1)
+    first = queue.take()
     assert first
-    assert line.next_compatible(*first) == made[1]
+    assert queue.next_compatible(*first) == planned[1]
     others = leases.GpuPool(GPUS[:1])
     assert others.lease(GPUS[:1]) is None
-    assert line.next_compatible(*first) is None
-    line.release(first[1])
+    assert queue.next_compatible(*first) is None
+    queue.release(first[1])
     assert others.lease(GPUS[:1])
 
 
-def test_a_run_that_wants_more_than_there_is_is_refused(runs: Callable[..., list[Run]]) -> None:
-    """It would wait for ever."""
+def test_a_run_that_needs_too_many_gpus_is_rejected(runs: Callable[..., list[Run]]) -> None:
+    """It would wait forever."""
     with pytest.raises(ValueError, match="needs GPUs that are not among those to lease"):
-        waiting(runs(2), gpus=1)
+        queue_of(runs(2), gpus=1)
 
 
-def test_a_wait_for_others_is_told_once(runs: Callable[..., list[Run]]) -> None:
-    """Of the run that waits; it is not told that it waits for our own."""
-    made = runs(4, 4)
+def test_waiting_for_another_invocation_is_reported_once(runs: Callable[..., list[Run]]) -> None:
+    """Waiting for a run of the same invocation is not reported."""
+    planned = runs(4, 4)
     others = leases.GpuPool(GPUS)
     assert others.lease(GPUS[:1])
-    line = waiting(made)
-    assert line.newly_blocked() is None
+    queue = queue_of(planned)
+    assert queue.newly_blocked() is None
     for _ in range(2):
-        assert line._lease() is None
-    assert [line.newly_blocked(), line.newly_blocked()] == [made[0], None]
+        assert queue._lease() is None
+    assert [queue.newly_blocked(), queue.newly_blocked()] == [planned[0], None]

@@ -1,4 +1,4 @@
-"""What the engine makes of a worker that fails in ways that a real one rarely does."""
+"""The client of a worker that fails in rare ways."""
 
 import json
 import time
@@ -24,8 +24,8 @@ ENDED = {
 GPU = Gpu("0", "GPU-0", "A GPU")
 
 
-class Scripted:
-    """An executor, and the channel of its worker, which sends what a script says."""
+class ScriptedExecutor:
+    """An executor whose workers send the messages of a script; it is also their channel."""
 
     provenance: Mapping[str, str] = {}
     shared = True
@@ -34,15 +34,15 @@ class Scripted:
         self._scripts = list(scripts)
         self.abandoned = False
 
-    def start(self, *_: Any) -> "Scripted":
-        """A worker with the next script; where that raises, it does not start."""
+    def start(self, *_: Any) -> "ScriptedExecutor":
+        """Start a worker with the next script, or raise for `cannot_start`."""
         self._script = self._scripts.pop(0)
         if self._script is cannot_start:
             raise MachineError("no Docker engine answers: start it")
         return self
 
     def facts(self) -> Mapping[str, object]:
-        """Nothing."""
+        """No facts."""
         return {}
 
     def lesson(self, path: Path) -> str:
@@ -57,23 +57,23 @@ class Scripted:
         return str(path)
 
     def send(self, line: str) -> None:
-        """It does not listen."""
+        """Ignore the request."""
 
     def lines(self) -> Iterator[str]:
-        """What the script says."""
+        """The messages of the script."""
         for message in self._script():
             yield json.dumps(message) + "\n"
 
     def memory(self) -> int:
-        """None."""
+        """No memory."""
         return 0
 
     def ending(self) -> str:
-        """As of a process."""
+        """The same text as a process."""
         return "ended with exit status 1"
 
     def abandon(self) -> None:
-        """It lives on."""
+        """Note that the worker was abandoned."""
         self.abandoned = True
 
     def close(self) -> None:
@@ -81,23 +81,23 @@ class Scripted:
 
 
 def cannot_start() -> Iterator[Mapping[str, Any]]:
-    """Nothing: the executor raises."""
+    """A script for an executor that raises."""
     yield {}
 
 
 def completes() -> Iterator[Mapping[str, Any]]:
-    """One run, in order."""
+    """The messages of one run that completes."""
     yield from (READY, {"event": "executing"}, ENDED)
 
 
 def executed(read: Read, tmp_path: Path, *scripts: Script, sizes: str = "4") -> list[Execution]:
-    """The executions of a small lesson, with a worker per script."""
+    """The executions of a small lesson, with one worker per script."""
     runs = planner.runs([read()], [f"size={sizes}"], [], timeout_s=1)
-    return executions(runs, tmp_path / "runs", Scripted(*scripts))
+    return executions(runs, tmp_path / "runs", ScriptedExecutor(*scripts))
 
 
 def test_a_reader_that_fails_ends_the_run_at_once(read: Read, tmp_path: Path) -> None:
-    """The run does not wait for its deadline, since no message can come any more."""
+    """Without waiting for the deadline, because no more messages can arrive."""
 
     def breaks() -> Iterator[Mapping[str, Any]]:
         yield READY
@@ -110,15 +110,15 @@ def test_a_reader_that_fails_ends_the_run_at_once(read: Read, tmp_path: Path) ->
 
 
 def test_a_machine_error_is_the_outcome_of_its_run(read: Read, tmp_path: Path) -> None:
-    """The other runs go on, and reports can be written."""
+    """The other runs continue, and reports are written."""
     first, second = executed(read, tmp_path, cannot_start, completes, sizes="4,5")
     assert (first.end, first.machine_fault) == ("failed", True)
     assert first.reason == "no Docker engine answers: start it"
     assert second.end == "completed"
 
 
-def test_a_bug_is_the_outcome_of_its_run_with_its_traceback(read: Read, tmp_path: Path) -> None:
-    """It is in the log of the attempt."""
+def test_a_bug_in_the_pipeline_is_the_outcome_of_its_run(read: Read, tmp_path: Path) -> None:
+    """Its traceback is in the log of the attempt."""
 
     host = tmp_path / "host"
     host.write_text("mine")
@@ -138,7 +138,7 @@ def test_a_bug_is_the_outcome_of_its_run_with_its_traceback(read: Read, tmp_path
 def test_the_deadline_starts_with_the_execution(
     read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Slow imports before it do not count: a slow disk is no hanging worker."""
+    """Slow imports do not count, so that a slow disk is not reported as a hanging worker."""
     monkeypatch.setattr(worker_client, "GRACE_S", 0.0)
 
     def slow() -> Iterator[Mapping[str, Any]]:
@@ -152,14 +152,14 @@ def test_the_deadline_starts_with_the_execution(
 def test_a_gpu_with_a_process_that_cannot_be_killed_is_not_leased_again(
     read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its worker is left alone, since it holds the lock; this invocation keeps the lock too."""
+    """The worker keeps the lock and is abandoned; this invocation keeps the lock too."""
     monkeypatch.setattr(leases, "FOLDER", tmp_path / "leases")
 
     def gets_stuck() -> Iterator[Mapping[str, Any]]:
         reason = "SIGKILL does not end its process 7"
         yield from (READY, {**ENDED, "end": "failed", "reason": reason, "stuck": [7]})
 
-    executor = Scripted(gets_stuck)
+    executor = ScriptedExecutor(gets_stuck)
     runs = planner.runs([read()], [], [GPU])
     (execution,) = executions(runs, tmp_path / "runs", executor, gpus=[GPU])
     assert (execution.end, execution.machine_fault) == ("failed", True)

@@ -13,16 +13,16 @@ from tests.report.test_terminal import outcome
 REPORTS = ("report.json", "junit.xml", "summary.md")
 
 
-def test_an_old_report_is_forgotten(read: Read, tmp_path: Path) -> None:
-    """A run that does not get to its report leaves none, rather than a green one."""
+def test_an_old_report_is_removed(read: Read, tmp_path: Path) -> None:
+    """A run that ends early must not leave an old green report."""
     files.write([outcome(read(GRADIENT))], tmp_path)
     assert {path.name for path in tmp_path.glob("*.*")} >= set(REPORTS)
     files.forget(tmp_path)
     assert not set(REPORTS) & {path.name for path in tmp_path.glob("*.*")}
 
 
-def test_the_json_report_has_all_that_the_table_has(read: Read, tmp_path: Path) -> None:
-    """Status, parameters and every check, for programs."""
+def test_the_json_report_has_the_content_of_the_table(read: Read, tmp_path: Path) -> None:
+    """Status, parameters and every check."""
     files.write([outcome(read(GRADIENT))], tmp_path)
     found = json.loads((tmp_path / "report.json").read_text())
     assert found["statuses"] == {"differs": 1}
@@ -30,8 +30,8 @@ def test_the_json_report_has_all_that_the_table_has(read: Read, tmp_path: Path) 
     assert found["runs"][0]["checks"][0]["status"] == "differs"
 
 
-def test_the_json_report_says_how_the_runs_agree(read: Read, tmp_path: Path) -> None:
-    """Which runs, by their place in the list, how far apart, in which check, of how many."""
+def test_the_json_report_has_the_agreement_of_runs(read: Read, tmp_path: Path) -> None:
+    """Each pair of runs, with its largest difference, its check, and the number of checks."""
     outcomes, agreed = nearly_equal(read)
     files.write(outcomes, tmp_path, agreed)
     found = json.loads((tmp_path / "report.json").read_text())
@@ -42,7 +42,7 @@ def test_the_json_report_says_how_the_runs_agree(read: Read, tmp_path: Path) -> 
     ]
 
 
-def test_the_json_report_is_json_for_any_difference(read: Read, tmp_path: Path) -> None:
+def test_the_json_report_is_valid_for_an_infinite_difference(read: Read, tmp_path: Path) -> None:
     """JSON has no infinity."""
     outcomes, [matrix] = nearly_equal(read)
     pairs = {

@@ -1,4 +1,4 @@
-"""What the outcomes look like on GitHub."""
+"""Reports on GitHub: job summary and annotations."""
 
 import re
 from pathlib import Path
@@ -21,12 +21,12 @@ TEXT = HEADER.replace("size: int = 4", 'word: str = "a"  # a text\nsize: int = 4
 
 @pytest.fixture
 def on_github(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As GitHub says that it runs us."""
+    """Set the variable by which GitHub identifies its runners."""
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
 
 
 def differs(lesson: Lesson, parameters: dict[str, Any] | None = None, **facts: str) -> Outcome:
-    """An outcome whose one check differs."""
+    """An outcome whose only check differs."""
     parameters = parameters or {}
     run = planner.Run(lesson, {**lesson.defaults, **parameters}, tuple(parameters))
     facts = {"message": "largest difference 6", "shown": "[0. 6.]", "expected": "[0. 4.]", **facts}
@@ -34,19 +34,19 @@ def differs(lesson: Lesson, parameters: dict[str, Any] | None = None, **facts: s
 
 
 def rendered(outcomes: list[Outcome]) -> list[Token]:
-    """The summary as a Markdown parser reads it, without nesting."""
+    """The flat list of tokens that a Markdown parser finds in the summary."""
     tokens = MarkdownIt("commonmark").enable("table").parse(github.markdown(outcomes))
     return [inner for token in tokens for inner in [token, *(token.children or [])]]
 
 
 def code(outcomes: list[Outcome]) -> list[str]:
-    """What it shows as code."""
+    """The texts that the summary shows as code."""
     kinds = ("code_inline", "fence")
     return [token.content for token in rendered(outcomes) if token.type in kinds]
 
 
-def test_a_mismatch_is_told_in_full(read: Read) -> None:
-    """Where, what was shown, what was expected, by which derivation and tolerance."""
+def test_a_mismatch_is_shown_in_full(read: Read) -> None:
+    """Place, shown and expected value, derivation and tolerance."""
     lesson = read(GRADIENT)
     bad = differs(lesson, derivation="dy/dx_i = 4 x_i.", tolerance="2e-6 rel")
     place = lesson.location(lesson.checks[0].cell)
@@ -57,7 +57,7 @@ def test_a_mismatch_is_told_in_full(read: Read) -> None:
 
 
 def test_a_verified_course_has_a_table_and_no_faults(read: Read) -> None:
-    """Status, checks, device and time of each lesson, and where it ran."""
+    """Status, checks, device and time of each lesson, and its environment."""
     lesson = read(GRADIENT)
     results = (Result(lesson.checks[0], "verified", margin=0.25),)
     facts = {"torch": "2.13.0+cpu", "image": "pytorch-course:cpu (sha256:0123)"}
@@ -75,24 +75,24 @@ def test_a_verified_course_has_a_table_and_no_faults(read: Read) -> None:
     assert not re.search("wrong|not run|cuda:", text)
 
 
-def test_a_sweep_says_how_its_runs_agree(read: Read) -> None:
-    """The largest difference, its check and its runs, as the terminal says it."""
+def test_a_sweep_shows_how_its_runs_agree(read: Read) -> None:
+    """With the text of the terminal: largest difference, check and runs."""
     outcomes, agreed = nearly_equal(read)
     text = github.markdown(outcomes, agreed)
     assert "## How the runs agree\n\n```text\n01_small, float64: the runs differ by 2.3e-14" in text
     assert "How the runs agree" not in github.markdown(outcomes)
 
 
-def test_what_ended_a_run_is_told(read: Read) -> None:
-    """The reason, and the checks that never reported."""
+def test_the_reason_of_a_failed_run_is_shown(read: Read) -> None:
+    """With the checks that never reported."""
     lesson = read(GRADIENT)
     missing = Result(lesson.checks[0], "missing", "its cell never ran")
     [*_, block] = code([Outcome(planner.Run(lesson, {}), "timed out", (missing,), "after 600 s")])
     assert block == "01_small timed out: after 600 s\n01_small: never reported: gradient\n"
 
 
-def test_what_needs_gpus_is_told_apart_from_what_is_wrong(read: Read) -> None:
-    """It was not run, which is no fault."""
+def test_a_skipped_run_is_not_a_fault(read: Read) -> None:
+    """It is in a separate section."""
     text = github.markdown([verdicts.skipped(planner.Run(read(GRADIENT), {}, gpus_needed=2))])
     assert "## Not run here\n\n- `01_small` needs 2 GPUs\n" in text
     assert "What is wrong" not in text
@@ -102,8 +102,8 @@ HOSTILE = ["<script>alert(1)</script>", "a | b", "`x`", "```", "````text", "@all
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_lesson_writes_no_markup(read: Read, text: str) -> None:
-    """Its texts are shown as they are, in the table and below it, and nothing more."""
+def test_text_from_a_lesson_is_not_markup(read: Read, text: str) -> None:
+    """It appears literally, in the table and below it."""
     found = rendered([differs(read(GRADIENT, header=TEXT), {"word": text}, shown=text)])
     cell, *_ = [token.content for token in found if token.type == "code_inline"]
     [block] = [token.content for token in found if token.type == "fence"]
@@ -114,7 +114,7 @@ def test_a_lesson_writes_no_markup(read: Read, text: str) -> None:
 
 
 def test_the_summary_stays_within_githubs_limit(read: Read) -> None:
-    """However many faults and runs, of whatever length; how many are left out is said."""
+    """With many long faults and runs; the summary says how many it omits."""
     lesson = read(GRADIENT, header=TEXT)
     bad = [differs(lesson, {"word": "长" * 10_000}, shown="长" * 10_000) for _ in range(300)]
     text = github.markdown(bad)
@@ -123,8 +123,8 @@ def test_the_summary_stays_within_githubs_limit(read: Read) -> None:
     assert "… and 100 more runs: see report.json." in text
 
 
-def test_a_summary_is_forgotten_with_its_report(read: Read, tmp_path: Path) -> None:
-    """A run that does not get to its end leaves no old one behind."""
+def test_a_summary_is_removed_with_its_report(read: Read, tmp_path: Path) -> None:
+    """A run that ends early must not leave an old summary."""
     github.write([differs(read(GRADIENT))], tmp_path)
     assert (tmp_path / "summary.md").read_text().startswith("# The course: 0 of 1 runs verified\n")
     files.forget(tmp_path)
@@ -132,8 +132,8 @@ def test_a_summary_is_forgotten_with_its_report(read: Read, tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("on_github")
-def test_an_annotation_stands_at_the_lessons_line(read: Read) -> None:
-    """File, line and title, and the message in one line of the log."""
+def test_an_annotation_has_the_line_of_the_lesson(read: Read) -> None:
+    """File, line, title and message are in one line of the log."""
     lesson = read(GRADIENT)
     assert github.annotations([differs(lesson)]) == [
         f"::error file=lessons/01_small.py,line={lesson.checks[0].line},title=01_small differs"
@@ -142,8 +142,8 @@ def test_an_annotation_stands_at_the_lessons_line(read: Read) -> None:
 
 
 @pytest.mark.usefixtures("on_github")
-def test_an_annotation_is_one_command_whatever_a_lesson_says(read: Read) -> None:
-    """A value of several lines, of per cents, or with a command of its own, makes no second one."""
+def test_text_from_a_lesson_cannot_add_a_command(read: Read) -> None:
+    """Line breaks and per cent signs are escaped."""
     shown = "100%\r\n::error file=x::forged"
     [line] = github.annotations(
         [differs(read(GRADIENT, header=TEXT), {"word": "a,line=9::b"}, shown=shown)]
@@ -154,26 +154,28 @@ def test_an_annotation_is_one_command_whatever_a_lesson_says(read: Read) -> None
 
 
 @pytest.mark.usefixtures("on_github")
-def test_a_fault_of_no_cell_stands_at_the_first_line(read: Read) -> None:
-    """GitHub needs a line to show an annotation in a file."""
+def test_a_fault_without_a_cell_is_at_the_first_line(read: Read) -> None:
+    """GitHub shows only annotations that have a line."""
     [line] = github.annotations([Outcome(planner.Run(read(GRADIENT), {}), "failed", reason="gone")])
     assert line == "::error file=lessons/01_small.py,line=1,title=01_small failed::gone"
 
 
 @pytest.mark.usefixtures("on_github")
-def test_there_are_as_many_annotations_as_github_shows(read: Read) -> None:
-    """Ten a step; the summary has the others."""
+def test_there_are_at_most_ten_annotations(read: Read) -> None:
+    """GitHub shows no more per step; the summary has all faults."""
     assert len(github.annotations([differs(read(GRADIENT))] * 11)) == 10
 
 
-def test_elsewhere_there_are_no_annotations(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are commands to GitHub's runner, and noise to a person."""
+def test_outside_of_github_there_are_no_annotations(
+    read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are commands for the runner of GitHub."""
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     assert github.annotations([differs(read(GRADIENT))]) == []
 
 
-def test_an_unchanged_run_says_since_when(read: Read) -> None:
-    """It counts as verified, and how many are is told."""
+def test_an_unchanged_run_shows_its_date(read: Read) -> None:
+    """It counts as verified, and the title has the number of unchanged runs."""
     lesson = read(GRADIENT)
     run = planner.Run(lesson, lesson.defaults)
     green = Result(lesson.checks[0], "verified")

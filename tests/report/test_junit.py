@@ -1,4 +1,4 @@
-"""What the outcomes look like as JUnit."""
+"""Reports in JUnit format."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tests.report.test_terminal import RAISES, outcome
 
 
 def test_junit_has_a_case_for_each_declared_check(read: Read, tmp_path: Path) -> None:
-    """Taken from the lesson: `run`, and every check with file and line."""
+    """The case `run`, and a case with file and line for each check."""
     lesson = read(GRADIENT + RAISES)
     junit.write([outcome(lesson)], tmp_path)
     cases = list(next(iter(JUnitXml.fromfile(str(tmp_path / "junit.xml")))))
@@ -24,8 +24,8 @@ def test_junit_has_a_case_for_each_declared_check(read: Read, tmp_path: Path) ->
     assert cases[2].result == []
 
 
-def test_junit_is_xml_whatever_a_lesson_says(read: Read, tmp_path: Path) -> None:
-    """Colours and control characters of an error are left out."""
+def test_junit_is_valid_xml_for_any_message(read: Read, tmp_path: Path) -> None:
+    """Colours and control characters are removed."""
     lesson = read(GRADIENT)
     run = planner.Run(lesson, lesson.defaults)
     junit.write([Outcome(run, "failed", reason="\x1b[31mred\x1b[0m \x00")], tmp_path)
@@ -34,7 +34,7 @@ def test_junit_is_xml_whatever_a_lesson_says(read: Read, tmp_path: Path) -> None
 
 
 def test_a_fault_of_the_run_itself_fails_in_junit(read: Read, tmp_path: Path) -> None:
-    """All checks green, and yet not verified: the case `run` says so."""
+    """The case `run` fails, even if all checks are green."""
     lesson = read(GRADIENT)
     run = planner.Run(lesson, lesson.defaults)
     green = Result(lesson.checks[0], "verified")
@@ -44,7 +44,7 @@ def test_a_fault_of_the_run_itself_fails_in_junit(read: Read, tmp_path: Path) ->
 
 
 def test_a_run_that_lacks_gpus_is_skipped_in_junit(read: Read, tmp_path: Path) -> None:
-    """Not passed, not failed: skipped, with its reason."""
+    """It has neither passed nor failed."""
     run = planner.Run(read(GRADIENT), {}, gpus_needed=2)
     junit.write([verdicts.skipped(run)], tmp_path)
     suite = next(iter(JUnitXml.fromfile(str(tmp_path / "junit.xml"))))
@@ -52,12 +52,12 @@ def test_a_run_that_lacks_gpus_is_skipped_in_junit(read: Read, tmp_path: Path) -
 
 
 def test_an_unchanged_run_takes_no_time_in_junit(read: Read, tmp_path: Path) -> None:
-    """It passes, and says since when it stands."""
+    """It passes, and its output has the date of the execution."""
     lesson = read(GRADIENT)
     run = planner.Run(lesson, lesson.defaults)
     green = Result(lesson.checks[0], "verified")
-    same = Outcome(run, "unchanged", (green,), seconds=2.0, date="2026-01-01 12:00 UTC")
-    junit.write([same], tmp_path)
+    unchanged = Outcome(run, "unchanged", (green,), seconds=2.0, date="2026-01-01 12:00 UTC")
+    junit.write([unchanged], tmp_path)
     case = next(iter(next(iter(JUnitXml.fromfile(str(tmp_path / "junit.xml"))))))
     assert (case.result, case.time) == ([], 0)
     assert case.system_out == "unchanged since 2026-01-01 12:00 UTC"

@@ -1,4 +1,4 @@
-"""What the outcomes look like to people and to machines."""
+"""Reports in the terminal, for people and in logs."""
 
 import dataclasses
 import io
@@ -23,7 +23,7 @@ RAISES = '# %% check="boom" raises="RuntimeError"\nraise RuntimeError\n'
 
 
 def outcome(lesson: Lesson, status: str = "differs", **facts: Any) -> Outcome:
-    """An outcome whose first check differs and whose others are verified."""
+    """An outcome whose first check differs and whose other checks are verified."""
     first, *others = lesson.checks
     bad = Result(
         first,
@@ -39,7 +39,7 @@ def outcome(lesson: Lesson, status: str = "differs", **facts: Any) -> Outcome:
 
 
 def printed(*outcomes: Outcome) -> str:
-    """The final report, as a log shows it."""
+    """The final report in a log."""
     text = io.StringIO()
     runs = [outcome.run for outcome in outcomes]
     Terminal(runs, Console(file=text, width=100)).finish(outcomes)
@@ -47,7 +47,7 @@ def printed(*outcomes: Outcome) -> str:
 
 
 def test_a_mismatch_reads_like_a_good_test_failure(read: Read) -> None:
-    """Lesson, line, check, derivation, shown, expected, difference and where, tolerance."""
+    """Lesson, line, check, derivation, shown and expected value, difference and tolerance."""
     lesson = read(GRADIENT)
     text = printed(outcome(lesson))
     place = lesson.location(lesson.checks[0].cell)
@@ -57,14 +57,14 @@ def test_a_mismatch_reads_like_a_good_test_failure(read: Read) -> None:
 
 
 def test_brackets_in_a_value_are_not_markup(read: Read) -> None:
-    """rich would read [red] as a colour."""
+    """Rich would read [red] as a colour."""
     bad = outcome(read(GRADIENT))
     shown = Result(bad.results[0].check, "differs", shown="[red]1[/red]")
     assert "[red]1[/red]" in printed(Outcome(bad.run, "differs", (shown,)))
 
 
-def test_a_failed_lesson_names_its_silent_checks(read: Read) -> None:
-    """What ended it, where, and which checks never reported."""
+def test_a_failed_lesson_names_the_checks_that_never_reported(read: Read) -> None:
+    """With the reason and the line."""
     lesson = read(GRADIENT)
     missing = Result(lesson.checks[0], "missing", "its cell never ran")
     run = planner.Run(lesson, lesson.defaults)
@@ -74,35 +74,37 @@ def test_a_failed_lesson_names_its_silent_checks(read: Read) -> None:
 
 
 def test_the_table_counts_checks_and_shows_the_margin(read: Read) -> None:
-    """One of two is green, and a quarter of a tolerance was used."""
+    """One of two checks is green, and used a quarter of its tolerance."""
     text = printed(outcome(read(GRADIENT + RAISES)))
     assert "1/2" in text
     assert "25%" in text
 
 
-def test_an_unchanged_run_says_since_when(read: Read) -> None:
-    """In the line of a log to the minute, in the table the day, in the record the date."""
+def test_an_unchanged_run_shows_its_date(read: Read) -> None:
+    """The log and the JSON report also have the time of day."""
     lesson = read(GRADIENT)
     result = Result(lesson.checks[0], "verified", margin=0.25)
     run = planner.Run(lesson, lesson.defaults)
-    same = Outcome(run, "unchanged", (result,), seconds=2.0, date="2026-01-01 12:00 UTC")
-    assert terminal._summary(same) == "01_small: unchanged since 2026-01-01 12:00 UTC, checks 1/1"
-    assert re.search("01_small .* 1/1 +25% +2026-01-01 +unchanged", printed(same))
-    assert same.to_json()["date"] == "2026-01-01 12:00 UTC"
-    assert list(faults.faults(same)) == []
+    unchanged = Outcome(run, "unchanged", (result,), seconds=2.0, date="2026-01-01 12:00 UTC")
+    assert (
+        terminal._summary(unchanged) == "01_small: unchanged since 2026-01-01 12:00 UTC, checks 1/1"
+    )
+    assert re.search("01_small .* 1/1 +25% +2026-01-01 +unchanged", printed(unchanged))
+    assert unchanged.to_json()["date"] == "2026-01-01 12:00 UTC"
+    assert list(faults.faults(unchanged)) == []
 
 
-def agreeing(read: Read, runs: int, width: int) -> str:
-    """The final report of a sweep whose runs differ a little."""
+def agreement_report(read: Read, runs: int, width: int) -> str:
+    """The final report of a sweep whose runs differ slightly."""
     outcomes, agreed = nearly_equal(read, runs)
     text = io.StringIO()
     Terminal([], Console(file=text, width=width)).finish(outcomes, agreed)
     return text.getvalue()
 
 
-def test_a_sweep_ends_with_how_its_runs_agree(read: Read) -> None:
-    """A row and a column a run, and the largest difference with its check and its runs."""
-    text = agreeing(read, runs=3, width=100)
+def test_a_sweep_ends_with_the_agreement_of_its_runs(read: Read) -> None:
+    """A table with a row and a column per run, and the largest difference with check and runs."""
+    text = agreement_report(read, runs=3, width=100)
     table = text[text.index("  ranks  ") :]
     assert [line.split() for line in table.splitlines() if line.startswith("  ranks")] == [
         ["ranks", "1", "2"],
@@ -115,8 +117,8 @@ def test_a_sweep_ends_with_how_its_runs_agree(read: Read) -> None:
     ) in text
 
 
-def test_runs_that_are_equal_are_so_only_where_they_are_compared(read: Read) -> None:
-    """The sentence claims nothing of the other checks."""
+def test_equal_runs_are_equal_only_in_the_compared_checks(read: Read) -> None:
+    """The sentence says nothing about the other checks."""
     _, [matrix] = nearly_equal(read)
     equal = {pair: dataclasses.replace(found, size=0.0) for pair, found in matrix.pairs.items()}
     text = terminal.agreement_text(dataclasses.replace(matrix, pairs=equal))
@@ -125,15 +127,15 @@ def test_runs_that_are_equal_are_so_only_where_they_are_compared(read: Read) -> 
     )
 
 
-def test_a_matrix_too_wide_for_the_terminal_is_told_in_a_line(read: Read) -> None:
-    """Columns that are cut would read as other numbers."""
-    text = agreeing(read, runs=12, width=80)
+def test_a_matrix_too_wide_for_the_terminal_becomes_one_sentence(read: Read) -> None:
+    """Truncated numbers would be misread."""
+    text = agreement_report(read, runs=12, width=80)
     assert "the runs differ by 2.5e-13 at most" in text
     assert "\n  ranks=2" not in text
 
 
 def test_without_a_terminal_there_are_plain_lines(read: Read) -> None:
-    """A log gets one line a run, and no control characters."""
+    """A log gets one line per run, without control characters."""
     text = io.StringIO()
     bad = outcome(read(GRADIENT), reason="1 of 1 checks: gradient", seconds=1.25)
     with Terminal([bad.run], Console(file=text)) as shown:
@@ -142,7 +144,7 @@ def test_without_a_terminal_there_are_plain_lines(read: Read) -> None:
 
 
 def test_a_terminal_gets_a_live_table(read: Read) -> None:
-    """It shows how far each run is."""
+    """It shows the progress of each run."""
     text = io.StringIO()
     run = planner.Run(read(GRADIENT), {})
     console = Console(file=text, force_terminal=True, width=100)
@@ -152,8 +154,8 @@ def test_a_terminal_gets_a_live_table(read: Read) -> None:
     assert "3/7" in text.getvalue()
 
 
-def test_the_slots_say_how_busy_they_were(read: Read, tmp_path: Path) -> None:
-    """In the terminal in a line; in the JSON report each by itself."""
+def test_the_utilization_of_slots_is_shown(read: Read, tmp_path: Path) -> None:
+    """One line in the terminal, and each slot in the JSON report."""
     slots = [Utilization(0, 3, 9.0, 10.0, ()), Utilization(1, 2, 7.5, 10.0, ("1",))]
     assert (
         terminal.utilization_text(slots) == "2 in parallel, busy 82% of 10.0 s, the least used 75%"

@@ -1,4 +1,4 @@
-"""How well slots were used."""
+"""The utilization of slots."""
 
 from pathlib import Path
 
@@ -11,12 +11,12 @@ from tests.conftest import Read
 
 
 def finished(run: Run, slot: int, at_s: float, *gpus: Gpu) -> Finished:
-    """The end of a run in a slot."""
+    """The event at the end of a run in a slot."""
     return Finished(Execution(run, Path(), End.COMPLETED), slot, at_s, gpus)
 
 
 def test_a_slot_is_busy_while_it_has_a_run(read: Read) -> None:
-    """From each start to its end, relative to the time until all have ended."""
+    """Its share is relative to the time until all runs have ended."""
     run = planner.Run(read(), {})
     first, second = slot_utilization(
         [
@@ -31,18 +31,18 @@ def test_a_slot_is_busy_while_it_has_a_run(read: Read) -> None:
 
 
 def test_a_slot_names_its_gpus(read: Read) -> None:
-    """All GPUs that its runs have leased, in their order."""
+    """All GPUs that its runs have leased, in order."""
     run, gpus = planner.Run(read(), {}), [Gpu(str(i), f"GPU-{i}", "H100") for i in (10, 9)]
     events = [finished(run, 0, 1, gpu) for gpu in gpus]
     assert slot_utilization(events, 1)[0].gpus == ("9", "10")
 
 
-def test_a_plan_without_a_run_used_no_slot() -> None:
-    """Everything was unchanged."""
+def test_a_plan_without_executions_has_no_slots() -> None:
+    """All runs were unchanged."""
     assert slot_utilization([], 2) == []
 
 
-def test_a_slot_without_a_run_was_idle(read: Read) -> None:
-    """It is listed with a share of zero."""
+def test_a_slot_without_a_run_is_listed(read: Read) -> None:
+    """Its share is zero."""
     events = [finished(planner.Run(read(), {}), 0, 1)]
     assert [slot.share for slot in slot_utilization(events, 2)] == [1, 0]

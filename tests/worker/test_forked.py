@@ -1,4 +1,4 @@
-"""Warm kernels: what they show is what a cold kernel shows."""
+"""Forked kernels behave like fresh kernels."""
 
 import ast
 import os
@@ -25,42 +25,42 @@ TIMES = "watch"  # in the figures of times that were measured; no others differ
 ALL = {"CUDA_VISIBLE_DEVICES": "", "PYTEST_CURRENT_TEST": ""}  # else each test is another
 
 
-class Counted(ForkServer):
-    """A fork_server that counts its forks."""
+class CountingForkServer(ForkServer):
+    """A fork server that counts its forks."""
 
     forks = 0
 
     def fork(self, *request: Any) -> ForkedProcess | None:
-        """As any fork_server."""
+        """Fork like any fork server."""
         kernel = super().fork(*request)
         self.forks += kernel is not None
         return kernel
 
 
-def started(folder: Path, **environment: str) -> Counted:
-    """A fork_server for the lessons in `folder`."""
-    fork_server = Counted()
+def start_server(folder: Path, **environment: str) -> CountingForkServer:
+    """A fork server for the lessons in `folder`."""
+    fork_server = CountingForkServer()
     fork_server.start({**os.environ, **BACKEND, **ALL, **environment}, folder)
     return fork_server
 
 
 @pytest.fixture(scope="module")
 def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for all: it is what the parent of their kernels was started in."""
+    """One folder for all tests, in which the fork server was started."""
     return tmp_path_factory.mktemp("course")
 
 
 @pytest.fixture(scope="module")
-def fork_server(tmp_path: Path) -> Iterator[Counted]:
-    """For the lessons that `read` writes."""
+def fork_server(tmp_path: Path) -> Iterator[CountingForkServer]:
+    """A fork server for the lessons that `read` writes."""
     (tmp_path / "lessons").mkdir(exist_ok=True)
-    fork_server = started(tmp_path / "lessons")
+    fork_server = start_server(tmp_path / "lessons")
     yield fork_server
     fork_server.end()
 
 
-def shown(lesson: Lesson, fork_server: Counted | None, **environment: str) -> list[Any]:
-    """The outputs of the lesson's cells, in a kernel from the fork_server, else in a cold one."""
+def shown(lesson: Lesson, fork_server: CountingForkServer | None, **environment: str) -> list[Any]:
+    """The outputs of the lesson, in a forked kernel if there is a server, else in a fresh one."""
     forks = fork_server.forks if fork_server else 0
     verdict = execute(lesson, {}, variables={**ALL, **environment}, fork_server=fork_server)
     assert verdict.reason == ""
@@ -70,22 +70,24 @@ def shown(lesson: Lesson, fork_server: Counted | None, **environment: str) -> li
     ]
 
 
-def text(lesson: Lesson, fork_server: Counted | None, **environment: str) -> str:
-    """What the lesson's last cell shows."""
+def text(lesson: Lesson, fork_server: CountingForkServer | None, **environment: str) -> str:
+    """The text that the last cell of the lesson shows."""
     return str(shown(lesson, fork_server, **environment)[-1][0].data["text/plain"])
 
 
 @pytest.fixture(scope="module")
-def lessons_server() -> Iterator[Counted]:
-    """For the course."""
-    fork_server = started(ROOT / "lessons")
+def lessons_server() -> Iterator[CountingForkServer]:
+    """A fork server for the course."""
+    fork_server = start_server(ROOT / "lessons")
     yield fork_server
     fork_server.end()
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-def test_each_lesson_shows_the_same(path: Path, lessons_server: Counted) -> None:
-    """Values, texts, errors and figures, byte for byte, but for figures of measured times."""
+def test_each_lesson_shows_the_same_in_both_kernels(
+    path: Path, lessons_server: CountingForkServer
+) -> None:
+    """Byte for byte, except figures of measured times."""
     lesson = reader.read(path)
     for cell in lesson.notebook.cells:
         if TIMES in cell.source and "figure" in cell.metadata.get("tags", []):
@@ -109,8 +111,10 @@ SAME = {
 }
 
 
-def test_what_imports_filter_is_filtered(read: Read, fork_server: Counted) -> None:
-    """NumPy, IPython and torch say which warnings are shown, and how often."""
+def test_warning_filters_of_imports_are_in_both_kernels(
+    read: Read, fork_server: CountingForkServer
+) -> None:
+    """NumPy, IPython and torch add filters when they are imported."""
     show = "[str(each) for each in warnings.filters]"
     lesson = read(f"# %%\nimport torch, warnings\n# %%\n{show}\n")
     warm, cold = (ast.literal_eval(text(lesson, parent)) for parent in (fork_server, None))
@@ -119,38 +123,46 @@ def test_what_imports_filter_is_filtered(read: Read, fork_server: Counted) -> No
 
 
 @pytest.mark.parametrize("what", SAME)
-def test_a_fork_is_like_a_process_of_its_own(read: Read, fork_server: Counted, what: str) -> None:
-    """Where it is, what it was given, whom it belongs to."""
+def test_a_forked_kernel_is_like_a_fresh_process(
+    read: Read, fork_server: CountingForkServer, what: str
+) -> None:
+    """For example in its folder, environment, threads and open files."""
     imports = "import multiprocessing, os, signal, sys, tempfile, torch"
     lesson = read(f"# %%\n{imports}\n# %%\n{SAME[what]}\n")
     assert text(lesson, fork_server) == text(lesson, None)
 
 
 @pytest.mark.parametrize("draw", ["random.random()", "np.random.rand()", "torch.rand(1).item()"])
-def test_each_fork_draws_numbers_of_its_own(read: Read, fork_server: Counted, draw: str) -> None:
-    """Without a seed, no two kernels draw the same."""
+def test_each_fork_has_its_own_random_state(
+    read: Read, fork_server: CountingForkServer, draw: str
+) -> None:
+    """Without a seed, no two kernels draw the same numbers."""
     lesson = read(f"# %%\nimport random, torch\nimport numpy as np\n{draw}\n")
     assert text(lesson, fork_server) != text(lesson, fork_server)
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
-def test_threads_are_those_of_a_cold_kernel(tmp_path: Path, read: Read, threads: str) -> None:
-    """OpenBLAS starts its own when it is imported: they are gone when the parent forks."""
+def test_a_forked_kernel_has_the_threads_of_a_fresh_kernel(
+    tmp_path: Path, read: Read, threads: str
+) -> None:
+    """OpenBLAS starts threads at import, which do not exist after a fork."""
     lesson = read(
         "# %%\nimport os, torch\nimport numpy as np\n"
         "np.ones((500, 500)) @ np.ones((500, 500)); torch.ones(500, 500) @ torch.ones(500, 500);\n"
         "torch.get_num_threads(), len(os.listdir('/proc/self/task'))\n"
     )
     wanted = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
-    fork_server = started(lesson.path.parent, **wanted)
+    fork_server = start_server(lesson.path.parent, **wanted)
     try:
         assert text(lesson, fork_server, **wanted) == text(lesson, None, **wanted)
     finally:
         fork_server.end()
 
 
-def test_a_kernel_with_other_variables_is_cold(read: Read, fork_server: Counted) -> None:
-    """A variable that an import may have read can't be changed after it."""
+def test_a_kernel_with_other_variables_is_fresh(
+    read: Read, fork_server: CountingForkServer
+) -> None:
+    """An import could have read the variable, which cannot be undone."""
     forks = fork_server.forks
     verdict = execute(
         read(), {}, variables={**ALL, "OMP_NUM_THREADS": "7"}, fork_server=fork_server
@@ -158,9 +170,9 @@ def test_a_kernel_with_other_variables_is_cold(read: Read, fork_server: Counted)
     assert (verdict.reason, fork_server.forks) == ("", forks)
 
 
-def test_a_kernel_in_another_folder_is_cold(read: Read, tmp_path: Path) -> None:
-    """An import may have looked beside itself."""
-    fork_server = started(tmp_path)
+def test_a_kernel_in_another_folder_is_fresh(read: Read, tmp_path: Path) -> None:
+    """An import could have read a file of its folder."""
+    fork_server = start_server(tmp_path)
     try:
         verdict = execute(read(), {}, variables=ALL, fork_server=fork_server)
         assert (verdict.reason, fork_server.forks) == ("", 0)
@@ -168,8 +180,8 @@ def test_a_kernel_in_another_folder_is_cold(read: Read, tmp_path: Path) -> None:
         fork_server.end()
 
 
-def test_a_lease_reaches_the_kernel(read: Read, fork_server: Counted) -> None:
-    """CUDA reads it when it is first used, which is in the kernel."""
+def test_a_lease_is_set_in_the_kernel(read: Read, fork_server: CountingForkServer) -> None:
+    """CUDA reads it at its first use, which is in the kernel."""
     lesson = read("# %%\nimport os; os.environ['CUDA_VISIBLE_DEVICES']\n")
     assert text(lesson, fork_server, CUDA_VISIBLE_DEVICES="GPU-1") == "'GPU-1'"
 
@@ -182,23 +194,23 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_a_parent_that_cannot_be_forked_leaves_kernels_cold(
+def test_kernels_are_fresh_if_the_server_cannot_fork(
     read: Read, tmp_path_factory: pytest.TempPathFactory, fault: str
 ) -> None:
-    """Then each kernel imports for itself, and says what there is to say."""
+    """Each kernel then imports by itself and shows the warnings."""
     elsewhere = tmp_path_factory.mktemp("broken")
     (elsewhere / "stack_data.py").write_text(f"{BROKEN[fault]}\n")
     lesson = read()
-    fork_server = started(lesson.path.parent, PYTHONPATH=f"{elsewhere}:{ROOT}")
+    fork_server = start_server(lesson.path.parent, PYTHONPATH=f"{elsewhere}:{ROOT}")
     assert fork_server.pids == set()
     verdict = execute(lesson, {}, variables=ALL, fork_server=fork_server)
     assert (verdict.reason, fork_server.forks) == ("", 0)
 
 
-def test_a_dead_parent_is_replaced(read: Read) -> None:
-    """At the next start, and not before: until then a run would fail."""
+def test_a_dead_fork_server_is_replaced(read: Read) -> None:
+    """Not before the next start; until then, a run fails."""
     lesson = read()
-    fork_server = started(lesson.path.parent)
+    fork_server = start_server(lesson.path.parent)
     try:
         (first,) = fork_server.pids
         os.kill(first, signal.SIGKILL)
@@ -237,8 +249,10 @@ WARM = "'stack_data' in __import__('sys').modules"  # which a server that was st
         "print('from a rank', flush=True)",
     ],
 )
-def test_ranks_are_like_those_of_a_cold_kernel(read: Read, fork_server: Counted, what: str) -> None:
-    """Where they are, what they were given, where their words go."""
+def test_ranks_are_like_those_of_a_fresh_kernel(
+    read: Read, fork_server: CountingForkServer, what: str
+) -> None:
+    """In their folder, environment, signals and output."""
     lesson = read(RANKS.format(preload=["torch"], before="", what=what))
     assert shown(lesson, fork_server) == shown(lesson, None)
 
@@ -252,16 +266,16 @@ def test_ranks_are_like_those_of_a_cold_kernel(read: Read, fork_server: Counted,
         (["wave"], "", False),
     ],
 )
-def test_a_rank_server_stands_aside_where_a_lesson_makes_a_difference(
-    read: Read, fork_server: Counted, preload: list[str], before: str, warm: bool
+def test_ranks_are_not_forked_if_the_lesson_changes_their_imports(
+    read: Read, fork_server: CountingForkServer, preload: list[str], before: str, warm: bool
 ) -> None:
-    """What it would have imported, it can't have imported otherwise."""
+    """For example by another variable, folder or preloaded module."""
     lesson = read(RANKS.format(preload=preload, before=before, what=WARM))
     assert text(lesson, fork_server) == str((warm, True))
 
 
-def test_draws_of_ranks_are_not_the_kernels(read: Read, fork_server: Counted) -> None:
-    """They have been seeded for themselves."""
+def test_ranks_have_their_own_random_state(read: Read, fork_server: CountingForkServer) -> None:
+    """They are seeded separately."""
     draw = "__import__('torch').rand(1).item()"
     lesson = read(
         RANKS.format(preload=["torch"], before="", what=draw) + f"# %%\nfound == {draw}\n"

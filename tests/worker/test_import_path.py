@@ -1,4 +1,4 @@
-"""Where the folder of a lesson stands among the folders that Python imports from."""
+"""The position of a lesson's folder on the import path."""
 
 import os
 import sys
@@ -34,7 +34,7 @@ ARCHIVE = "/usr/lib/python311.zip"
 def test_a_folder_comes_between_the_standard_library_and_packages(
     monkeypatch: pytest.MonkeyPatch, before: list[str], after: list[str]
 ) -> None:
-    """On every kind of installation; Python's own landmark, purelib, is missing from most."""
+    """On every kind of installation; most have no `purelib` on their path."""
     monkeypatch.setattr(sys, "path", list(before))
     add_after_standard_library("/lessons")
     assert sys.path == [*before[: len(before) - len(after)], "/lessons", *after]

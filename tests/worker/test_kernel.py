@@ -1,4 +1,4 @@
-"""What the kernel's display hook attaches to a shown value."""
+"""The value that the kernel's display hook attaches to a message."""
 
 import numpy as np
 import pytest
@@ -18,22 +18,22 @@ from ci.lesson.value import LARGEST, _decode, encode
         torch.tensor([1.5], dtype=torch.bfloat16),
     ],
 )
-def test_a_tensor_survives_bit_by_bit(tensor: torch.Tensor) -> None:
-    """Strided, conjugated, empty, with a graph: the value read is the value shown."""
+def test_a_tensor_is_restored_bit_by_bit(tensor: torch.Tensor) -> None:
+    """Even if it is strided, conjugated, empty, or part of a graph."""
     plain = tensor.detach().resolve_conj()
     expected = plain.float() if plain.dtype == torch.bfloat16 else plain
     np.testing.assert_array_equal(_decode(encode(tensor)).value, expected.numpy())
 
 
-class Liar(float):
-    """A number that shows another one."""
+class MisleadingFloat(float):
+    """A float whose text shows another number."""
 
     def __repr__(self) -> str:
         return "9.0"
 
 
 UNREADABLE = [
-    *(object(), lambda: 1, {1}, [object()], Liar(1.0)),
+    *(object(), lambda: 1, {1}, [object()], MisleadingFloat(1.0)),
     torch.ones(2).to_sparse(),
     np.ma.masked_array([1.0, 2.0], [True, False]),
     np.array(["a"]),
@@ -42,20 +42,20 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize("value", UNREADABLE)
-def test_what_cannot_be_read_says_so(value: object) -> None:
-    """The hook never raises; the check that needs the value fails, with the reason."""
+def test_an_unreadable_value_has_a_reason(value: object) -> None:
+    """The hook does not raise; the check that needs the value fails with the reason."""
     assert encode(value)["kind"] == "unreadable"
     with pytest.raises(ValueError, match="cannot be read"):
         _decode(encode(value))
 
 
 def test_a_huge_value_is_not_attached() -> None:
-    """More than a student could look at is not written into the notebook."""
+    """It would make the notebook too large, and no student could read it."""
     assert str(LARGEST) in encode(torch.zeros(LARGEST))["why"]
 
 
-def test_a_later_change_does_not_reach_a_shown_value() -> None:
-    """The bytes are those at the moment of showing."""
+def test_a_later_change_does_not_affect_a_shown_value() -> None:
+    """The bytes are copied when the value is shown."""
     tensor = torch.ones(2)
     shown = encode(tensor)
     tensor.zero_()

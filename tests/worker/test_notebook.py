@@ -1,4 +1,4 @@
-"""Executing a lesson in a real kernel, cold and warm."""
+"""The execution of a lesson in a fresh and in a forked kernel."""
 
 import os
 import sys
@@ -22,13 +22,13 @@ Execute = Callable[..., Verdict]
 
 @pytest.fixture(scope="module")
 def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for all: it is what the warm kernels' parent was started in."""
+    """One folder for all tests, in which the fork server was started."""
     return tmp_path_factory.mktemp("course")
 
 
 @pytest.fixture(scope="module", params=["cold", "warm"])
 def execute(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Execute]:
-    """Execute a lesson in a cold kernel, or in a warm one."""
+    """A function that executes a lesson in a fresh or in a forked kernel."""
     fork_server = ForkServer()
     if request.param == "warm":
         if sys.platform != "linux":
@@ -40,15 +40,15 @@ def execute(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Execute]
     fork_server.end()
 
 
-def test_a_lesson_runs_with_the_values_given(read: Read, execute: Execute) -> None:
-    """Parameters reach the kernel, and the shown value comes back."""
+def test_a_lesson_runs_with_its_parameters(read: Read, execute: Execute) -> None:
+    """The kernel gets them, and the notebook has the shown value."""
     verdict = execute(read(), {"size": 3})
     assert verdict.reason == ""
     assert verdict.notebook.cells[-1].outputs[0].data["text/plain"] == "array([0., 4., 8.])"
 
 
-def test_the_kernel_is_gone_afterwards(read: Read, execute: Execute) -> None:
-    """Nothing of an execution is left."""
+def test_no_process_is_left_after_an_execution(read: Read, execute: Execute) -> None:
+    """Neither the kernel nor its children."""
     before = set(psutil.Process().children(recursive=True))
     execute(read(), {})
     assert set(psutil.Process().children(recursive=True)) <= before
@@ -66,20 +66,20 @@ FAULTS = {
 
 @pytest.mark.parametrize("reason", FAULTS)
 def test_a_fault_names_cell_and_reason(read: Read, execute: Execute, reason: str) -> None:
-    """An error, an exit and a dead kernel end the lesson at that cell, and never count as done."""
+    """An error, an exit and a dead kernel end the lesson at their cell."""
     verdict = execute(read(f"# %%\n{FAULTS[reason]}\n" + GRADIENT), {})
     assert (verdict.cell, verdict.reason.startswith(reason)) == ("cell-4", True)
     assert verdict.notebook.cells[-1].execution_count is None
 
 
 def test_the_outputs_before_a_fault_are_kept(read: Read, execute: Execute) -> None:
-    """A student's log is not lost with the kernel."""
+    """A dead kernel does not lose them."""
     verdict = execute(read('# %%\nprint("before", flush=True)\n# %%\nimport os; os._exit(3)\n'), {})
     assert verdict.notebook.cells[-2].outputs[0].text == "before\n"
 
 
-def test_an_endless_print_is_cut(read: Read, execute: Execute) -> None:
-    """What a cell prints is kept up to a length that somebody might read."""
+def test_long_output_is_truncated(read: Read, execute: Execute) -> None:
+    """A cell keeps as much text as a person would read."""
     verdict = execute(read("# %%\nfor i in range(100_000): print(i)\n"), {})
     text = verdict.notebook.cells[-1].outputs[0].text
     assert len(text) < 51_000
@@ -97,8 +97,8 @@ print("five", file=sys.stderr, flush=True)
 """
 
 
-def test_what_is_printed_in_one_go_is_one_output(read: Read, execute: Execute) -> None:
-    """However many pieces the kernel sends; what stands between keeps its place."""
+def test_consecutive_prints_are_one_output(read: Read, execute: Execute) -> None:
+    """The kernel sends several messages; other outputs keep their position between them."""
     outputs = execute(read(PIECES), {}).notebook.cells[-1].outputs
     assert [output.get("text", output.output_type) for output in outputs] == [
         *("one\ntwo\n", "display_data", "four\n", "five\n")
@@ -106,56 +106,58 @@ def test_what_is_printed_in_one_go_is_one_output(read: Read, execute: Execute) -
 
 
 def test_a_declared_error_does_not_end_the_lesson(read: Read, execute: Execute) -> None:
-    """A cell with raises= shows its traceback, and the lesson goes on."""
+    """A cell with `raises=` shows its traceback, and the next cell runs."""
     verdict = execute(read('# %% raises="ValueError"\nraise ValueError\n' + GRADIENT), {})
     assert verdict.reason == ""
     assert verdict.notebook.cells[-2].outputs[0].ename == "ValueError"
 
 
-def test_another_error_than_the_declared_one_ends_it(read: Read, execute: Execute) -> None:
-    """raises="ValueError" does not allow a KeyError."""
+def test_an_undeclared_error_ends_the_lesson(read: Read, execute: Execute) -> None:
+    """`raises="ValueError"` does not allow a KeyError."""
     verdict = execute(read('# %% raises="ValueError"\n{}["x"]\n' + GRADIENT), {})
     assert verdict.reason == "KeyError: 'x'"
 
 
 def test_a_lesson_runs_in_its_own_folder(read: Read, execute: Execute) -> None:
-    """Files beside the lesson can be read by their names."""
+    """It can read files beside it by name."""
     lesson = read("# %%\nopen('01_small.py').readline()\n")
     assert execute(lesson, {}).reason == ""
 
 
-def test_a_lesson_imports_its_neighbours(read: Read, execute: Execute) -> None:
-    """As in Jupyter, a module beside the lesson can be imported."""
+def test_a_lesson_can_import_a_module_beside_it(read: Read, execute: Execute) -> None:
+    """As in Jupyter."""
     lesson = read("# %%\nimport neighbour\n")
     (lesson.path.parent / "neighbour.py").touch()
     assert execute(lesson, {}).reason == ""
 
 
-def test_a_neighbour_cannot_take_the_place_of_a_module(read: Read, execute: Execute) -> None:
-    """A file json.py beside the lesson does not break the kernel's start."""
+def test_a_module_beside_a_lesson_cannot_shadow_the_standard_library(
+    read: Read, execute: Execute
+) -> None:
+    """A file `json.py` does not break the start of the kernel."""
     lesson = read()
     (lesson.path.parent / "json.py").write_text("raise SystemExit('shadowed')")
     assert execute(lesson, {}).reason == ""
 
 
-def test_the_kernels_channels_are_private(read: Read, execute: Execute) -> None:
-    """They are files that only this user can open, not ports that anybody on the machine can."""
+def test_the_channels_of_a_kernel_are_private(read: Read, execute: Execute) -> None:
+    """They are files that only this user can open, and not ports that are open to all users."""
     cells = "# %%\nimport json, ipykernel\njson.loads(ipykernel.get_connection_info())['ip']\n"
     folder = execute(read(cells), {}).notebook.cells[-1].outputs[0].data["text/plain"]
     assert folder.startswith("'/") and folder.endswith("/k'")
 
 
-def test_figures_are_sharp_and_the_same_each_time(read: Read, execute: Execute) -> None:
-    """A figure is SVG, with the same bytes for the same lesson."""
+def test_figures_are_reproducible_svg(read: Read, execute: Execute) -> None:
+    """The same lesson gives the same bytes."""
     lesson = read("# %%\nimport matplotlib.pyplot as plt\nplt.plot([0, 1]); plt.show()\n")
     first, second = (execute(lesson, {}).notebook.cells[-1].outputs[0].data for _ in range(2))
     assert first["image/svg+xml"] == second["image/svg+xml"]
 
 
-def test_the_users_settings_do_not_reach_a_lesson(
+def test_settings_of_the_user_do_not_affect_a_lesson(
     read: Read, execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither a start-up file nor a plotting backend: figures are there, names are not."""
+    """Neither a start-up file nor a plotting backend."""
     (tmp_path / "startup.py").write_text("secret = 1")
     monkeypatch.setenv("PYTHONSTARTUP", str(tmp_path / "startup.py"))
     monkeypatch.setenv("MPLBACKEND", "Agg")
@@ -168,15 +170,15 @@ def test_the_users_settings_do_not_reach_a_lesson(
     assert secret.outputs[0].ename == "NameError"
 
 
-def test_a_lessons_temporary_files_go_with_it(read: Read, execute: Execute) -> None:
-    """Its kernel is killed at the end, and could not tidy up."""
+def test_temporary_files_of_a_lesson_are_removed(read: Read, execute: Execute) -> None:
+    """The kernel is killed at the end and cannot remove them itself."""
     verdict = execute(read("# %%\nimport tempfile\ntempfile.mkdtemp()\n"), {})
     folder = verdict.notebook.cells[-1].outputs[0].data["text/plain"].strip("'")
     assert not Path(folder).exists()
 
 
-def test_each_cell_is_announced(read: Read, execute: Execute) -> None:
-    """The live table counts the cells as they begin."""
+def test_the_start_of_each_cell_is_reported(read: Read, execute: Execute) -> None:
+    """The live table shows how many cells have started."""
     seen: list[tuple[int, int]] = []
     execute(read(), {}, on_cell=lambda cell, cells: seen.append((cell, cells)))
     assert seen == [(i, 5) for i in range(5)]
