@@ -177,7 +177,8 @@ class WorkerClient:
 
 def _require_cuda(run: Run, environment: Mapping[str, str]) -> None:
     if run.gpus and not environment.get("cuda"):
+        torch = environment.get("torch")
         raise MachineError(
-            f"the run leased a GPU ({run.gpus[0].name}), but torch {environment.get('torch')} is a CPU "
-            "build: install the CUDA build, or use --gpus none"
+            f"the run leased {run.gpus[0].name}, but torch {torch} is a CPU build: "
+            "install the CUDA build, or use --gpus none"
         )
