@@ -49,13 +49,13 @@ def run(options: Options, root: Path) -> int:
     with atomic.exclusive(build, on_wait=lambda: print(WAITING, flush=True)):
         attempts.sweep(build / RUNS)
         atomic.sweep_private_folders()
-        files.forget(build)
         return _run(options, root, build)
 
 
 def _run(options: Options, root: Path, build: Path) -> int:
     # Plan: which lessons run with which parameters, where, and on which GPUs?
     request = gpus.parse(options.gpus)
+    files.forget(build)
     paths = find_lessons(root / "lessons")
     lessons = [lesson_cache.read(path, build) for path in select_lessons(paths, options.lessons)]
     granted = gpus.grant(request)
@@ -63,12 +63,12 @@ def _run(options: Options, root: Path, build: Path) -> int:
     timeout_s = planner.parse_timeout(options.timeout)
     runs = planner.runs(lessons, options.parameters, granted, timeout_s=timeout_s, slots=slots)
     notes = publish.notes(request, granted, options.handouts)
-    place, remarks = executor.choose(
+    chosen, remarks = executor.choose(
         options.on, granted, root / "docker", slots=slots, as_root=options.as_root
     )
 
     # Which of them have to be executed, and in which order?
-    run_cache = RunCache(build, place.facts)
+    run_cache = RunCache(build, chosen.facts)
     work = run_cache.work(
         [run for run in runs if not run.lacks_gpus],
         manifest.settled(build, notes),
@@ -82,7 +82,7 @@ def _run(options: Options, root: Path, build: Path) -> int:
     with ExitStack() as stack:
         # Execute, judge, and render handouts, all at the same time.
         executing = stack.enter_context(
-            closing(engine.execute(ordered, build / RUNS, place, slots=slots, gpus=granted))
+            closing(engine.execute(ordered, build / RUNS, chosen, slots=slots, gpus=granted))
         )
         pool = stack.enter_context(HandoutPool())
         pdf.check_formulas(work.lessons)  # while the kernels start
