@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -221,22 +222,28 @@ Write = Callable[..., Path]
 Read = Callable[..., Lesson]
 
 
+def write_lesson(
+    folder: Path,
+    cells: str = GRADIENT,
+    *,
+    header: str = HEADER,
+    expected: str = "",
+    name: str = "01_small",
+) -> Path:
+    """Write a lesson (and its oracles, unless empty) into `folder/lessons`; its path."""
+    path = folder / "lessons" / f"{name}.py"
+    oracles = path.parent / "expected" / path.name
+    oracles.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(header + cells, encoding="utf-8")
+    if expected:
+        oracles.write_text(expected, encoding="utf-8")
+    return path
+
+
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Write a lesson (and its oracles, unless empty) into `tmp_path/lessons`; its path."""
-
-    def write(
-        cells: str = GRADIENT, *, header: str = HEADER, expected: str = "", name: str = "01_small"
-    ) -> Path:
-        path = tmp_path / "lessons" / f"{name}.py"
-        oracles = tmp_path / "lessons" / "expected" / f"{name}.py"
-        oracles.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(header + cells, encoding="utf-8")
-        if expected:
-            oracles.write_text(expected, encoding="utf-8")
-        return path
-
-    return write
+    """Write a lesson into `tmp_path/lessons`; its path."""
+    return partial(write_lesson, tmp_path)
 
 
 @pytest.fixture

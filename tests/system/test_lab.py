@@ -1,7 +1,6 @@
 """Real containers: that none is left behind, their output, and what an engine refuses."""
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -155,27 +154,3 @@ def test_a_user_without_permission_gets_the_remedy(docker_engine: None) -> None:
             pass
     finally:
         os.seteuid(0)
-
-
-@pytest.fixture(scope="module")
-def published(lab_image: Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The handouts of the whole course, run in the lab."""
-    folder = tmp_path_factory.mktemp("course")
-    for name in ("lessons", "tasks.py", "docker", "pyproject.toml"):
-        (folder / name).symlink_to(ROOT / name)
-    status, output = invoke(folder)
-    assert status == 0, output
-    assert len(re.findall(r" verified", output)) >= 4
-    return folder / "build/handouts"
-
-
-def test_the_whole_course_is_verified_in_the_lab(published: Path) -> None:
-    """Each lesson has three handouts and a notebook of exercises, in both languages."""
-    lessons = list((ROOT / "lessons").glob("0*.py"))
-    assert len(list(published.glob("??/0*.*"))) == 8 * len(lessons)
-
-
-def test_handouts_name_their_image(published: Path, lab_image: Image) -> None:
-    """Its name and its id."""
-    for page in published.glob("??/*.html"):
-        assert str(lab_image) in page.read_text()

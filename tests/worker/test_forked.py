@@ -4,7 +4,7 @@ import ast
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ci.lesson import reader
 from ci.lesson.lesson import Lesson, find_lessons
 from ci.worker.forked import ForkedProcess, ForkServer
 from ci.worker.notebook import BACKEND, execute
-from tests.conftest import ROOT, Read
+from tests.conftest import ROOT, Read, write_lesson
 
 pytestmark = [
     pytest.mark.kernel,
@@ -22,7 +22,13 @@ pytestmark = [
 ]
 LESSONS = find_lessons(ROOT / "lessons")
 TIMES = "watch"  # in the figures of times that were measured; no others differ
-ALL = {"CUDA_VISIBLE_DEVICES": "", "PYTEST_CURRENT_TEST": ""}  # else each test is another
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+ALL = {
+    "CUDA_VISIBLE_DEVICES": "",
+    "PYTEST_CURRENT_TEST": "",  # differs between the tests
+    **dict.fromkeys(THREADS, "1"),
+}
+Answers = Mapping[str, Any]  # by question
 
 
 class CountingForkServer(ForkServer):
@@ -95,6 +101,8 @@ def test_each_lesson_shows_the_same_in_both_kernels(
     assert shown(lesson, lessons_server) == shown(lesson, None)
 
 
+MULTIPLY = "np.ones((500, 500)) @ np.ones((500, 500)), torch.ones(500, 500) @ torch.ones(500, 500)"
+AFTER_MULTIPLYING = "torch.get_num_threads(), len(os.listdir('/proc/self/task'))"
 SAME = {
     "environment": "sorted(set(os.environ) - {'OLDPWD'})",
     "folder": "os.getcwd(), multiprocessing.process.ORIGINAL_DIR",
@@ -108,28 +116,42 @@ SAME = {
     "session": "os.getsid(0) == os.getpid(), signal.getsignal(signal.SIGINT)",
     "cuda": "torch.cuda._is_in_bad_fork(), torch.cuda.is_available()",
     "dumpable": "os.stat('/proc/self/fd').st_uid == os.getuid()",
+    # OpenBLAS starts threads at import, which do not exist after a fork.
+    "computing": f"({MULTIPLY}, {AFTER_MULTIPLYING})[2:]",
 }
+FILTERS = "[str(each) for each in warnings.filters]"
 
 
-def test_warning_filters_of_imports_are_in_both_kernels(
-    read: Read, fork_server: CountingForkServer
-) -> None:
+@pytest.fixture(scope="module")
+def answers(tmp_path: Path, fork_server: CountingForkServer) -> tuple[Answers, Answers]:
+    """What a forked and a fresh kernel show for each of `SAME`, and for the filters."""
+    imports = "import multiprocessing, os, signal, sys, tempfile, torch, warnings"
+    questions = {"filters": FILTERS, **SAME}
+    cells = f"# %%\n{imports}\nimport numpy as np\n"
+    cells += "".join(f"# %%\n{question}\n" for question in questions.values())
+    lesson = reader.read(write_lesson(tmp_path, cells))
+
+    def ask(server: CountingForkServer | None) -> Answers:
+        outputs = [output.data["text/plain"] for [output] in shown(lesson, server)]
+        return dict(zip(questions, outputs, strict=True))
+
+    return ask(fork_server), ask(None)
+
+
+def test_warning_filters_of_imports_are_in_both_kernels(answers: tuple[Answers, Answers]) -> None:
     """NumPy, IPython and torch add filters when they are imported."""
-    show = "[str(each) for each in warnings.filters]"
-    lesson = read(f"# %%\nimport torch, warnings\n# %%\n{show}\n")
-    warm, cold = (ast.literal_eval(text(lesson, parent)) for parent in (fork_server, None))
-    assert set(cold) <= set(warm)
-    assert len(cold) > 8
+    forked, fresh = (ast.literal_eval(each["filters"]) for each in answers)
+    assert set(fresh) <= set(forked)
+    assert len(fresh) > 8
 
 
 @pytest.mark.parametrize("what", SAME)
 def test_a_forked_kernel_is_like_a_fresh_process(
-    read: Read, fork_server: CountingForkServer, what: str
+    answers: tuple[Answers, Answers], what: str
 ) -> None:
     """For example in its folder, environment, threads and open files."""
-    imports = "import multiprocessing, os, signal, sys, tempfile, torch"
-    lesson = read(f"# %%\n{imports}\n# %%\n{SAME[what]}\n")
-    assert text(lesson, fork_server) == text(lesson, None)
+    forked, fresh = answers
+    assert forked[what] == fresh[what]
 
 
 @pytest.mark.parametrize("draw", ["random.random()", "np.random.rand()", "torch.rand(1).item()"])
@@ -141,17 +163,11 @@ def test_each_fork_has_its_own_random_state(
     assert text(lesson, fork_server) != text(lesson, fork_server)
 
 
-@pytest.mark.parametrize("threads", ["1", "2"])
-def test_a_forked_kernel_has_the_threads_of_a_fresh_kernel(
-    tmp_path: Path, read: Read, threads: str
-) -> None:
+def test_a_forked_kernel_has_the_two_threads_of_a_fresh_kernel(read: Read) -> None:
     """OpenBLAS starts threads at import, which do not exist after a fork."""
-    lesson = read(
-        "# %%\nimport os, torch\nimport numpy as np\n"
-        "np.ones((500, 500)) @ np.ones((500, 500)); torch.ones(500, 500) @ torch.ones(500, 500);\n"
-        "torch.get_num_threads(), len(os.listdir('/proc/self/task'))\n"
-    )
-    wanted = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
+    imports = "import os, torch\nimport numpy as np\n"
+    lesson = read(f"# %%\n{imports}{MULTIPLY};\n{AFTER_MULTIPLYING}\n")
+    wanted = dict.fromkeys(THREADS, "2")
     fork_server = start_server(lesson.path.parent, **wanted)
     try:
         assert text(lesson, fork_server, **wanted) == text(lesson, None, **wanted)
@@ -170,14 +186,14 @@ def test_a_kernel_with_other_variables_is_fresh(
     assert (verdict.reason, fork_server.forks) == ("", forks)
 
 
-def test_a_kernel_in_another_folder_is_fresh(read: Read, tmp_path: Path) -> None:
+def test_a_kernel_in_another_folder_is_fresh(
+    fork_server: CountingForkServer, tmp_path: Path
+) -> None:
     """An import could have read a file of its folder."""
-    fork_server = start_server(tmp_path)
-    try:
-        verdict = execute(read(), {}, variables=ALL, fork_server=fork_server)
-        assert (verdict.reason, fork_server.forks) == ("", 0)
-    finally:
-        fork_server.end()
+    lesson = reader.read(write_lesson(tmp_path / "elsewhere"))
+    forks = fork_server.forks
+    verdict = execute(lesson, {}, variables=ALL, fork_server=fork_server)
+    assert (verdict.reason, fork_server.forks) == ("", forks)
 
 
 def test_a_lease_is_set_in_the_kernel(read: Read, fork_server: CountingForkServer) -> None:
@@ -186,10 +202,13 @@ def test_a_lease_is_set_in_the_kernel(read: Read, fork_server: CountingForkServe
     assert text(lesson, fork_server, CUDA_VISIBLE_DEVICES="GPU-1") == "'GPU-1'"
 
 
-BROKEN = {
-    "a thread": "import threading; threading.Thread(target=threading.Event().wait).start()",
-    "a warning": "import warnings; warnings.warn('hear, hear')",
-    "no such module": "raise ImportError('no')",
+BROKEN = {  # a module that the server imports, and its text
+    "a thread": (
+        "stack_data",
+        "import threading; threading.Thread(target=threading.Event().wait).start()",
+    ),
+    "a warning": ("debugpy", "import warnings; warnings.warn('hear, hear')"),
+    "no such module": ("torch", "raise ImportError('no')"),
 }
 
 
@@ -199,7 +218,8 @@ def test_kernels_are_fresh_if_the_server_cannot_fork(
 ) -> None:
     """Each kernel then imports by itself and shows the warnings."""
     elsewhere = tmp_path_factory.mktemp("broken")
-    (elsewhere / "stack_data.py").write_text(f"{BROKEN[fault]}\n")
+    module, text = BROKEN[fault]
+    (elsewhere / f"{module}.py").write_text(f"{text}\n")
     lesson = read()
     fork_server = start_server(lesson.path.parent, PYTHONPATH=f"{elsewhere}:{ROOT}")
     assert fork_server.pids == set()
@@ -207,19 +227,15 @@ def test_kernels_are_fresh_if_the_server_cannot_fork(
     assert (verdict.reason, fork_server.forks) == ("", 0)
 
 
-def test_a_dead_fork_server_is_replaced(read: Read) -> None:
+def test_a_dead_fork_server_is_replaced(read: Read, fork_server: CountingForkServer) -> None:
     """Not before the next start; until then, a run fails."""
     lesson = read()
-    fork_server = start_server(lesson.path.parent)
-    try:
-        (first,) = fork_server.pids
-        os.kill(first, signal.SIGKILL)
-        verdict = execute(lesson, {}, variables=ALL, fork_server=fork_server)
-        assert verdict.reason == "the kernel: the fork server is gone, or hangs"
-        fork_server.start({**os.environ, **BACKEND, **ALL}, lesson.path.parent)
-        shown(lesson, fork_server)
-    finally:
-        fork_server.end()
+    (first,) = fork_server.pids
+    os.kill(first, signal.SIGKILL)
+    verdict = execute(lesson, {}, variables=ALL, fork_server=fork_server)
+    assert verdict.reason == "the kernel: the fork server is gone, or hangs"
+    fork_server.start({**os.environ, **BACKEND, **ALL}, lesson.path.parent)
+    shown(lesson, fork_server)
 
 
 RANKS = """\
@@ -228,41 +244,56 @@ import multiprocessing, os, time
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload({preload})
 {before}
-asked = {what!r}, "__import__('os').getppid()"
 with context.Pool(1) as ranks:
-    found, parent = (ranks.apply(eval, (text,)) for text in asked)
+    found = [ranks.apply(eval, (question,)) for question in {questions}]
+    parent = ranks.apply(os.getppid)
 time.sleep(0.5)  # for what they print
 # %%
 found, parent == multiprocessing.forkserver._forkserver._forkserver_pid
 """
+SAME_IN_RANKS = {
+    "threads": "__import__('torch').get_num_threads(), __import__('torch').cuda._is_in_bad_fork()",
+    "folder": "__import__('os').getcwd(), __import__('sys').path",
+    "environment": "sorted(set(__import__('os').environ) - {'OLDPWD'})",
+    "signals": "[str(__import__('signal').getsignal(number)) for number in (2, 17)]",
+    "name": "__import__('multiprocessing').current_process().name",
+    "words": "print('from a rank', flush=True)",
+}
 WARM = "'stack_data' in __import__('sys').modules"  # which a server that was started does not need
 
 
-@pytest.mark.parametrize(
-    "what",
-    [
-        "__import__('torch').get_num_threads(), __import__('torch').cuda._is_in_bad_fork()",
-        "__import__('os').getcwd(), __import__('sys').path",
-        "sorted(set(__import__('os').environ) - {'OLDPWD'})",
-        "__import__('signal').getsignal(2), __import__('signal').getsignal(17)",
-        "__import__('multiprocessing').current_process().name",
-        "print('from a rank', flush=True)",
-    ],
-)
+@pytest.fixture(scope="module")
+def rank_answers(tmp_path: Path, fork_server: CountingForkServer) -> tuple[Answers, Answers]:
+    """What the ranks of a forked and of a fresh kernel answer to each of `SAME_IN_RANKS`."""
+    questions = [*SAME_IN_RANKS.values()]
+    cells = RANKS.format(preload=["torch"], before="", questions=questions)
+    lesson = reader.read(write_lesson(tmp_path, cells))
+
+    def ask(server: CountingForkServer | None) -> Answers:
+        *printed, [answer] = shown(lesson, server)
+        found, parent = ast.literal_eval(answer.data["text/plain"])
+        assert parent
+        return {**dict(zip(SAME_IN_RANKS, found, strict=True)), "words": printed}
+
+    return ask(fork_server), ask(None)
+
+
+@pytest.mark.parametrize("what", SAME_IN_RANKS)
 def test_ranks_are_like_those_of_a_fresh_kernel(
-    read: Read, fork_server: CountingForkServer, what: str
+    rank_answers: tuple[Answers, Answers], what: str
 ) -> None:
     """In their folder, environment, signals and output."""
-    lesson = read(RANKS.format(preload=["torch"], before="", what=what))
-    assert shown(lesson, fork_server) == shown(lesson, None)
+    forked, fresh = rank_answers
+    assert forked[what] == fresh[what]
 
 
 @pytest.mark.parametrize(
     ("preload", "before", "warm"),
     [
         (["torch"], "", True),
-        (["torch"], "os.environ['A_NEW_ONE'] = '1'", False),
-        (["torch"], "os.chdir('/')", False),
+        (["json"], "", True),
+        (["json"], "os.environ['A_NEW_ONE'] = '1'", False),
+        (["json"], "os.chdir('/')", False),
         (["wave"], "", False),
     ],
 )
@@ -270,14 +301,13 @@ def test_ranks_are_not_forked_if_the_lesson_changes_their_imports(
     read: Read, fork_server: CountingForkServer, preload: list[str], before: str, warm: bool
 ) -> None:
     """For example by another variable, folder or preloaded module."""
-    lesson = read(RANKS.format(preload=preload, before=before, what=WARM))
-    assert text(lesson, fork_server) == str((warm, True))
+    lesson = read(RANKS.format(preload=preload, before=before, questions=[WARM]))
+    assert text(lesson, fork_server) == str(([warm], True))
 
 
 def test_ranks_have_their_own_random_state(read: Read, fork_server: CountingForkServer) -> None:
     """They are seeded separately."""
     draw = "__import__('torch').rand(1).item()"
-    lesson = read(
-        RANKS.format(preload=["torch"], before="", what=draw) + f"# %%\nfound == {draw}\n"
-    )
+    cells = RANKS.format(preload=["torch"], before="", questions=[draw])
+    lesson = read(f"{cells}# %%\nfound == [{draw}]\n")
     assert text(lesson, fork_server) == "False"
