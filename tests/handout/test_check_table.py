@@ -1,4 +1,4 @@
-"""What a handout says of its checks."""
+"""The check table of a handout: its rows, margins and gaps, and the table as JSON."""
 
 import json
 from dataclasses import replace
@@ -22,7 +22,7 @@ RESULT = Result(
 
 @pytest.fixture
 def lesson(read: Read) -> Lesson:
-    """A lesson of one check."""
+    """A lesson with one check."""
     return read(GRADIENT, expected=ORACLE)
 
 
@@ -31,8 +31,8 @@ def outcome(lesson: Lesson, parameters: dict[str, Any], *more: Result) -> Outcom
     return Outcome(Run(lesson, parameters), "verified", (RESULT, *more))
 
 
-def test_a_row_says_what_was_shown_expected_and_why() -> None:
-    """In words of the language, with the share of the tolerance as text and as a number."""
+def test_a_row_has_shown_and_expected_value_and_derivation() -> None:
+    """In its language, with the share of the tolerance as text and as a number."""
     row = check_table.row(RESULT, translations("zh"), {})
 
     assert (row["shown"], row["expected"], row["derivation"]) == ("[0. 4.]", "[0. 4.]", "4x")
@@ -42,20 +42,20 @@ def test_a_row_says_what_was_shown_expected_and_why() -> None:
 @pytest.mark.parametrize(
     ("share", "text"), [(0.0, "0 %"), (1e-9, "< 1 %"), (1.0, "100 %"), (5e5, "> 1000 %")]
 )
-def test_a_margin_is_said_shortly(share: float, text: str) -> None:
-    """However small or large it is."""
+def test_a_margin_is_short(share: float, text: str) -> None:
+    """Even if it is very small or very large."""
     assert check_table.row(replace(RESULT, margin=share), EN, {})["margin"] == text
 
 
-def test_what_is_exact_has_no_margin() -> None:
-    """There is no tolerance of which a share could be used."""
+def test_an_exact_check_has_no_margin() -> None:
+    """It has no tolerance of which a share could be used."""
     row = check_table.row(replace(RESULT, tolerance="exact", margin=0.0), EN, {})
 
     assert (row["margin"], row["share"]) == ("–", None)
 
 
-def test_a_hidden_row_says_that_alone() -> None:
-    """Neither what was shown, nor what was expected, nor why."""
+def test_a_hidden_row_says_only_that_it_is_hidden() -> None:
+    """It has neither the shown nor the expected value, nor the derivation."""
     row = check_table.row(RESULT, EN, {"cell-3": "cell-2"})
 
     assert (row["cell"], row["hidden"], row["derivation"]) == ("cell-2", True, EN["hidden"])
@@ -74,15 +74,15 @@ def test_a_hidden_row_says_that_alone() -> None:
         ({}, ["no GPU"]),
     ],
 )
-def test_what_was_not_verified_is_said(
+def test_gaps_in_the_verification_are_listed(
     lesson: Lesson, parameters: dict[str, int | str], text: list[str]
 ) -> None:
-    """A reader could take it for verified."""
+    """A reader could take these results for verified."""
     assert check_table.unverified(outcome(lesson, parameters)) == text
 
 
-def test_a_lesson_without_gpus_owes_none(read: Read) -> None:
-    """What it says holds wherever it runs."""
+def test_a_lesson_that_uses_no_gpu_has_no_such_gap(read: Read) -> None:
+    """It is the same on every device."""
     lesson = read(GRADIENT, expected=ORACLE, header=HEADER.replace("max: 1}", "max: 0}"))
 
     assert check_table.unverified(outcome(lesson, {"device": "cpu"})) == []
@@ -95,14 +95,14 @@ def test_a_given_was_not_verified(lesson: Lesson) -> None:
     assert "givens" in check_table.unverified(outcome(lesson, {"device": "cuda"}, given))
 
 
-def test_each_thing_that_was_not_verified_has_its_words() -> None:
+def test_each_gap_is_translated() -> None:
     """In both languages."""
     for key in ("no GPU", "one rank", "one GPU", "givens"):
         assert translations("en")[key] != translations("zh")[key]
 
 
 def test_margins_are_those_of_checks_with_a_tolerance() -> None:
-    """Neither what is exact, nor what is at fault, nor what was only given."""
+    """Exact checks, failed checks and givens have none."""
     exact = replace(RESULT, tolerance="exact", margin=0.0)
     wrong = replace(RESULT, status="differs", margin=7.0)
     given = replace(RESULT, status="given", tolerance="", margin=None)
@@ -113,8 +113,8 @@ def test_margins_are_those_of_checks_with_a_tolerance() -> None:
     ]
 
 
-def test_the_record_is_json_that_stays_in_its_element() -> None:
-    """Whatever a lesson shows: a program reads the same text again."""
+def test_the_table_as_json_stays_in_its_element() -> None:
+    """Even if a lesson shows the end of a script; a program reads the same text again."""
     hostile = "</script><script>alert(1)</script><!--"
     rows = [check_table.row(replace(RESULT, shown=hostile), EN, {})]
     about = {"name": "03", "language": "en", "green": True, "summary": "1 check", "provenance": {}}

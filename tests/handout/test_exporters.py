@@ -1,4 +1,4 @@
-"""A handout as files, and as a page: what they hold, and what does nothing in them."""
+"""A handout as files and as an HTML page: what they contain, and that hostile content is text."""
 
 import base64
 import hashlib
@@ -27,9 +27,9 @@ def page(made: Handout, language: str = "en") -> str:
     return str(HandoutHTMLExporter().from_notebook_node(prepared)[0])
 
 
-def text(said: str) -> NotebookNode:
+def text(content: str) -> NotebookNode:
     """An output of a print."""
-    return new_output("stream", text=said)
+    return new_output("stream", text=content)
 
 
 def shown(**data: Any) -> NotebookNode:
@@ -44,7 +44,7 @@ def shown(**data: Any) -> NotebookNode:
 
 
 def test_a_lesson_has_six_files(make: Make, tmp_path: Path) -> None:
-    """Three formats in each of two languages, named as the lesson."""
+    """Three formats in two languages, with the name of the lesson."""
     paths = exporters.write(make(), tmp_path / "out")
     names = [str(path.relative_to(tmp_path / "out")) for path in paths]
     languages, endings = ("en", "zh"), ("html", "pdf", "ipynb")
@@ -53,13 +53,13 @@ def test_a_lesson_has_six_files(make: Make, tmp_path: Path) -> None:
 
 
 def test_the_same_notebook_makes_the_same_bytes(make: Make, tmp_path: Path) -> None:
-    """Nothing in a handout is drawn, counted on or dated but by its run."""
+    """A handout contains no random number, no counter, and only the date of its run."""
     first, second = exporters.write(make(), tmp_path / "a"), exporters.write(make(), tmp_path / "b")
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
 
 
 def test_the_notebook_is_valid_and_ends_with_its_checks(make: Make, tmp_path: Path) -> None:
-    """A student's notebook opens anywhere; the table and the facts are its last cell."""
+    """Its last cell has the check table and the provenance."""
     exporters.write(make(), tmp_path)
     made = nbformat.read(tmp_path / "zh" / "03_gradients.ipynb", as_version=4)
     nbformat.validate(made)
@@ -77,8 +77,8 @@ def test_a_table_in_the_notebook_is_not_broken_by_what_it_shows(make: Make) -> N
     assert r"a\\|b \\$x\\$ \\`c\\` \\<i\\>" in cell
 
 
-def test_a_note_stands_at_the_top_of_the_notebook(make: Make) -> None:
-    """A draft says so before anything else."""
+def test_a_note_is_at_the_top_of_the_notebook(make: Make) -> None:
+    """A draft says first that it is one."""
     made = make(notes=[{"en": "Not verified.", "zh": "未经核对。"}])
     first = notebook.lesson_notebook(prepare(made, "zh")).cells[0]
     assert first.source == "> **未经核对。**"
@@ -88,7 +88,7 @@ def test_a_note_stands_at_the_top_of_the_notebook(make: Make) -> None:
 
 
 def test_the_page_runs_its_own_script_alone_and_loads_nothing(make: Make) -> None:
-    """A strict policy, with the digest of the one script that stands in the page."""
+    """The policy has the digest of the one script in the page."""
     html = page(make())
     [script] = re.findall(r"(?s)<script>(.*?)</script>", html)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -104,7 +104,7 @@ def test_the_page_says_its_language(make: Make) -> None:
 
 
 def test_the_page_holds_one_language(make: Make) -> None:
-    """The other one is a link away."""
+    """It links to the other one."""
     html = page(make(), "zh")
     assert "一句关于" in html
     assert "An English sentence" not in html
@@ -112,7 +112,7 @@ def test_the_page_holds_one_language(make: Make) -> None:
 
 
 def test_the_page_has_mathml_and_tables(make: Make) -> None:
-    """Formulas need no script, a table is a table."""
+    """Formulas need no script, and tables are marked as tables."""
     html = page(make())
     assert "<mo>⊙</mo>" in html
     assert "<table>" in html
@@ -127,10 +127,17 @@ def test_each_link_within_the_page_leads_somewhere(make: Make) -> None:
 
 
 def test_the_table_says_what_was_compared(make: Make) -> None:
-    """Shown, expected, tolerance, margin, device, derivation; a given is no verified value."""
+    """Shown, expected, tolerance, margin, device, derivation; a given is not called verified."""
     html = page(make())
-    for said in ("8.000001", "2e-6 rel", "25 %", "dy/dx = 2 size.", "exact", "given, not verified"):
-        assert said in html
+    for value in (
+        "8.000001",
+        "2e-6 rel",
+        "25 %",
+        "dy/dx = 2 size.",
+        "exact",
+        "given, not verified",
+    ):
+        assert value in html
     assert "2 checks, all verified" in html
 
 
@@ -163,7 +170,7 @@ def test_hostile_outputs_do_nothing_in_the_page(make: Make) -> None:
 
 
 def test_an_output_that_looks_like_prose_is_an_output(make: Make) -> None:
-    """A print of what a Markdown cell holds is not set as Markdown."""
+    """Printed text is not rendered as Markdown, even if a Markdown cell has the same text."""
     prose = prepare(make(), "en").cells[0].source
     assert page(make(text(prose))).count("<h1>") == 1
 
@@ -173,7 +180,7 @@ def test_an_output_that_looks_like_prose_is_an_output(make: Make) -> None:
 
 @pytest.mark.parametrize("name", ["handout_html", "handout_pdf"])
 def test_the_exporters_take_any_notebook(name: str) -> None:
-    """`jupyter nbconvert --to handout_html` works on a notebook that is no lesson."""
+    """`jupyter nbconvert --to handout_html` works on a notebook that is not a lesson."""
     cell = new_code_cell("df", outputs=[shown(text_html="<table><tr><td>1</td></tr></table>")])
     plain = new_notebook(cells=[nbformat.v4.new_markdown_cell("# Mine\n\n$x$"), cell])
     made, _ = get_exporter(name)().from_notebook_node(plain)

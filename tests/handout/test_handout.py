@@ -21,27 +21,27 @@ def test_a_language_keeps_its_own_prose_and_all_code(make: Make) -> None:
 
 
 def test_one_parameters_cell_shows_the_values_used(make: Make) -> None:
-    """The literal is the run's, annotation and comment stay, Papermill's own cell is gone."""
+    """Its literals are the run's, its comments stay, and Papermill's own cell is removed."""
     cell = prepare(make(), "en").cells[1]
     assert cell.source.splitlines()[0] == "size: int = 8  # 长度, the length"
 
 
 def test_a_parameter_s_text_is_quoted(make: Make) -> None:
-    """Whatever a text holds, the parameters cell is Python that means it."""
+    """The parameters cell is valid Python for any text."""
     cell = prepare(make(parameters={"device": 'a"b\\中'}), "en").cells[1]
     namespace: dict[str, Any] = {}
     exec(cell.source, namespace)
     assert namespace["device"] == 'a"b\\中'
 
 
-def test_the_private_value_is_taken_out(make: Make) -> None:
-    """What the kernel attached for the checks is not for students."""
+def test_the_private_value_is_removed(make: Make) -> None:
+    """The kernel attached it for the checks."""
     [output] = prepare(make(), "en").cells[2].outputs
     assert list(output.data) == ["text/plain"]
 
 
 def test_a_traceback_shows_the_student_s_own_frames(make: Make) -> None:
-    """Frames of libraries are one `…`, and no colour and no folder of this machine is left."""
+    """Frames of libraries become one `…`; colours and folders of this machine are removed."""
     [error] = prepare(make(), "en").cells[4].outputs
     assert error.traceback == [
         "Cell In[5], line 1",
@@ -53,8 +53,8 @@ def test_a_traceback_shows_the_student_s_own_frames(make: Make) -> None:
     ]
 
 
-def test_a_syntax_error_is_said_once(make: Make) -> None:
-    """Its last line stands in its frame already."""
+def test_a_syntax_error_is_shown_once(make: Make) -> None:
+    """Its last line is already part of its frame."""
     lines = ["  Cell In[4], line 1", "    x = (1", "        ^", "SyntaxError: never closed"]
     error = new_output("error", ename="SyntaxError", evalue="never closed", traceback=lines)
     [output] = prepare(make(error), "en").cells[5].outputs
@@ -62,14 +62,14 @@ def test_a_syntax_error_is_said_once(make: Make) -> None:
 
 
 def test_warnings_do_not_name_the_machine_s_folders(make: Make) -> None:
-    """What goes to stderr is shown without them."""
+    """Output to stderr is shown without them."""
     warning = new_output("stream", name="stderr", text="/tmp/ipykernel_1/2.py:3: UserWarning: hey")
     [output] = prepare(make(warning), "en").cells[5].outputs
     assert output.text == "…/2.py:3: UserWarning: hey"
 
 
-def test_metadata_of_ours_and_papermill_is_taken_out(make: Make) -> None:
-    """A cell keeps what a lesson's author wrote."""
+def test_metadata_of_the_pipeline_and_papermill_is_removed(make: Make) -> None:
+    """A cell keeps the metadata that the lesson's author wrote."""
     cells = prepare(make(), "en").cells
     assert {key for cell in cells for key in cell.metadata} == {
         *("lang", "tags", "check", "given", "raises")
@@ -77,7 +77,7 @@ def test_metadata_of_ours_and_papermill_is_taken_out(make: Make) -> None:
 
 
 def test_preparing_leaves_the_executed_notebook_alone(make: Make) -> None:
-    """It is pure: the same notebook makes the other language's handout."""
+    """The same notebook is then prepared for the other language."""
     made = make()
     before = copy.deepcopy(made.outcome.notebook)
     prepare(made, "en")
@@ -85,7 +85,7 @@ def test_preparing_leaves_the_executed_notebook_alone(make: Make) -> None:
 
 
 def test_a_handout_names_the_commit_of_its_course(read: Read, tmp_path: Path) -> None:
-    """And a plus where something was changed since; nothing outside a repository."""
+    """With a plus if files have changed since; nothing outside of a repository."""
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
     done = outcome(read, "01_one")
     folder = done.run.lesson.path.parent

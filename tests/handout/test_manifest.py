@@ -1,4 +1,4 @@
-"""Handouts that are what they were are not made again; all others are."""
+"""Handouts are kept if they are undamaged and their inputs unchanged, else they are made again."""
 
 import copy
 import os
@@ -20,58 +20,58 @@ ORDER = ["01_small", "02_small"]
 
 @pytest.fixture
 def page(read: Read, tmp_path: Path, pool: HandoutPool) -> list[Outcome]:
-    """The outcomes of two lessons whose handouts stand on a page in `tmp_path`."""
+    """The outcomes of two lessons whose handouts are on a page in `tmp_path`."""
     made = [replace(outcome(read, name), key=f"key of {name}") for name in ORDER]
     publish.publish(made, ORDER, tmp_path, pool)
     return made
 
 
 def unchanged(made: Outcome) -> Outcome:
-    """The same, found again."""
+    """The outcome of a later run that relies on this one."""
     return replace(made, status="unchanged", notebook=None)
 
 
 def settled(build: Path) -> list[bool]:
-    """Whether the handouts of each lesson need not be made."""
+    """Whether the handouts of each lesson can be kept."""
     found = manifest.settled(build, ())
     return [found(name, f"key of {name}") for name in ORDER]
 
 
-def test_handouts_stand_with_their_key(page: list[Outcome], tmp_path: Path) -> None:
-    """Made from something else, or with a note at their top, they would be others."""
+def test_handouts_are_kept_with_their_key(page: list[Outcome], tmp_path: Path) -> None:
+    """With other inputs, or a note at the top, they would differ."""
     assert settled(tmp_path) == [True, True]
     assert not manifest.settled(tmp_path, ())("01_small", "another key")
     assert not manifest.settled(tmp_path, ())("01_small", "")
     assert not manifest.settled(tmp_path, [publish.ON_CPU])("01_small", "key of 01_small")
 
 
-def test_handouts_of_a_run_without_a_key_never_stand(
+def test_handouts_of_a_run_without_a_key_are_never_kept(
     read: Read, tmp_path: Path, pool: HandoutPool
 ) -> None:
-    """Nobody knows what they were made from."""
+    """Their inputs are not known."""
     publish.publish([outcome(read, "01_small")], ORDER, tmp_path, pool)
     assert not manifest.settled(tmp_path, ())("01_small", "")
 
 
 def append(path: Path) -> None:
-    """A byte more."""
+    """Append a byte."""
     path.write_bytes(path.read_bytes() + b"\n")
 
 
 @pytest.mark.parametrize("name", ["handouts/en/01_small.pdf", "instructors/zh/01_small.ipynb"])
 @pytest.mark.parametrize("harm", [os.unlink, append])
-def test_a_damaged_handout_is_made_anew(
+def test_a_damaged_handout_is_made_again(
     page: list[Outcome], tmp_path: Path, name: str, harm: Callable[[Path], None]
 ) -> None:
-    """In either edition; the other lesson stands."""
+    """In either edition; the other lesson is kept."""
     harm(tmp_path / name)
     assert settled(tmp_path) == [False, True]
 
 
-def test_damage_is_not_blessed_by_the_next_page(
+def test_the_next_page_does_not_hide_damage(
     page: list[Outcome], tmp_path: Path, pool: HandoutPool
 ) -> None:
-    """What is carried over keeps the key only of what it was."""
+    """A damaged handout that is carried over has no key."""
     append(tmp_path / "handouts" / "en" / "01_small.html")
     publish.publish([page[1]], ORDER, tmp_path, pool)
     assert settled(tmp_path) == [False, True]
@@ -80,7 +80,7 @@ def test_damage_is_not_blessed_by_the_next_page(
 def test_an_unchanged_course_says_so_once(
     page: list[Outcome], tmp_path: Path, pool: HandoutPool
 ) -> None:
-    """The index says it, the handouts are the same bytes, and then nothing is written any more."""
+    """The index says so once, the handouts stay the same bytes, and the next run writes nothing."""
     before = files(tmp_path / "handouts")
     again = [unchanged(made) for made in page]
     publish.publish(again, ORDER, tmp_path, pool)
@@ -96,7 +96,7 @@ def test_an_unchanged_course_says_so_once(
 def test_a_damaged_page_is_written_again(
     page: list[Outcome], tmp_path: Path, name: str, pool: HandoutPool
 ) -> None:
-    """From handouts that stand."""
+    """From handouts that are kept."""
     again = [unchanged(made) for made in page]
     publish.publish(again, ORDER, tmp_path, pool)
     before = files(tmp_path / "handouts")
@@ -106,10 +106,10 @@ def test_a_damaged_page_is_written_again(
 
 
 @pytest.mark.parametrize("harm", [os.unlink, append])
-def test_a_page_without_its_entries_is_made_anew(
+def test_a_page_without_its_entries_is_made_again(
     page: list[Outcome], tmp_path: Path, harm: Callable[[Path], None], pool: HandoutPool
 ) -> None:
-    """Nobody knows what stood there; somebody who thought so is told."""
+    """Its content is not known; a run that relied on it fails with a message."""
     harm(tmp_path / "handouts" / "index.json")
     assert settled(tmp_path) == [False, False]
     publish.publish(page, ORDER, tmp_path, pool)
@@ -119,10 +119,10 @@ def test_a_page_without_its_entries_is_made_anew(
         publish.publish([unchanged(made) for made in page], ORDER, tmp_path, pool)
 
 
-def test_one_new_lesson_leaves_the_other(
+def test_one_new_lesson_leaves_the_other_unchanged(
     page: list[Outcome], tmp_path: Path, pool: HandoutPool
 ) -> None:
-    """Its handouts are new, those of the unchanged one the same bytes."""
+    """Only its own handouts are new."""
     before = files(tmp_path / "handouts")
     new = replace(page[0], date="2027-01-01 12:00 UTC", notebook=copy.deepcopy(page[0].notebook))
     publish.publish([new, unchanged(page[1])], ORDER, tmp_path, pool)
@@ -133,10 +133,10 @@ def test_one_new_lesson_leaves_the_other(
     assert settled(tmp_path) == [True, True]
 
 
-def test_a_red_plan_drafts_what_has_a_notebook(
+def test_a_failed_plan_makes_drafts_of_executed_lessons(
     page: list[Outcome], tmp_path: Path, pool: HandoutPool
 ) -> None:
-    """What is unchanged stands on the page, which stays."""
+    """The unchanged lesson is on the page, which stays."""
     before = files(tmp_path / "handouts")
     publish.publish([replace(page[0], status="differs"), unchanged(page[1])], ORDER, tmp_path, pool)
     assert files(tmp_path / "handouts") == before

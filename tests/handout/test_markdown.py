@@ -40,7 +40,7 @@ def test_a_formula_can_be_heard_on_paper() -> None:
     assert r'alt: "\\text{\"a\"}"' in one(r"""$\text{"a"}$""", "typst")
 
 
-def test_markdown_can_be_said_in_plain_words() -> None:
+def test_markdown_becomes_words_for_a_screen_reader() -> None:
     """What a screen reader says of a figure is its caption, without marks, in one line."""
     caption = "**Figure.** The slope of\n`x`, see [here](https://x.y), is $x^2$."
     assert markdown.spoken([caption])[caption] == "Figure. The slope of x, see here, is x²."
@@ -139,7 +139,7 @@ def test_headings_have_no_names_of_their_own() -> None:
 
 
 def test_control_characters_are_taken_out() -> None:
-    """Colours, bells and our own separator never reach a document."""
+    """Colours, bells and the separator of texts never reach a document."""
     assert markdown.plain("\x1b[31mred\x1b[0m\x07 a\x1eb\tc\n") == "red ab\tc\n"
     assert one("a\x1eb", "html") == "<p>ab</p>"
 

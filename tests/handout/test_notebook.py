@@ -38,7 +38,7 @@ ALONE = ["torch", "numpy", "matplotlib", "ipykernel", "nbclient"]
 def handed_out(
     lesson: Lesson, parameters: Mapping[str, Value] | None = None, **changes: Any
 ) -> Handout:
-    """The lesson with what its exercises ask for, as a run with its defaults finds it."""
+    """The handout of a run of the lesson, with the expected values of its exercises."""
     values = parameters or lesson.defaults
     answers = verdicts.exercise_answers(lesson, oracle.load(lesson), values)
     outcome = Outcome(Run(lesson, values), "verified", notebook=lesson.notebook, answers=answers)
@@ -78,8 +78,8 @@ def test_it_has_what_blanks_need_and_nothing_else_of_the_lesson(lesson: Lesson) 
     ]
 
 
-def test_a_check_asks_for_the_values_of_the_run(lesson: Lesson) -> None:
-    """Of its parameters, which stand in the notebook, with all digits."""
+def test_a_check_expects_the_values_of_the_run(lesson: Lesson) -> None:
+    """For its parameters, which are in the notebook, with all digits."""
     texts = [*sources(handed_out(lesson, parameters={"size": 2})).values()]
     assert "size: int = 2  # length of the vector" in texts
     assert texts[-1] == (
@@ -88,7 +88,7 @@ def test_a_check_asks_for_the_values_of_the_run(lesson: Lesson) -> None:
 
 
 def test_each_language_has_its_own_words(lesson: Lesson) -> None:
-    """Title, task, and what the check says."""
+    """Title, task, and the messages of the check."""
     chinese = "\n".join(sources(handed_out(lesson), "zh").values())
     assert "# 一课 · 练习" in chinese
     assert "把 0 到 size - 1 减半。" in chinese
@@ -112,8 +112,8 @@ def test_a_draft_says_so_in_its_exercises_too(lesson: Lesson) -> None:
     assert "> **未经验证。**" in sources(made, "zh")["title"]
 
 
-def test_it_runs_on_the_device_that_everybody_has(read: Read) -> None:
-    """Whatever the course ran on."""
+def test_it_runs_on_the_lesson_s_own_device(read: Read) -> None:
+    """Even if the course ran on a GPU, since students may have none."""
     header = HEADER.replace("size: int", 'device: str = "cpu"\nsize: int')
     lesson = read(GRADIENT + EXERCISE, header=header, expected=ORACLE + HALVES)
     made = handed_out(lesson, parameters={"device": "cuda:0", "size": 2})
@@ -121,7 +121,7 @@ def test_it_runs_on_the_device_that_everybody_has(read: Read) -> None:
 
 
 @pytest.mark.parametrize("edition", EDITIONS)
-def test_its_files_are_valid_and_the_same_each_time(
+def test_its_files_are_valid_and_reproducible(
     lesson: Lesson, tmp_path: Path, edition: Edition
 ) -> None:
     """Ids do not change from one publication to the next."""
@@ -156,7 +156,7 @@ def test_a_lesson_without_exercises_has_none(read: Read) -> None:
     ],
 )
 def test_an_expected_value_keeps_all_of_its_digits(value: Any) -> None:
-    """The source means the same value, bit by bit."""
+    """Its source evaluates to the same value, bit by bit."""
     expected = expected_value(value)
     again = expected_value(eval(notebook.literal(expected), {"np": np}))
     for one, other in zip(expected.leaves(), again.leaves(), strict=True):
@@ -165,16 +165,20 @@ def test_an_expected_value_keeps_all_of_its_digits(value: Any) -> None:
         assert np.shape(one.value) == np.shape(other.value)
 
 
-def test_a_rule_of_its_own_goes_along() -> None:
-    """The tolerance is the oracle's, as is the dtype; what is usual is not said."""
+def test_a_check_has_the_rule_of_its_oracle() -> None:
+    """Its tolerance and dtype; defaults are left out."""
     answer = Answer(expected_value(1.5), Rule(rel=1e-3, abs=1e-6, why="rough", elementwise=True))
     assert notebook.check_call("x", answer, {}, "en") == (
         'check_answer("x", x, 1.5, rel=0.001, absolute=1e-06, elementwise=True)'
     )
-    for value, said in ((np.ones(1), ', dtype="float64"'), (1.5, ""), (np.ones(1, "float32"), "")):
+    for value, option in (
+        (np.ones(1), ', dtype="float64"'),
+        (1.5, ""),
+        (np.ones(1, "float32"), ""),
+    ):
         expected = expected_value(value)
         call = notebook.check_call("x", Answer(expected, Rule()), {"dtype": "float64"}, "en")
-        assert call == f'check_answer("x", x, {notebook.literal(expected)}{said})'
+        assert call == f'check_answer("x", x, {notebook.literal(expected)}{option})'
 
 
 # The lesson's own modules
@@ -184,7 +188,7 @@ LABELS = translations("en")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A package with a folder in it, and a module, beside a lesson."""
+    """A package with a subpackage, and a module, beside a lesson."""
     (tmp_path / "parallel/inner").mkdir(parents=True)
     (tmp_path / "parallel/__init__.py").write_text("")
     (tmp_path / "parallel/network.py").write_text("SIZE = 1\n")
@@ -198,8 +202,8 @@ def code(source: str) -> NotebookNode:
     return new_code_cell(source, id="own")
 
 
-def test_a_package_is_carried_whole(folder: Path) -> None:
-    """Whatever part of it a cell imports; a rank may import the others."""
+def test_a_package_is_written_whole(folder: Path) -> None:
+    """A rank may import modules that the cell does not import."""
     cells = with_modules([code("from parallel.network import SIZE")], folder)
     assert [cell.source.splitlines()[0] for cell in cells[2:-1]] == [
         "%%writefile parallel/__init__.py",
@@ -211,14 +215,14 @@ def test_a_package_is_carried_whole(folder: Path) -> None:
 @pytest.mark.parametrize(
     "source", ["import torch\nimport numpy as np", "%matplotlib inline", "x ="]
 )
-def test_what_is_no_neighbour_is_not_carried(folder: Path, source: str) -> None:
-    """Installed packages, magics, and what is not Python."""
+def test_other_imports_write_nothing(folder: Path, source: str) -> None:
+    """Installed packages, magics, and cells that are not Python."""
     cells = [code(source), new_markdown_cell("import alone")]
     assert with_modules(cells, folder) == cells
 
 
 def test_the_files_are_written_before_the_first_import(folder: Path) -> None:
-    """With their folders before them, and a word to the reader."""
+    """After their folders, with an explanation for the reader."""
     cells = [code("import torch"), code("def f():\n    import alone, parallel.network"), code("1")]
     made = with_modules(cells, folder)
     assert [cell.source.splitlines()[0] for cell in made] == [
@@ -236,7 +240,7 @@ def test_the_files_are_written_before_the_first_import(folder: Path) -> None:
 
 
 def test_a_notebook_with_files_is_valid(folder: Path) -> None:
-    """Each cell has an id of its own that nbformat takes."""
+    """Each cell has a unique id that nbformat accepts."""
     cells = with_modules([code("import parallel")], folder)
     nbformat.validate(new_notebook(cells=cells))
     assert len({cell.id for cell in cells}) == len(cells)
@@ -267,9 +271,9 @@ def closure(names: list[str]) -> set[str]:
 
 @pytest.fixture(scope="session")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment with torch, NumPy, matplotlib and Jupyter alone.
+    """The interpreter of an environment with only torch, NumPy, matplotlib and Jupyter.
 
-    Its packages are links to ours: the same files, and no others.
+    Its packages are links to the packages of this environment, and it has no others.
     """
     folder = tmp_path_factory.mktemp("elsewhere")
     venv.create(folder / "venv", with_pip=False)
@@ -356,7 +360,7 @@ def prove(lesson: Lesson, execute: Execute, folder: Path) -> None:
 def test_a_blank_fails_and_its_solution_passes(
     lesson: Lesson, execute: Execute, tmp_path: Path
 ) -> None:
-    """With torch, NumPy, matplotlib and Jupyter alone."""
+    """In an environment with only torch, NumPy, matplotlib and Jupyter."""
     prove(lesson, execute, tmp_path)
 
 
@@ -374,7 +378,7 @@ def test_the_course_s_blanks_fail_and_their_solutions_pass(
 def test_a_lesson_s_own_notebook_runs_elsewhere(
     name: str, execute: Execute, tmp_path: Path
 ) -> None:
-    """With blanks and with ranks, in a folder that had nothing else; it raises what it declares."""
+    """In an empty folder, with blanks and ranks; it raises only the errors that it declares."""
     lesson = reader.read(LESSONS / f"{name}.py")
     path = tmp_path / "alone" / f"{name}.ipynb"
     path.parent.mkdir()

@@ -114,9 +114,9 @@ def png() -> str:
     return base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(chunks)).decode()
 
 
-def text(said: str) -> NotebookNode:
+def text(content: str) -> NotebookNode:
     """An output of a print."""
-    return new_output("stream", text=said)
+    return new_output("stream", text=content)
 
 
 def shown(kind: str, content: str) -> NotebookNode:
@@ -221,13 +221,13 @@ def test_each_page_says_lesson_language_and_number(
     make: Make, language: str, title: str, head: str
 ) -> None:
     """A page that lies alone on a desk is known, and so is whether its values were verified."""
-    said = pages(printed(make(text("line\n" * 150)), language))
-    assert len(said) > 2
-    for number, page in enumerate(said):
+    texts = pages(printed(make(text("line\n" * 150)), language))
+    assert len(texts) > 2
+    for number, page in enumerate(texts):
         assert head in page
         assert title in page
         assert "✓" in page
-        assert f"{number + 1} / {len(said)}" in page
+        assert f"{number + 1} / {len(texts)}" in page
 
 
 def test_the_pdf_can_be_searched_in_its_language(make: Make) -> None:
@@ -292,9 +292,9 @@ def test_the_pdf_is_tagged_for_screen_readers(make: Make) -> None:
 
 def test_figures_and_formulas_have_words(make: Make) -> None:
     """A figure has its caption's, without Markdown; a formula its TeX."""
-    said = [(kind, alt) for kind, alt in tags(printed(make())) if alt]
-    assert ("Figure", "Figure. The slope of x² at x, rising.") in said
-    assert ("Formula", r"\nabla f \odot x") in said
+    texts = [(kind, alt) for kind, alt in tags(printed(make())) if alt]
+    assert ("Figure", "Figure. The slope of x² at x, rising.") in texts
+    assert ("Formula", r"\nabla f \odot x") in texts
     assert ("Figure", "图。x² 的斜率。") in list(tags(printed(make(), "zh")))
 
 
@@ -317,9 +317,9 @@ def test_a_notebook_that_skips_headings_does_not_claim_to_be_accessible() -> Non
 @pytest.mark.usefixtures("poppler")
 def test_poppler_finds_nothing_wrong(make: Make, tmp_path: Path) -> None:
     """Not one complaint, and it sees that the file is tagged and A4."""
-    said = poppler_says("pdfinfo", pdf_of(make()), tmp_path)
-    assert re.search(r"Tagged: +yes", said)
-    assert re.search(r"Page size: +595\S* x 841\S* pts \(A4\)", said)
+    output = poppler_says("pdfinfo", pdf_of(make()), tmp_path)
+    assert re.search(r"Tagged: +yes", output)
+    assert re.search(r"Page size: +595\S* x 841\S* pts \(A4\)", output)
 
 
 @pytest.mark.usefixtures("poppler")
@@ -377,10 +377,10 @@ def _pixels(page: Path) -> list[bytes]:
 def test_a_short_block_of_code_stays_whole() -> None:
     """On whatever line of a page it begins."""
     blocks = ["\n".join(f"b{number}_{line} = 1" for line in range(9)) for number in range(30)]
-    said = pages(printed(new_notebook(cells=[new_code_cell(block) for block in blocks])))
-    assert len(said) > 2
+    texts = pages(printed(new_notebook(cells=[new_code_cell(block) for block in blocks])))
+    assert len(texts) > 2
     for number in range(30):
-        assert any(f"b{number}_0 " in page and f"b{number}_8 " in page for page in said)
+        assert any(f"b{number}_0 " in page and f"b{number}_8 " in page for page in texts)
 
 
 @pytest.mark.parametrize("above", [0, 1, 2])
@@ -388,8 +388,8 @@ def test_a_long_block_leaves_no_line_alone(above: int) -> None:
     """Where it breaks, at least two lines stand on each side."""
     long = "\n".join(f"line_{number} = 1" for number in range(150 + above))
     cells = [new_code_cell("x = 1"), new_code_cell(long)]
-    said = pages(printed(new_notebook(cells=cells)))
-    lines = [len(re.findall(r"line_\d+", page)) for page in said]
+    texts = pages(printed(new_notebook(cells=cells)))
+    lines = [len(re.findall(r"line_\d+", page)) for page in texts]
     assert len(lines) > 1
     assert sum(lines) == 150 + above
     assert all(count != 1 for count in lines)
@@ -398,10 +398,10 @@ def test_a_long_block_leaves_no_line_alone(above: int) -> None:
 def test_no_heading_stands_at_the_foot_of_a_page() -> None:
     """It goes with the paragraph below it."""
     sections = [f"## Heading{number}\n\nbelow{number} {'word ' * 60}" for number in range(40)]
-    said = pages(printed(prose(*sections)))
-    assert len(said) > 2
+    texts = pages(printed(prose(*sections)))
+    assert len(texts) > 2
     for number in range(40):
-        assert any(f"Heading{number} below{number} " in page for page in said)
+        assert any(f"Heading{number} below{number} " in page for page in texts)
 
 
 def test_a_long_table_goes_on_on_the_next_page_and_a_short_one_stays_whole() -> None:
@@ -411,12 +411,12 @@ def test_a_long_table_goes_on_on_the_next_page_and_a_short_one_stays_whole() -> 
         f"| a |\n|--|\n| top{n}. |\n| 2 |\n| 3 |\n| end{n}. |\n\n{'word ' * 20}" for n in range(25)
     ]
     read = printed(prose(long, *short))
-    said = pages(read)
-    assert all(f"long{row}." in " ".join(said) for row in range(90))
-    assert all("name b" in page for page in said if "long" in page)
-    assert max(page.count("long") for page in said) < 60
+    texts = pages(read)
+    assert all(f"long{row}." in " ".join(texts) for row in range(90))
+    assert all("name b" in page for page in texts if "long" in page)
+    assert max(page.count("long") for page in texts) < 60
     for n in range(25):
-        assert any(f"top{n}." in page and f"end{n}." in page for page in said)
+        assert any(f"top{n}." in page and f"end{n}." in page for page in texts)
 
 
 def test_an_exercise_stays_with_its_blank() -> None:
@@ -428,10 +428,10 @@ def test_an_exercise_stays_with_its_blank() -> None:
             new_markdown_cell(task, metadata={"tags": ["exercise"]}),
             new_code_cell(f"blank{number} = ...\n" * 6, metadata={"tags": ["exercise"]}),
         ]
-    said = pages(printed(new_notebook(cells=cells)))
-    assert len(said) > 2
+    texts = pages(printed(new_notebook(cells=cells)))
+    assert len(texts) > 2
     for number in range(20):
-        assert any(f"Task{number} " in page and f"blank{number} " in page for page in said)
+        assert any(f"Task{number} " in page and f"blank{number} " in page for page in texts)
 
 
 def test_a_figure_and_its_caption_share_a_page() -> None:
@@ -468,11 +468,11 @@ def test_the_check_table_says_what_was_compared_and_where(make: Make) -> None:
         .partition("is the share of the tolerance")[2]
         .partition("Environment")[0]
     )
-    for said in (
+    for value in (
         *("✓ gradient page 1", "dy/dx = 2 size.", "shown 8.0 expected 8.000001"),
         *("25 % of 2e-6 rel · cpu", "exact", "The cell must raise ValueError."),
     ):
-        assert said in table
+        assert value in table
     assert table.index("given, not verified") < table.index("○ draws") < table.index("shown [7 7]")
     assert "expected" not in table.partition("given, not verified")[2]
 
@@ -489,19 +489,19 @@ def test_claims_lead_to_their_cells_and_back(make: Make) -> None:
 def test_what_was_not_verified_says_so_on_every_page(make: Make) -> None:
     """In the check table with its reason, beside the value, and at the foot of each page."""
     bad = replace(RESULTS[0], status="differs", message="largest difference 1", margin=math.inf)
-    said = pages(printed(make(text("line\n" * 150), results=(bad, *RESULTS[1:]))))
-    assert all("✗ 1 of 3 checks NOT verified" in page for page in said)
-    assert "✗ gradient · mismatch" in said[0]
-    assert "mismatch: largest difference 1" in " ".join(said[1:])
+    texts = pages(printed(make(text("line\n" * 150), results=(bad, *RESULTS[1:]))))
+    assert all("✗ 1 of 3 checks NOT verified" in page for page in texts)
+    assert "✗ gradient · mismatch" in texts[0]
+    assert "mismatch: largest difference 1" in " ".join(texts[1:])
 
 
 def test_the_code_of_figures_stands_at_the_end(make: Make) -> None:
     """The figure names its page; there, the figure's page is named."""
     read = printed(make(text("line\n" * 150)))
-    said, last = pages(read), len(read.pages)
-    assert "drawn_by_this_line()" not in " ".join(said[:-1])
-    assert "for page 1 drawn_by_this_line()" in said[-1]
-    assert f"rising. code: page {last}" in said[0]
+    texts, last = pages(read), len(read.pages)
+    assert "drawn_by_this_line()" not in " ".join(texts[:-1])
+    assert "for page 1 drawn_by_this_line()" in texts[-1]
+    assert f"rising. code: page {last}" in texts[0]
     assert {(0, last - 1), (last - 1, 0)} <= set(links(read))
 
 
@@ -528,16 +528,16 @@ def test_hostile_content_is_text(make: Make) -> None:
     prepared.metadata.handout.provenance["machine"] = hostile
     prepared.metadata.handout.notes = [hostile]
     prepared.metadata.handout.title = hostile
-    said = " ".join(pages(printed(prepared)))
-    assert said.count('#panic("x") $') >= 8
-    assert said.count("<script>e</script>") >= 8
+    text_on_paper = " ".join(pages(printed(prepared)))
+    assert text_on_paper.count('#panic("x") $') >= 8
+    assert text_on_paper.count("<script>e</script>") >= 8
 
 
 def test_words_from_the_right_stay_and_hidden_turns_are_shown(make: Make) -> None:
     """Arabic is set; a character that would turn code around is named."""
-    said = " ".join(pages(printed(make(text("سلام"), text("a\u202eb")))))
-    assert "<U+202E>" in said
-    assert re.search("[\u0600-\u06ff\ufe70-\ufeff]{4}", said)
+    text_on_paper = " ".join(pages(printed(make(text("سلام"), text("a\u202eb")))))
+    assert "<U+202E>" in text_on_paper
+    assert re.search("[\u0600-\u06ff\ufe70-\ufeff]{4}", text_on_paper)
 
 
 def test_hostile_headings_in_outputs_break_nothing(make: Make) -> None:
@@ -553,7 +553,7 @@ def test_a_character_without_a_glyph_is_an_error_with_its_cell(make: Make) -> No
 
 
 def test_a_broken_picture_is_an_error_with_the_lesson(make: Make) -> None:
-    """What Typst refuses is said in one message, not as a traceback."""
+    """A refusal of Typst is explained in one message, not as a traceback."""
     with pytest.raises(CourseError, match="03_gradients: Typst can't set it"):
         pdf_of(make(shown("image/png", "aGVsbG8=")))
 

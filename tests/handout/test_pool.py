@@ -1,4 +1,4 @@
-"""Handouts set in other processes: the same as in this one, and nothing of them is left."""
+"""Handouts made in other processes: the same as in this one, and nothing of them remains."""
 
 import pickle
 import signal
@@ -31,7 +31,7 @@ def children() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
-def test_handouts_are_those_that_this_process_would_set(
+def test_handouts_are_those_that_this_process_would_make(
     read: Read, pool: HandoutPool, tmp_path: Path
 ) -> None:
     """Byte for byte, in each edition."""
@@ -46,7 +46,7 @@ def test_handouts_are_those_that_this_process_would_set(
 
 
 def test_another_note_makes_other_handouts(read: Read, pool: HandoutPool, tmp_path: Path) -> None:
-    """What was set for a page is not laid as a draft."""
+    """The handouts of a page are not used as drafts."""
     made = outcome(read, "01_small")
     pool.submit(made, [])
     pool.copy_to(tmp_path, made, [NOTE], STUDENTS)
@@ -56,16 +56,16 @@ def test_another_note_makes_other_handouts(read: Read, pool: HandoutPool, tmp_pa
 def test_handouts_go_beside_those_of_other_lessons(
     read: Read, pool: HandoutPool, tmp_path: Path
 ) -> None:
-    """In the folders that are there."""
+    """In folders that already exist."""
     for name in ("01_small", "02_small"):
         pool.copy_to(tmp_path / "page", outcome(read, name), [], STUDENTS)
     assert len(files(tmp_path / "page")) == 12
 
 
-def test_what_cannot_be_set_is_the_courses_fault(
+def test_a_character_without_a_font_is_the_courses_fault(
     read: Read, pool: HandoutPool, tmp_path: Path
 ) -> None:
-    """With the words that it has in one process, and nothing is laid."""
+    """With the same message as in one process, and nothing is copied."""
     made = outcome(read, "01_small")
     made.run.lesson.notebook.cells[-1].source = "print('\U0001f600')"
     with pytest.raises(CourseError, match=r"no font of the handouts has the character"):
@@ -74,7 +74,7 @@ def test_what_cannot_be_set_is_the_courses_fault(
 
 
 def test_a_killed_process_is_the_machines_fault(read: Read, tmp_path: Path) -> None:
-    """As where memory is short; it does not hang."""
+    """The kernel does so if memory runs out; nothing hangs."""
     with HandoutPool() as pool:
         before = set(children())
         pool.submit(outcome(read, "01_small"), [])
@@ -107,10 +107,10 @@ def test_a_bug_is_not_the_machines_fault(read: Read, tmp_path: Path) -> None:
     assert "OddError.__init__() missing" in str(raised.value.__cause__)
 
 
-def test_nothing_is_left_at_its_end(
+def test_nothing_remains_at_its_end(
     read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither a process nor a file, also of what nobody wanted."""
+    """Neither a process nor a file, even of handouts that were never copied."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = set(children())
     with HandoutPool() as pool:
@@ -147,7 +147,7 @@ if __name__ == "__main__":
 
 
 def test_its_processes_end_with_a_killed_parent(read: Read, tmp_path: Path) -> None:
-    """None waits for work that nobody will give it."""
+    """None of them waits for work that never comes."""
     (tmp_path / "outcome").write_bytes(pickle.dumps(outcome(read, "01_small")))
     (tmp_path / "parent.py").write_text(ORPHANS)
     command = [sys.executable, tmp_path / "parent.py", tmp_path / "outcome"]

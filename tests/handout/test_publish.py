@@ -1,4 +1,4 @@
-"""The course page: complete, carried over, and swapped in as a whole or not at all."""
+"""Publishing: what each edition contains, what is carried over, and what a failure leaves."""
 
 import copy
 import json
@@ -30,7 +30,7 @@ LESSON = '# %% [markdown] lang="en"\n# Words.\n# %% [markdown] lang="zh"\n# 文�
 def outcome(
     read: Read, name: str, status: str = "verified", date: str = "2026-01-01 12:00 UTC"
 ) -> Outcome:
-    """A lesson that ran."""
+    """The outcome of an executed lesson."""
     lesson = read(LESSON, name=name)
     run = planner.Run(lesson, lesson.defaults)
     return Outcome(run, status, date=date, notebook=lesson.notebook)
@@ -50,7 +50,7 @@ SECRETS = ["onehalf", "hiddenway", "271.828", "314.159", "somehow derived", "off
 
 @pytest.fixture
 def solved(read: Read) -> Outcome:
-    """A lesson that ran, with an exercise; what only its solution has is in SECRETS."""
+    """An executed lesson with an exercise; SECRETS has the text of its solution."""
     lesson = read(GRADIENT + EXERCISE, expected=ORACLE + HALVES)
     oracles, run = oracle.load(lesson), planner.Run(lesson, lesson.defaults)
     executed = copy.deepcopy(lesson.notebook)
@@ -79,8 +79,8 @@ def solved(read: Read) -> Outcome:
     )
 
 
-def said(path: Path) -> str:
-    """All that a published file says."""
+def text_of(path: Path) -> str:
+    """The text of a published file."""
     if path.suffix == ".pdf":
         command = ["pdftotext", "-layout", str(path), "-"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -98,14 +98,14 @@ def unpacked(archive: Path, folder: Path) -> list[Path]:
 def test_students_get_no_solution_in_any_file(
     solved: Outcome, tmp_path: Path, poppler: None, pool: HandoutPool
 ) -> None:
-    """Not its code, what it shows, what it must show, nor why; the blank stands in its place."""
+    """Neither its code, nor its value, nor the derivation; the blank takes its place."""
     publish.publish([solved], ["01_small"], tmp_path, pool)
     packed = unpacked(tmp_path / "handouts/handouts.zip", tmp_path / "unpacked")
     loose = [p for p in (tmp_path / "handouts").rglob("*") if p.suffix != ".zip" and p.is_file()]
     assert len(packed) == 9
     assert len(loose) == 10
     for path in [*packed, *loose]:
-        text = said(path)
+        text = text_of(path)
         assert [secret for secret in SECRETS if secret in text] == [], path
         assert path.stem.startswith("index") or "halves = ..." in text, path
 
@@ -113,33 +113,33 @@ def test_students_get_no_solution_in_any_file(
 def test_instructors_get_the_solution_in_each_file(
     solved: Outcome, tmp_path: Path, poppler: None, pool: HandoutPool
 ) -> None:
-    """With its value, and marked on each page as theirs."""
+    """With its value; each page is marked as the instructors' edition."""
     publish.publish([solved], ["01_small"], tmp_path, pool)
     packed = unpacked(tmp_path / "instructors/instructors.zip", tmp_path / "unpacked")
     handouts = [path for path in packed if path.name != "index.html"]
     assert len(handouts) == 8
-    assert all("onehalf" in said(path) for path in handouts)
+    assert all("onehalf" in text_of(path) for path in handouts)
     assert all(path.relative_to(tmp_path / "unpacked").parts[0] == "instructors" for path in packed)
     for path in packed:
         marks = {"en": "instructors’ edition", "zh": "教师版"}
         wanted = [marks[path.parent.name]] if path.parent.name in marks else [*marks.values()]
-        assert all(mark in said(path).lower() for mark in wanted), path
+        assert all(mark in text_of(path).lower() for mark in wanted), path
 
 
 def test_each_page_of_the_instructors_pdf_is_marked(
     solved: Outcome, tmp_path: Path, poppler: None, pool: HandoutPool
 ) -> None:
-    """Also where only a page of it is copied."""
+    """A single copied page can be recognised."""
     publish.publish([solved], ["01_small"], tmp_path, pool)
     for language, mark in (("en", "instructors’ edition"), ("zh", "教师版")):
-        pages = said(tmp_path / f"instructors/{language}/01_small.pdf").split("\f")[:-1]
+        pages = text_of(tmp_path / f"instructors/{language}/01_small.pdf").split("\f")[:-1]
         assert all(mark in page for page in pages)
 
 
-def test_a_draft_keeps_the_solution_to_itself_too(
+def test_a_draft_does_not_show_the_solution_either(
     solved: Outcome, tmp_path: Path, poppler: None, pool: HandoutPool
 ) -> None:
-    """Where the solution itself is at fault, what it showed and why it is wrong are not said."""
+    """Even if the solution itself is at fault, its value and the fault are hidden."""
     good, bad = solved.results
     bad = replace(bad, status="differs", message="off by much")
     outcome = replace(solved, status="differs", results=(good, bad), reason="1 of 2 checks: halves")
@@ -147,7 +147,7 @@ def test_a_draft_keeps_the_solution_to_itself_too(
     drafts = [path for path in (tmp_path / "drafts").rglob("*") if path.is_file()]
     assert len(drafts) == 10
     for path in drafts:
-        assert [secret for secret in SECRETS if secret in said(path)] == [], path
+        assert [secret for secret in SECRETS if secret in text_of(path)] == [], path
     assert "✗ halves" in (tmp_path / "drafts/en/01_small.html").read_text()
 
 
@@ -168,10 +168,10 @@ def test_exercises_are_carried_over_and_linked(
     assert "02_other_exercises" not in (tmp_path / "handouts/index.html").read_text()
 
 
-def test_no_edition_changes_where_one_of_them_fails(
+def test_no_edition_changes_if_one_of_them_fails(
     solved: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pool: HandoutPool
 ) -> None:
-    """Both pages are of the same runs."""
+    """Both pages always show the same runs."""
     publish.publish([solved], ["01_small"], tmp_path, pool)
     before = [files(tmp_path / folder) for folder in ("handouts", "instructors")]
     archive: Callable[..., None] = publish._archive
@@ -200,10 +200,10 @@ def test_a_green_plan_publishes_six_files_a_lesson(
     }
 
 
-def test_the_course_page_says_what_lessons_promise_and_how_close_they_came(
+def test_the_course_page_shows_promises_and_margins(
     read: Read, tmp_path: Path, pool: HandoutPool
 ) -> None:
-    """The last paragraph of the first passage, in each language; a dot for each margin."""
+    """The last paragraph of the first cell, in each language, and a dot for each margin."""
     text = LESSON.replace("# Words.", "# # Title\n#\n# A need.\n#\n# You can **add**.")
     lesson = read(text + GRADIENT, expected=ORACLE, header="")
     near = Result(lesson.checks[0], "verified", tolerance="1e-12 rel", margin=0.25)
@@ -244,7 +244,7 @@ def test_other_lessons_are_carried_over_with_their_date(
 def test_a_lesson_that_is_gone_is_not_carried_over(
     read: Read, tmp_path: Path, pool: HandoutPool
 ) -> None:
-    """The page holds the lessons of the course and no others."""
+    """The page has the lessons of the course and no others."""
     publish.publish([outcome(read, "01_small")], ["01_small"], tmp_path, pool)
     publish.publish([outcome(read, "02_other")], ["02_other"], tmp_path, pool)
     assert not (tmp_path / "handouts/en/01_small.html").exists()
@@ -278,7 +278,7 @@ def test_the_archive_is_the_same_for_the_same_handouts(
 def test_a_sweep_leaves_the_course_page_alone(
     read: Read, tmp_path: Path, pool: HandoutPool
 ) -> None:
-    """Other parameters make one summary page; with handouts=all, handouts below it."""
+    """Runs with other parameters get one summary page, and with handouts=all also handouts."""
     lesson = read(LESSON)
     outcomes = [
         Outcome(run, "verified", notebook=lesson.notebook)
@@ -295,7 +295,7 @@ def test_a_sweep_leaves_the_course_page_alone(
 def test_a_sweeps_page_says_how_its_runs_agree(
     read: Read, tmp_path: Path, pool: HandoutPool
 ) -> None:
-    """In both languages, with a head for each row and column; a single run has no such table."""
+    """In both languages, with a heading for each row and column; a single run has no such table."""
     outcomes, agreed = nearly_equal(read, runs=3)
     publish.publish(outcomes, ["01_small"], tmp_path, pool, agreed=agreed)
     html = (tmp_path / "sweep/index.html").read_text()
@@ -315,20 +315,20 @@ def test_a_sweeps_page_says_how_its_runs_agree(
 
 
 def test_a_damaged_page_is_named(read: Read, tmp_path: Path, pool: HandoutPool) -> None:
-    """An index.json that is not what was written is an error, not a lost lesson."""
+    """A damaged index.json is an error and does not lose a lesson."""
     (tmp_path / "handouts").mkdir()
     (tmp_path / "handouts/index.json").write_text("{")
     with pytest.raises(CourseError, match=r"handouts/index\.json is damaged"):
         publish.publish([outcome(read, "01_small")], ["01_small", "02_small"], tmp_path, pool)
 
 
-def test_all_gpus_of_none_is_said_on_each_handout() -> None:
-    """--gpus all without a GPU runs on the CPU, loudly."""
+def test_a_request_for_all_gpus_without_any_adds_a_note() -> None:
+    """With --gpus all and no GPU, the run uses the CPU and says so on each handout."""
     assert publish.notes(Request("all"), [], "default") == [publish.ON_CPU]
     assert publish.notes(Request("auto"), [], "default") == []
 
 
 def test_an_unknown_word_for_handouts_is_refused() -> None:
-    """There are default and all."""
+    """Only default and all are known."""
     with pytest.raises(UsageError, match="--handouts some"):
         publish.notes(Request("auto"), [], "some")

@@ -23,7 +23,7 @@ from ci.worker import kernel
 FOUR = np.array([0.0, 4.0, 8.0, 12.0])
 
 
-def said(answer: Any, expected: Any = FOUR, **options: Any) -> str:
+def fault(answer: Any, expected: Any = FOUR, **options: Any) -> str:
     """What is wrong with an answer."""
     with pytest.raises(AssertionError) as caught:
         check_answer("gradient", answer, expected, **options)
@@ -44,33 +44,33 @@ def said(answer: Any, expected: Any = FOUR, **options: Any) -> str:
         (torch.nn, "a module, which can't be compared"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_line(answer: Any, message: str) -> None:
-    """By the name of the exercise."""
-    assert said(answer) == f"✗ gradient: {message}"
+def test_a_fault_is_explained_in_a_line(answer: Any, message: str) -> None:
+    """With the name of the exercise."""
+    assert fault(answer) == f"✗ gradient: {message}"
 
 
 def test_it_speaks_chinese_too() -> None:
     """Each message has both languages."""
-    assert said(torch.zeros(3), language="zh") == "✗ gradient：形状为 (3,)，应为 (4,)"
-    assert said(..., language="zh") == "✗ gradient：`...` 还没有填写"
+    assert fault(torch.zeros(3), language="zh") == "✗ gradient：形状为 (3,)，应为 (4,)"
+    assert fault(..., language="zh") == "✗ gradient：`...` 还没有填写"
 
 
-def test_the_place_in_a_structure_is_said() -> None:
-    """Items by their names or numbers."""
-    assert said({"a": [1, 3]}, {"a": [1, 2]}) == "✗ gradient: [a][1]: 3 is not the expected value"
-    assert "its items are 0; expected are 0, 1" in said([1], [1, 2])
+def test_the_place_in_a_structure_is_named() -> None:
+    """By names of items, or by their numbers."""
+    assert fault({"a": [1, 3]}, {"a": [1, 2]}) == "✗ gradient: [a][1]: 3 is not the expected value"
+    assert "its items are 0; expected are 0, 1" in fault([1], [1, 2])
 
 
 def test_a_number_of_another_kind_is_named() -> None:
-    """A float of Python's is neither a tensor nor a whole number, as in the course's checks."""
-    assert said(np.float64(2), 2.0).endswith(
+    """A Python float is neither a tensor nor an integer, as in the course's checks."""
+    assert fault(np.float64(2), 2.0).endswith(
         "a tensor or array of shape () where a Python float is expected"
     )
-    assert said(2, 2.0).endswith("2 where a Python float is expected")
+    assert fault(2, 2.0).endswith("2 where a Python float is expected")
 
 
 def test_a_right_answer_is_ticked(capsys: pytest.CaptureFixture[str]) -> None:
-    """Also one that autograd still follows, or that is a view."""
+    """Even if it requires a gradient, or is a view."""
     answer = torch.tensor(FOUR, dtype=torch.float32, requires_grad=True)
     check_answer("gradient", answer, FOUR)
     check_answer("gradient", (answer * 2)[None] / 2, FOUR[None])
@@ -130,7 +130,7 @@ def drawn(rng: random.Random, depth: int = 0) -> Any:
 
 
 def answered(rng: random.Random, value: Any, meant: str, wrong: float) -> Any:
-    """`value` as a student may show it, each part of it wrong with a probability."""
+    """`value` as a student may show it; each part is wrong with a probability."""
     if rng.random() < wrong:
         return rng.choice([..., None, 0, 1.0, "text", [], {}, np.str_("x"), torch.zeros(4), value])
     if isinstance(value, dict):

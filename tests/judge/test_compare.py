@@ -12,7 +12,7 @@ from ci.lesson.value import _decode, encode, expected_value
 
 
 def compare(shown: Any, expected: Any, **rule: Any) -> Comparison:
-    """As the pipeline does it: what the kernel encodes, against what an oracle returns."""
+    """Compare the value that the kernel encodes with the value that an oracle returns."""
     parameters = {"device": rule.pop("on", "cpu"), "dtype": rule.pop("lesson_dtype", "float32")}
     comparison = Comparison(Rule(**rule), parameters)
     theirs = expected_value(expected)
@@ -44,7 +44,7 @@ AGREE: dict[str, tuple[Any, Any]] = {
 
 @pytest.mark.parametrize("case", AGREE)
 def test_equal_values_agree(case: str) -> None:
-    """A shown value and its expected value, of each kind that a check can read."""
+    """For each kind of value that a check can read."""
     comparison = compare(*AGREE[case])
     assert not (comparison.faults or comparison.invalid)
 
@@ -75,7 +75,7 @@ DIFFER: dict[str, tuple[Any, Any, str]] = {
 
 @pytest.mark.parametrize("case", DIFFER)
 def test_a_difference_is_found_and_placed(case: str) -> None:
-    """Each kind of difference is a fault that says what and where."""
+    """Each kind of difference is a fault that names its place."""
     shown, expected, message = DIFFER[case]
     assert message in compare(shown, expected).faults[0]
 
@@ -86,7 +86,7 @@ def test_there_is_no_absolute_tolerance() -> None:
 
 
 def test_a_tensor_on_the_wrong_device_differs() -> None:
-    """A lesson on cuda that shows a tensor of the CPU did not use the GPU."""
+    """A lesson on cuda that shows a tensor on the CPU did not use the GPU."""
     assert "on cpu, expected on cuda" in compare(torch.ones(2), np.ones(2), on="cuda:0").faults[0]
 
 
@@ -103,14 +103,14 @@ def test_zeros_are_vacuous_unless_declared() -> None:
 
 
 def test_an_empty_or_diverging_expectation_is_vacuous() -> None:
-    """Nothing, NaN throughout and infinity throughout would agree with too much."""
+    """Too many values would agree with an empty value, or with only NaN or infinities."""
     nan = np.full(2, np.nan)
     assert "vacuous" in compare([], []).invalid[0]
     assert "vacuous" in compare(torch.tensor(nan, dtype=torch.float32), nan).invalid[0]
 
 
 def test_elements_of_all_magnitudes_can_be_compared() -> None:
-    """Relative to the largest element, a small one is free; `elementwise` holds it too."""
+    """Relative to the largest element, a small one may be anything; `elementwise` checks it too."""
     shown, expected = torch.tensor([1e6, 2.9]), np.array([1e6, 1.0])
     assert not compare(shown, expected).faults
     fault = compare(shown, expected, elementwise=True).faults[0]
@@ -119,36 +119,36 @@ def test_elements_of_all_magnitudes_can_be_compared() -> None:
 
 
 def test_an_expected_zero_among_elements_is_exact() -> None:
-    """Relative to zero nothing is free."""
+    """A tolerance relative to zero allows no difference."""
     shown, expected = torch.tensor([1e6, 1e-3]), np.array([1e6, 0.0])
     assert "at [1]" in compare(shown, expected, elementwise=True).faults[0]
 
 
-def test_a_device_with_an_index_is_that_device() -> None:
-    """cuda:1 is on cuda, and is not cuda:0."""
+def test_a_device_with_an_index_is_exactly_that_device() -> None:
+    """cuda:1 is a device of cuda, and not cuda:0."""
     assert _is_on("cuda:1", "cuda")
     assert not _is_on("cuda:1", "cuda:0")
 
 
-def test_an_array_is_no_tensor_on_a_gpu() -> None:
-    """A lesson on cuda that shows a NumPy array shows something of the CPU."""
+def test_an_array_is_not_on_a_gpu() -> None:
+    """A NumPy array in a lesson on cuda is on the CPU."""
     assert "on cpu, expected on cuda" in compare(np.ones(2, "f4"), np.ones(2), on="cuda").faults[0]
 
 
 def test_a_tolerance_of_a_percent_is_refused() -> None:
-    """As wide as that it would check nothing."""
+    """A wider tolerance would check nothing."""
     rule = {"rel": 0.01, "why": "a reason"}
     assert "1.0% of the largest" in compare(torch.ones(2), np.ones(2), **rule).invalid[0]
 
 
 def test_a_dtype_without_tolerance_is_refused() -> None:
-    """float16 has no default: the oracle must say one."""
+    """float16 has no default, so the oracle must declare one."""
     half = torch.ones(2, dtype=torch.float16)
     assert "no tolerance is known" in compare(half, np.ones(2), dtype="float16").invalid[0]
 
 
-def test_rel_0_asks_for_equal_bits() -> None:
-    """One unit in the last place is then a difference."""
+def test_rel_0_requires_equality() -> None:
+    """One unit in the last place is a fault."""
     assert compare(torch.tensor([1.0 + 2**-23]), np.ones(1), rel=0).faults
 
 
@@ -164,7 +164,7 @@ def test_float64_is_compared_in_float64() -> None:
     assert compare(shown, np.ones(1), lesson_dtype="float64").faults
 
 
-def test_an_array_of_objects_is_no_expected_value() -> None:
-    """An oracle that forgets a return inside an array is at fault, in a line."""
+def test_an_array_of_objects_can_not_be_expected() -> None:
+    """The message for an oracle that forgets a return inside an array is one line."""
     with pytest.raises(TypeError, match="returns an array of object"):
         expected_value(np.array([None, None]))
