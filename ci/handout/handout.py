@@ -23,6 +23,8 @@ from ci.lesson.lesson import CELL_ATTRIBUTES, KERNELSPEC, LANGUAGES, Lesson
 from ci.lesson.parameters import Value, with_values
 from ci.lesson.value import MIME
 
+Note = Mapping[str, str]  # a text in each language
+
 
 @dataclass(frozen=True)
 class Edition:
@@ -64,11 +66,11 @@ EDITIONS = (STUDENTS, INSTRUCTORS)
 
 @dataclass(frozen=True)
 class Handout:
-    """An executed run as one edition shows it, with notes at the top, each in both languages."""
+    """An executed run as one edition shows it, with notes at the top."""
 
     outcome: Outcome
     provenance: Mapping[str, str]
-    notes: Sequence[Mapping[str, str]] = ()
+    notes: Sequence[Note] = ()
     edition: Edition = STUDENTS
 
     @property

@@ -11,14 +11,13 @@ import jinja2
 from markupsafe import Markup
 
 from ci.handout import handout, html, markdown
-from ci.handout.handout import STUDENTS, Edition
+from ci.handout.handout import STUDENTS, Edition, Note
 from ci.handout.translations import translations
 from ci.judge.agreement import Matrix
 from ci.judge.outcome import Outcome, Result
 from ci.lesson.lesson import LANGUAGES, Lesson
 
 Entry = Mapping[str, Any]
-Note = Mapping[str, str]
 
 
 def entry(outcome: Outcome, edition: Edition = STUDENTS) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""What a published page holds: of each lesson, what its handouts were made from, and their bytes.
+"""The manifest of a published page: for each lesson, the key of its handouts and their digests.
 
-Handouts that are what they were, made from the same, are not made again. The manifest of a page
-lies outside it: a page that was swapped without its manifest is no match, and is made anew.
+Handouts that are undamaged and have the same key are not made again. The manifest of a page is
+outside of the page, so a page that was replaced without its manifest does not match it.
 """
 
 import hashlib
@@ -12,38 +12,37 @@ from typing import Any
 
 from ci import atomic
 from ci.errors import CourseError
-from ci.handout.handout import EDITIONS, Edition
+from ci.handout.handout import EDITIONS, Edition, Note
 from ci.plan import keys
 
-ENTRIES = "index.json"  # what the index page is made from, and what the next run carries over
-
-Note = Mapping[str, str]
+ENTRIES = "index.json"  # the entries of the index page, which the next run carries over
 
 
 def settled(build: Path, notes: Sequence[Note]) -> Callable[[str, str], bool]:
-    """Whether handouts of a lesson, by name and key, are on the page below `build`, undamaged."""
+    """A function that tells, by a lesson's name and the key of its run, whether the pages below
+    `build` have its handouts, undamaged and with these notes."""
     pages = [lessons(build, edition) for edition in EDITIONS]
-    return lambda name, made: (
-        bool(made) and all(page.get(name) == key(made, notes) for page in pages)
+    return lambda name, run_key: (
+        bool(run_key) and all(page.get(name) == key(run_key, notes) for page in pages)
     )
 
 
-def key(made: str, notes: Sequence[Note]) -> str:
-    """The key of handouts with notes at their top; empty where what they are of has none."""
-    return keys.digest(made, _said(notes)) if made else ""
+def key(run_key: str, notes: Sequence[Note]) -> str:
+    """The key of the handouts of a run, with notes at the top; empty if the run has no key."""
+    return keys.digest(run_key, _digest_of(notes)) if run_key else ""
 
 
 def lessons(build: Path, edition: Edition) -> dict[str, str]:
-    """The lessons whose handouts and entries are there, byte for byte, with their keys."""
+    """The lessons whose handouts and entries are undamaged, with the keys of the handouts."""
     folder, known = build / edition.folder, atomic.read_json(_path(build, edition))
-    if not known or not _intact(folder, {ENTRIES: known["page"].get(ENTRIES, "")}):
+    if not known or not _is_intact(folder, {ENTRIES: known["page"].get(ENTRIES, "")}):
         return {}
     found = known["lessons"]
-    return {name: found[name]["key"] for name in found if _intact(folder, found[name]["files"])}
+    return {name: found[name]["key"] for name in found if _is_intact(folder, found[name]["files"])}
 
 
 def entries(page: Path) -> dict[str, dict[str, Any]]:
-    """What stands on a page, by the names of the lessons. Raises CourseError if it is damaged."""
+    """The entries of a page, by the names of the lessons. Raises CourseError if it is damaged."""
     path = page / ENTRIES
     if not path.exists():
         return {}
@@ -53,30 +52,30 @@ def entries(page: Path) -> dict[str, dict[str, Any]]:
         raise CourseError(f"{path} is damaged: run all lessons, or remove it") from None
 
 
-def renewed(
-    found: Mapping[str, dict[str, Any]], order: Sequence[str], standing: Collection[str]
+def ordered(
+    found: Mapping[str, dict[str, Any]], order: Sequence[str], unchanged: Collection[str]
 ) -> list[dict[str, Any]]:
-    """The entries of a page in order, those of `standing` lessons as unchanged."""
+    """The entries of a page in the order of the course; `unchanged` lessons get that status."""
     known = [found[name] for name in order if name in found]
-    return [{**e, "status": "unchanged"} if e["name"] in standing else e for e in known]
+    return [{**e, "status": "unchanged"} if e["name"] in unchanged else e for e in known]
 
 
 def is_renewed(
-    build: Path, order: Sequence[str], standing: Collection[str], notes: Sequence[Note]
+    build: Path, order: Sequence[str], unchanged: Collection[str], notes: Sequence[Note]
 ) -> bool:
-    """Whether the pages that are there say all that they would say if they were made anew."""
+    """Whether the pages below `build` already say what new pages would say."""
     for edition in EDITIONS:
         folder, known = build / edition.folder, atomic.read_json(_path(build, edition))
-        if known.get("notes") != _said(notes) or not _intact(folder, known["page"]):
+        if known.get("notes") != _digest_of(notes) or not _is_intact(folder, known["page"]):
             return False
         found = entries(folder)
-        if [*found.values()] != renewed(found, order, standing):
+        if [*found.values()] != ordered(found, order, unchanged):
             return False
     return True
 
 
 def write(build: Path, edition: Edition, made: Mapping[str, str], notes: Sequence[Note]) -> None:
-    """Write down what stands on the page of `edition` now; `made` has the keys of its lessons."""
+    """Write the manifest of the page of `edition`; `made` has the keys of its lessons."""
     folder = build / edition.folder
     files = sorted(folder.glob("*/*"))
     found = {
@@ -85,7 +84,7 @@ def write(build: Path, edition: Edition, made: Mapping[str, str], notes: Sequenc
     }
     page = _digests(folder, filter(Path.is_file, folder.iterdir()))
     atomic.write_json(
-        _path(build, edition), {"lessons": found, "page": page, "notes": _said(notes)}
+        _path(build, edition), {"lessons": found, "page": page, "notes": _digest_of(notes)}
     )
 
 
@@ -93,7 +92,7 @@ def _files_of(name: str, files: Iterable[Path], edition: Edition) -> list[Path]:
     return [path for path in files if path.stem in (name, f"{name}_{edition.workbook}")]
 
 
-def _said(notes: Sequence[Note]) -> str:
+def _digest_of(notes: Sequence[Note]) -> str:
     return keys.digest([dict(note) for note in notes])
 
 
@@ -104,7 +103,7 @@ def _digests(folder: Path, paths: Iterable[Path]) -> dict[str, str]:
     }
 
 
-def _intact(folder: Path, files: Mapping[str, str]) -> bool:
+def _is_intact(folder: Path, files: Mapping[str, str]) -> bool:
     try:
         return bool(files) and _digests(folder, (folder / name for name in files)) == files
     except OSError:

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from ci.atomic import private_folder
 from ci.errors import MachineError
-from ci.handout.handout import EDITIONS, Edition, Handout, provenance
-from ci.handout.manifest import Note
+from ci.handout.handout import EDITIONS, Edition, Handout, Note, provenance
 from ci.judge.outcome import Outcome
 from ci.lesson.lesson import LANGUAGES
 

@@ -10,8 +10,8 @@ from typing import Any
 from ci.atomic import replacing, write_json
 from ci.errors import CourseError, UsageError
 from ci.handout import manifest
-from ci.handout.handout import EDITIONS, STUDENTS, Edition, run_folder
-from ci.handout.manifest import ENTRIES, Note
+from ci.handout.handout import EDITIONS, STUDENTS, Edition, Note, run_folder
+from ci.handout.manifest import ENTRIES
 from ci.handout.pool import HandoutPool
 from ci.judge.agreement import Matrix
 from ci.judge.outcome import Outcome
@@ -110,7 +110,7 @@ def publish_course(
             for outcome in new.values():
                 pool.copy_to(page, outcome, notes, edition)
             made = {name: index.entry(outcome, edition) for name, outcome in new.items()}
-            entries = manifest.renewed({**carried, **made}, order, unchanged)
+            entries = manifest.ordered({**carried, **made}, order, unchanged)
             index.connect(entries, page)
             _write_index(page, entries, index.course(entries, notes, edition))
             _archive(page, edition)
