@@ -98,6 +98,10 @@ def halves(size):
 '''
 
 
+# Two workers share two cores, and torch's own number of threads would slow each other down.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A shell starts what it puts in the background deaf to Ctrl-C, and so would be the processes that
 # tests start, and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -105,15 +109,31 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What a test needs besides Python, by the fixture through which it gets it.
 NEEDS = {"docker_engine": "docker", "browser": "browser"}
+FIRST = ["docker", "tests/lessons/test_lessons.py", "tests/worker/test_forked.py", "browser"]
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that uses a fixture of `NEEDS`, so that no test can miss its marker."""
+    """Mark every test that uses a fixture of `NEEDS`, and divide the tests among the workers.
+
+    One worker has all tests of the Docker engine, which it alone uses, and one those of the
+    browser. Tests of one module that start kernels stay together, because they share kernels. The
+    longest groups start first.
+    """
     for item in items:
         for fixture, need in NEEDS.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(need)
+        if group := _group(item):
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: FIRST.index(_group(item)) if _group(item) in FIRST else len(FIRST))
+
+
+def _group(item: pytest.Item) -> str:
+    needs = {marker.name for marker in item.iter_markers()}
+    if shared := [need for need in ("docker", "browser") if need in needs]:
+        return shared[0]
+    return item.location[0] if "kernel" in needs else ""
 
 
 def missing(part: str) -> NoReturn:
