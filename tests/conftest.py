@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -98,42 +98,63 @@ def halves(size):
 '''
 
 
-# Two workers share two cores, and torch's own number of threads would slow each other down.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 # A shell starts what it puts in the background deaf to Ctrl-C, and so would be the processes that
 # tests start, and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# What a test needs besides Python, by the fixture through which it gets it.
+# Tests run in two processes on two cores, and so do the lessons that they execute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The fixtures through which tests get an engine or a browser.
 NEEDS = {"docker_engine": "docker", "browser": "browser"}
-FIRST = ["docker", "tests/lessons/test_lessons.py", "tests/worker/test_forked.py", "browser"]
+# The modules that share one Docker engine: they build its images once, and count its containers.
+WITH_ENGINE = {
+    *("doctor/test_examine.py", "execute/test_container.py", "jupyterlab/test_server.py"),
+    *("system/test_docker.py", "system/test_image.py", "system/test_lab.py"),
+    "system/test_workflow.py",
+}
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that uses a fixture of `NEEDS`, and divide the tests among the workers.
-
-    One worker has all tests of the Docker engine, which it alone uses, and one those of the
-    browser. Tests of one module that start kernels stay together, because they share kernels. The
-    longest groups start first.
-    """
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests by what they need; with pytest-xdist, begin with those that take long."""
     for item in items:
         for fixture, need in NEEDS.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(need)
-        if group := _group(item):
-            item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: FIRST.index(_group(item)) if _group(item) in FIRST else len(FIRST))
+        if item.get_closest_marker("docker") and _group(item.nodeid) != "docker":
+            raise pytest.UsageError(f"{item.nodeid} needs an engine: add its module to WITH_ENGINE")
+    if hasattr(config, "workerinput"):
+        first = ["docker", "kernel", "browser", ""]
+        needs = {
+            _group(item.nodeid): need
+            for need in reversed(first)
+            for item in items
+            if not need or item.get_closest_marker(need)
+        }
+        items.sort(key=lambda item: first.index(needs[_group(item.nodeid)]))
 
 
-def _group(item: pytest.Item) -> str:
-    needs = {marker.name for marker in item.iter_markers()}
-    if shared := [need for need in ("docker", "browser") if need in needs]:
-        return shared[0]
-    return item.location[0] if "kernel" in needs else ""
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give a module to one process, as its tests share fixtures, and the engine's modules too.
+
+    pytest-xdist 3.8 has groups too, but they have no effect with pytest 9.2, without a warning.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class LoadGroups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid)
+
+    config.option.loadscopereorder = False
+    return LoadGroups(config, log)
+
+
+def _group(nodeid: str) -> str:
+    module = nodeid.partition("::")[0].removeprefix("tests/")
+    return "docker" if module in WITH_ENGINE else module
 
 
 def missing(part: str) -> NoReturn:
