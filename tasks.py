@@ -52,14 +52,14 @@ def run(
 @task(
     help={
         "variant": "cuda | cpu (default: cuda)",
-        "base-image": "what to build on (default: the Dockerfile's)",
-        "no-cache": "build each step anew, also where the image is up to date",
+        "base-image": "the base image (default: the Dockerfile's)",
+        "no-cache": "rebuild every step, even if the image is up to date",
     },
 )
 def build_lab(
     _: Context, variant: str = "cuda", base_image: str = "", no_cache: bool = False
 ) -> None:
-    """Build the lab's image; nothing happens where it is up to date."""
+    """Build the lab's image, unless it is up to date."""
     with _boundary():
         from ci.lab import builder
 
@@ -68,12 +68,12 @@ def build_lab(
 
 @task(
     help={
-        "on": "auto | here | lab: where to look (default: auto, the lab, else here)",
+        "on": "auto | here | lab: what to check (default: auto, the lab, then this machine)",
         "gpus": "auto | all | none | a number | device=0,2 (default: auto)",
     },
 )
 def doctor(_: Context, on: str = "auto", gpus: str = "auto") -> None:
-    """Look at the machine and the image, and say what to do; status 3 if the course can't run."""
+    """Check the machine and the image, and say what to do; status 3 if the course cannot run."""
     with _boundary():
         from ci.doctor.examine import run
 
@@ -85,12 +85,12 @@ def doctor(_: Context, on: str = "auto", gpus: str = "auto") -> None:
     name="lab",
     help={
         "gpus": "auto | all | none | a number | device=0,2 (default: auto)",
-        "port": "where JupyterLab is on this machine (default: 8888)",
+        "port": "the port of JupyterLab on this machine (default: 8888)",
         "as-root": "be root in the container",
     },
 )
 def open_lab(_: Context, gpus: str = "auto", port: str = "8888", as_root: bool = False) -> None:
-    """Open the lessons in JupyterLab, in the lab; Ctrl-C ends it."""
+    """Open the lessons in JupyterLab, in a container; Ctrl-C ends it."""
     with _boundary():
         from ci.jupyterlab.server import serve
 
@@ -101,17 +101,15 @@ def open_lab(_: Context, gpus: str = "auto", port: str = "8888", as_root: bool =
 @task(
     help={
         "edition": "students | instructors (default: students)",
-        "port": "where the handouts are on this machine (default: 8000)",
+        "port": "the port of the handouts on this machine (default: 8000)",
     },
 )
 def serve(_: Context, edition: str = "students", port: str = "8000") -> None:
-    """Show the handouts in a browser of this machine; Ctrl-C ends it."""
+    """Serve the handouts to browsers on this machine; Ctrl-C ends it."""
     with _boundary():
-        from ci import port as ports
-        from ci.handout import serve as server
+        from ci.handout.serve import serve_edition
 
-        number, folder = ports.parse(port), BUILD / server.parse_edition(edition).folder
-        for line in server.serve(folder, number):
+        for line in serve_edition(edition, port, BUILD):
             print(line, flush=True)
 
 

@@ -99,7 +99,7 @@ def _run(options: Options, root: Path, build: Path) -> int:
             terminal.on_outcome(outcomes[-1])
             publish.submit(outcomes[-1], pool, handouts=options.handouts, notes=notes)
 
-        # Report, then publish: a report is written whatever becomes of the handouts.
+        # Report, then publish: a fault while publishing must not prevent the report.
         outcomes.sort(key=lambda outcome: runs.index(outcome.run))
         matrices = agreement.matrices(outcomes, oracles)
         utilization = slot_utilization(events, slots)

@@ -24,6 +24,11 @@ def parse_edition(word: str) -> Edition:
     return editions[word]
 
 
+def serve_edition(edition: str, port_text: str, build: Path) -> Iterator[str]:
+    """Serve what `--edition` and `--port` name, as `serve` does. Raises UsageError too."""
+    yield from serve(build / parse_edition(edition).folder, port.parse(port_text))
+
+
 def serve(folder: Path, number: int) -> Iterator[str]:
     """Serve `folder` on a port of 127.0.0.1 until interrupted; yields one line with the address.
 
