@@ -141,15 +141,14 @@ def prove(
     help={
         "rows": "lessons,40,03,200,unchanged,handout,memory,defaults (default: all of them)",
         "rounds": "how often each contender is measured, in turn (default: 3)",
-        "all": "also measure the contenders that a row leaves out because they take long",
     },
 )
-def bench(_: Context, rows: str = "", rounds: str = "3", all: bool = False) -> None:
+def bench(_: Context, rows: str = "", rounds: str = "3") -> None:
     """Measure the pipeline against others and lower bounds; status 1 if a value differs."""
     with _boundary():
         from tests.bench import benchmark
 
-        status = benchmark.run(rows, rounds, ROOT, everyone=all)
+        status = benchmark.run(rows, rounds, ROOT)
     sys.exit(status)
 
 

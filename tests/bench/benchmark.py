@@ -6,150 +6,175 @@ values as those of the reference, which is the row's first contender.
 """
 
 import json
+import os
 import re
 import shutil
-import tempfile
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import nbformat
+from nbformat import NotebookNode
+from rich.console import Console
 
 from ci.errors import CourseError, UsageError, suggest
+from ci.lesson import reader
 from ci.lesson.lesson import find_lessons, select_lessons
 from ci.plan.attempts import NOTEBOOK
-from tests.bench import report, stopwatch, workload
-from tests.bench.definitions import ROWS, Contender, Row
-from tests.bench.report import Result
+from ci.plan.planner import THREAD_VARIABLES
+from tests.bench import report, stopwatch
+from tests.bench.report import ROWS, Contender, Result, Row
 from tests.bench.stopwatch import Sample
-from tests.bench.workload import Workload
 
 SMALL = Path(__file__).with_name("lessons")  # a training lesson that is not part of the course
+JOBS = 2  # notebooks in parallel, for every contender that can
+SVG_FIGURES = "c = get_config()\nc.InlineBackend.figure_formats = {'svg'}\n"  # as in the pipeline
 CLASS = re.compile(r"<class'([\w.]+)'>")  # what a class is in plain Python, without spaces
-Shown = Mapping[str, str]  # what the checks showed, by `notebook check`
 
 
-def run(rows: str, rounds: str, root: Path, *, everyone: bool) -> int:
-    """Measure rows of the project in `root`, and report. `everyone` adds who is left out otherwise.
+def run(rows: str, rounds: str, root: Path) -> int:
+    """Measure rows of the project in `root`, and report.
 
-    The exit status is 1 if a contender failed or showed other values; a time is never an error.
-    Raises UsageError; CourseError if a reference fails, because nothing is left to compare.
+    The exit status is 1 if a contender failed, was late or showed other values. Raises UsageError;
+    CourseError if a reference fails, because nothing can be compared.
     """
-    chosen, number = parse_rows(rows), parse_rounds(rounds)
-    results, console = [], report.console()
+    chosen, number = parse(rows, rounds)
+    results, console = [], Console(record=True, width=140, markup=False)
     for row in chosen:
-        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        with TemporaryDirectory(prefix="bench-") as folder:
             lessons = find_lessons(SMALL if row.lessons == "06" else root / "lessons")
             scripts = select_lessons(lessons, row.lessons)
-            work = workload.prepare(scripts, root, Path(folder, "work"), row.seeds)
-            results.append(measure(row, work, rounds=number, everyone=everyone))
+            prepare(scripts, root, Path(folder, "work"), row.seeds)
+            results.append(measure(row, Path(folder, "work"), number))
         report.show(results[-1], console)
-    for path in report.conclude(results, console, root / "build"):
-        print(path.relative_to(root))
+    report.conclude(results, console, root / "build")
     return int(any(result.faults for result in results))
 
 
-def parse_rounds(text: str) -> int:
-    """The value of `--rounds`. Raises UsageError."""
-    if not text.isdecimal() or not int(text):
-        raise UsageError(f"--rounds {text}: must be a whole number from 1")
-    return int(text)
-
-
-def parse_rows(text: str) -> list[Row]:
-    """The rows that `--rows` names, in the order of bench.toml; else all. Raises UsageError."""
-    names = [word.strip() for word in text.split(",") if word.strip()]
-    if text and not names:
-        raise UsageError(f"--rows {text}: names no row")
+def parse(rows: str, rounds: str) -> tuple[list[Row], int]:
+    """The rows that `--rows` names, or all, and the number of rounds. Raises UsageError."""
+    if not rounds.isdecimal() or not int(rounds):
+        raise UsageError(f"--rounds {rounds}: must be a whole number from 1")
+    names = [name.strip() for name in rows.split(",")] if rows else [*ROWS]
     for name in names:
         if name not in ROWS:
             raise UsageError(f"--rows {name}: no such row{suggest(name, [*ROWS])}")
-    return [row for row in ROWS.values() if row.name in names or not names]
+    return [row for row in ROWS.values() if row.name in names], int(rounds)
 
 
-def measure(row: Row, work: Workload, *, rounds: int, everyone: bool) -> Result:
+def prepare(scripts: Sequence[Path], root: Path, folder: Path, seeds: int = 0) -> None:
+    """Make `folder` a project like `root` with these lessons, and with notebooks/ for competitors.
+
+    There is one notebook of each lesson for each seed below `seeds`, or one with its defaults.
+    """
+    lessons, notebooks, source = folder / "lessons", folder / "notebooks", scripts[0].parent
+    others = {path.name for path in find_lessons(source)} - {path.name for path in scripts}
+    shutil.copytree(source, lessons, ignore=shutil.ignore_patterns("__pycache__", *others))
+    shutil.copytree(lessons, notebooks, ignore=shutil.ignore_patterns("expected", "0*.py"))
+    for name in ("tasks.py", "pyproject.toml"):
+        shutil.copy(root / name, folder)
+    (notebooks / "out").mkdir()
+    profile = folder / "ipython" / "profile_default"
+    profile.mkdir(parents=True)
+    (profile / "ipython_kernel_config.py").write_text(SVG_FIGURES)
+    for lesson, seed in product(map(reader.read, scripts), range(seeds) if seeds else [None]):
+        path = notebooks / f"{lesson.name}-{seed or 0:03}.ipynb"
+        nbformat.write(notebook(lesson.notebook, seed), path)
+
+
+def notebook(lesson: NotebookNode, seed: int | None) -> NotebookNode:
+    """A lesson's notebook with this seed; its cells catch the errors that would stop Papermill."""
+    made: NotebookNode = nbformat.from_dict(lesson)
+    for cell in made.cells:
+        if declared := cell.metadata.get("raises"):
+            body = cell.source.replace("\n", "\n    ")
+            cell.source = f"try:\n    {body}\nexcept {declared} as error:\n    print(error)"
+        if seed is not None and "parameters" in cell.metadata.get("tags", []):
+            cell.source += f"\nseed = {seed}"
+    return made
+
+
+def measure(row: Row, folder: Path, rounds: int) -> Result:
     """The result of a row. Raises CourseError if its reference fails."""
-    result = Result(row, [*row.contenders, *(row.left_out if everyone else ())])
-    result.absent |= {c.name: f"missing here: {c.missing}" for c in result.contenders if c.missing}
-    if not everyone:
-        result.absent |= {c.name: f"left out: {row.because}" for c in row.left_out}
-    order, turns = deque(result.contenders), rounds * row.repeats
-    for turn in range(1, turns + 1):
-        measure_round(result, order, work, f"{row.name}: round {turn} of {turns}")
-        order.rotate(-1)
+    result, expected = Result(row), dict[str, str]()
+    order = [contender for contender in row.contenders if not contender.missing]
+    for turn in range(1, rounds + 1):
+        result.rounds.append({})
+        for contender in [each for each in order if each.name not in result.faults]:
+            print(f"{row.name}: round {turn} of {rounds}: {contender.name}", flush=True)
+            try:
+                result.rounds[-1][contender.name] = execute(contender, row, folder, expected)
+            except CourseError as error:
+                if contender == row.contenders[0]:
+                    raise CourseError(f"{row.name}: {contender.name}: {error}") from None
+                result.faults[contender.name] = str(error)
+        order.append(order.pop(0))  # the next one is first in the next round
     return result
 
 
-def measure_round(result: Result, order: Iterable[Contender], work: Workload, title: str) -> None:
-    """Add a round to a result: run the contenders in this order, then compare what they showed."""
-    samples: dict[str, Sample] = {}
-    shown: dict[str, Shown] = {}
-    reference = result.contenders[0].name
-    for contender in order:
-        name = contender.name
-        if name not in result.absent | result.faults:
-            print(f"{title}: {name}", flush=True)
-            try:
-                samples[name], shown[name] = execute(contender, result.row, work)
-            except CourseError as error:
-                if name == reference:
-                    raise CourseError(f"{result.row.name}: {name}: {error}") from None
-                result.faults[name] = str(error)
-    for contender in order:
-        name, notebooks = contender.name, work.names[: contender.first]
-        done = name in shown and not samples[name].timed_out
-        if done and (fault := difference(shown[reference], shown[name], notebooks)):
-            result.faults[name] = fault
-    result.rounds.append(samples)
+def execute(contender: Contender, row: Row, source: Path, expected: dict[str, str]) -> Sample:
+    """Run a contender once. The values of the first contender are expected of all later ones.
 
-
-def execute(contender: Contender, row: Row, work: Workload) -> tuple[Sample, Shown]:
-    """Run a contender once: its sample, and what its checks showed if it was done in time.
-
-    Raises CourseError if one of its commands fails, or if the reference is late.
+    Raises CourseError if one of its commands fails, if it is late, or if it shows another value.
     """
-    start = "project" if row.before or contender.kind == "pipeline" else "notebooks"
-    folder = work.folder / start
+    names = sorted(path.stem for path in source.glob("notebooks/*.ipynb"))[: contender.first]
+    folder = source if row.before else source.with_name("copy")
     if not row.before:
-        shutil.rmtree(work.folder / "copy", ignore_errors=True)
-        folder = Path(shutil.copytree(folder, work.folder / "copy"))
-    environment = work.environment(own_threads=row.own_threads)
-    for template in filter(None, (row.before, contender.script)):
-        script = work.script(template, contender.first)
-        sample = stopwatch.measure(script, folder, environment, row.deadline_s)
-    names, figures = work.names[: contender.first], folder / "figures.json"
-    sample = replace(sample, run_s=sample.wall_s / len(names))
-    if sample.timed_out:
-        if contender == row.contenders[0]:
-            raise CourseError("not done in time, so there is nothing to compare with")
-        return sample, {}
-    if figures.exists():
-        sample = replace(sample, **json.loads(figures.read_text()))
-    return sample, shown_values(contender.results, names, folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(source, folder)
+    variables = environment(row, contender, folder)
+    for script in filter(None, (row.before, contender.script)):
+        sample = stopwatch.measure(script, folder, variables, row.deadline_s)
+    figures = folder / "figures.json"
+    more = json.loads(figures.read_text()) if figures.exists() else {}
+    shown = shown_values(contender.results, names, folder)
+    expected |= {} if expected else shown
+    compare(shown, expected, names)
+    return replace(sample, run_s=sample.wall_s / len(names), **more)
 
 
-def shown_values(results: str, names: Sequence[str], folder: Path) -> Shown:
-    """What the checks showed in the executed notebooks that a contender left in `folder`.
+def environment(row: Row, contender: Contender, folder: Path) -> dict[str, str]:
+    """The environment of a contender: without GPUs and the user's settings of Jupyter.
+
+    It has as many threads as the pipeline gives its kernels, unless a row has its own threads.
+    """
+    threads = dict.fromkeys(THREAD_VARIABLES, str(max(1, (os.cpu_count() or 1) // JOBS)))
+    threads["OMP_WAIT_POLICY"] = "PASSIVE"
+    variables = {name: value for name, value in os.environ.items() if name not in threads}
+    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"):
+        variables[name] = str(folder / "ipython")
+    seeds = ",".join(map(str, range(contender.first or row.seeds)))
+    variables |= {"CUDA_VISIBLE_DEVICES": "", "PYTEST_ADDOPTS": ""}
+    variables["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    variables["CONTENDERS"] = str(Path(__file__).with_name("contenders.py"))
+    variables["OPTIONS"] = f"-p seed={seeds}" if seeds else ""
+    return variables if row.own_threads else variables | threads
+
+
+def shown_values(results: str, names: Sequence[str], folder: Path) -> dict[str, str]:
+    """The values of the checks in a contender's executed notebooks, by `notebook check`.
 
     Without spaces and line breaks, which differ, and with classes as a notebook shows them.
     """
     paths = [folder / results.format(name) for name in names if results]
     if results == "build/report.json":
         paths = [Path(run["attempt"], NOTEBOOK) for run in json.loads(paths[0].read_text())["runs"]]
-    return {
-        f"{name} {cell['metadata']['check']}": CLASS.sub(r"\1", re.sub(r"\s", "", "".join(text)))
-        for name, path in zip(names, paths, strict=bool(results))
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
-        if "check" in cell["metadata"]
-        for text in [
-            o["data"]["text/plain"] for o in cell["outputs"] if o["output_type"] == "execute_result"
-        ]
-    }
+    shown = {}
+    for name, path in zip(names, paths, strict=bool(results)):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            for output in cell.get("outputs", ()) if "check" in cell["metadata"] else ():
+                if output["output_type"] == "execute_result":
+                    text = re.sub(r"\s", "", "".join(output["data"]["text/plain"]))
+                    shown[f"{name} {cell['metadata']['check']}"] = CLASS.sub(r"\1", text)
+    return shown
 
 
-def difference(expected: Shown, shown: Shown, notebooks: Sequence[str]) -> str:
-    """The first check of these notebooks that shows another value than expected; else empty."""
+def compare(shown: dict[str, str], expected: dict[str, str], names: Sequence[str]) -> None:
+    """Raise CourseError if a check of these notebooks shows another value than expected."""
     for check in dict.fromkeys([*expected, *shown]):
         value, wanted = (values.get(check, "nothing") for values in (shown, expected))
-        if value != wanted and check.split()[0] in notebooks:
-            return f"differs at {check}: shows {value:.60}, the reference {wanted:.60}"
-    return ""
+        if value != wanted and check.split()[0] in names:
+            raise CourseError(f"differs at {check}: shows {value:.60}, the reference {wanted:.60}")

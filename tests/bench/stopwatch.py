@@ -1,18 +1,16 @@
-"""Measures what a shell script and all its processes take: wall time, CPU time and memory."""
+"""Measures a shell script with all its processes: wall time, CPU time and memory."""
 
 import ctypes
 import os
-import resource
-import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Thread, get_native_id
-from typing import IO
+from resource import RUSAGE_CHILDREN, getrusage
+from select import select
+from subprocess import DEVNULL, Popen
 
 import psutil
 
@@ -20,7 +18,6 @@ from ci.errors import CourseError
 
 PR_SET_CHILD_SUBREAPER = 36
 LOOK_S = 0.25  # between two looks at the memory: a look takes milliseconds per process
-Processes = Sequence[psutil.Process]
 
 
 @dataclass(frozen=True)
@@ -30,85 +27,54 @@ class Sample:
     wall_s: float
     cpu_s: float  # user and system time of all its processes
     peak_mb: float = 0.0  # the largest sum of their proportional set sizes
-    foreign: float = 0.0  # the share of the machine that other processes used
-    timed_out: bool = False
     run_s: float = 0.0  # wall time per run
     private_mb: float = 0.0  # of a warm kernel, where it was measured
 
 
-def measure(script: str, folder: Path, environment: Mapping[str, str], deadline_s: float) -> Sample:
-    """Run a shell script in `folder`, and kill it after `deadline_s`.
+def measure(script: str, folder: Path, env: Mapping[str, str], deadline_s: float) -> Sample:
+    """Run a shell script in `folder`.
 
-    What the script leaves behind, even a daemon in another session, becomes a child of this
-    process, is killed and reaped, and its CPU time counts. Only the children of a process that
-    ignores SIGCHLD stay invisible, because nobody reaps them. Raises CourseError, with the end of
-    the output, if a command fails.
+    Any process that outlives the script, even a daemon in another session, becomes a child of this
+    process, is killed and reaped, and its CPU time counts. Raises CourseError if a command fails
+    or if the script takes longer than `deadline_s`.
     """
-    prctl, others, ended, peaks_mb = ctypes.CDLL(None).prctl, _descendants(), Event(), [0.0]
+    prctl, others, peak_mb = ctypes.CDLL(None).prctl, _descendants(), 0.0
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    psutil.cpu_percent()  # the next call counts from here
-    reaped_s, began = _reaped_s(), time.monotonic()
-    watcher = Thread(target=_watch, args=(others, began + deadline_s, peaks_mb, ended))
-    watcher.start()
+    reaped_s, began = sum(getrusage(RUSAGE_CHILDREN)[:2]), time.monotonic()
     with tempfile.TemporaryFile("w+", errors="replace") as output:
+        shell = Popen(
+            ["sh", "-ec", script], cwd=folder, env=env, stdin=DEVNULL, stdout=output, stderr=output
+        )
+        ended = os.pidfd_open(shell.pid)
         try:
-            status = _run(script, folder, environment, output)
-            wall_s = time.monotonic() - began
+            while not select([ended], [], [], LOOK_S)[0]:
+                peak_mb = max(peak_mb, _memory_mb(_descendants(others)))
+                if time.monotonic() - began > deadline_s:
+                    raise CourseError(f"killed, because it was not done in {deadline_s:g} s")
+            wall_s, status = time.monotonic() - began, shell.wait()
         finally:
-            ended.set()
-            watcher.join()
-            while _kill_descendants(others):  # the children of a killed process come next
+            os.close(ended)
+            while left := _descendants(others):  # the children of a killed process come next
+                for process in left:
+                    with suppress(psutil.Error):
+                        process.kill()
                 os.waitpid(-1, 0)
             prctl(PR_SET_CHILD_SUBREAPER, 0)
+            shell.poll()  # notices that it has been reaped
         output.seek(0)
         end = " | ".join(output.read().strip().splitlines()[-3:])
-    timed_out = status == -signal.SIGKILL and wall_s > deadline_s
-    if status and not timed_out:
+    if status:
         raise CourseError(f"ended with status {status}: {end}")
-    cpu_s, cores = _reaped_s() - reaped_s, psutil.cpu_count() or 1
-    foreign = psutil.cpu_percent() / 100 - cpu_s / cores / (time.monotonic() - began)
-    return Sample(wall_s, cpu_s, max(peaks_mb), max(0.0, foreign), timed_out)
+    return Sample(wall_s, sum(getrusage(RUSAGE_CHILDREN)[:2]) - reaped_s, peak_mb)
 
 
-def _run(script: str, folder: Path, environment: Mapping[str, str], output: IO[str]) -> int:
-    shell = subprocess.Popen(
-        ["sh", "-ec", script],
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=output,
-        start_new_session=True,  # Ctrl-C interrupts this process alone
-    )
-    while (ended := os.waitpid(-1, 0))[0] != shell.pid:
-        continue  # an orphan, which init would reap
-    shell.returncode = os.waitstatus_to_exitcode(ended[1])
-    return shell.returncode
-
-
-def _watch(others: Processes, deadline: float, peaks_mb: list[float], ended: Event) -> None:
-    os.setpriority(os.PRIO_PROCESS, get_native_id(), 19)  # the lowest, for this thread alone
-    while not ended.wait(LOOK_S):
-        total = 0
-        for process in _descendants(others):
-            with suppress(psutil.Error):  # it has ended
-                total += process.memory_full_info().pss  # counts each shared page once
-        peaks_mb.append(total / 1e6)
-        if time.monotonic() > deadline:
-            _kill_descendants(others)
-
-
-def _kill_descendants(others: Processes) -> Processes:
-    processes = _descendants(others)
+def _memory_mb(processes: Sequence[psutil.Process]) -> float:
+    total = 0
     for process in processes:
-        with suppress(psutil.Error):
-            process.kill()
-    return processes
+        with suppress(psutil.Error):  # it has ended
+            total += process.memory_full_info().pss  # counts each shared page once
+    return total / 1e6
 
 
-def _descendants(others: Processes = ()) -> Processes:
+def _descendants(others: Sequence[psutil.Process] = ()) -> list[psutil.Process]:
     return [p for p in psutil.Process().children(recursive=True) if p not in others]
-
-
-def _reaped_s() -> float:
-    return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])

@@ -13,15 +13,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from rich.console import Console
 
 from ci.errors import CourseError, UsageError
 from ci.lesson import oracle, reader
-from tests.bench import benchmark, lower_bound, report, stopwatch, workload
+from tests.bench import benchmark, contenders, report, stopwatch
 from tests.bench.benchmark import SMALL
-from tests.bench.definitions import CONTENDERS, ROWS, TARGETS, Contender, Row, Target
-from tests.bench.report import Result
+from tests.bench.report import CONTENDERS, ROWS, TARGETS, Contender, Result, Row, Target
 from tests.bench.stopwatch import Sample
-from tests.bench.workload import Workload
 from tests.conftest import GRADIENT, ORACLE, Read, Write
 
 ROOT = Path(__file__).parents[2]
@@ -32,28 +31,28 @@ def result(**times: Sequence[float]) -> Result:
     """A result of the row `lessons` with these wall times, round by round."""
     rounds = [dict(zip(times, walls, strict=True)) for walls in zip(*times.values(), strict=True)]
     samples = [{name: Sample(wall, wall) for name, wall in walls.items()} for walls in rounds]
-    return Result(ROWS["lessons"], ROWS["lessons"].contenders, samples)
+    return Result(ROWS["lessons"], samples)
 
 
 def fake(name: str, value: str = "1", **fields: object) -> Contender:
     """A contender that shows this value in its one notebook at once."""
     output = {"output_type": "execute_result", "data": {"text/plain": value}}
     cells = [{"metadata": {"check": "gradient"}, "outputs": [output]}]
-    text = shlex.quote(json.dumps({"cells": cells})).replace("{", "{{").replace("}", "}}")
-    script = f"printf %s {text} > out/shown"
-    return replace(Contender(name, "competitor", name, script, results="out/shown"), **fields)
+    script = f"printf %s {shlex.quote(json.dumps({'cells': cells}))} > shown"
+    return replace(Contender(name, name, script, results="shown"), **fields)
 
 
 @pytest.fixture
-def work(write: Write, tmp_path: Path) -> Workload:
-    """A workload of one small lesson."""
-    return workload.prepare([write(expected=ORACLE)], ROOT, tmp_path / "work")
+def work(write: Write, tmp_path: Path) -> Path:
+    """A project with one small lesson."""
+    benchmark.prepare([write(expected=ORACLE)], ROOT, tmp_path / "work")
+    return tmp_path / "work"
 
 
-def measure(work: Workload, *contenders: Contender, **fields: object) -> Result:
+def measure(work: Path, *contenders: Contender, **fields: object) -> Result:
     """One round of these contenders."""
     row = replace(Row("r", "a row", contenders), **fields)
-    return benchmark.measure(row, work, rounds=1, everyone=False)
+    return benchmark.measure(row, work, rounds=1)
 
 
 # The command line
@@ -63,18 +62,18 @@ def measure(work: Workload, *contenders: Contender, **fields: object) -> Result:
 def test_rounds_are_a_whole_number(text: str) -> None:
     """Anything else is an error of usage."""
     with pytest.raises(UsageError, match=f"--rounds {re.escape(text)}: must be a whole number"):
-        benchmark.parse_rounds(text)
-    assert benchmark.parse_rounds("3") == 3
+        benchmark.parse("", text)
+    assert benchmark.parse("", "3")[1] == 3
 
 
 def test_rows_are_chosen_by_name_and_keep_their_order() -> None:
     """Without names, all rows are measured."""
-    assert benchmark.parse_rows("") == list(ROWS.values())
-    assert benchmark.parse_rows("200, lessons") == [ROWS["lessons"], ROWS["200"]]
+    assert benchmark.parse("", "1")[0] == list(ROWS.values())
+    assert benchmark.parse("200, lessons", "1")[0] == [ROWS["lessons"], ROWS["200"]]
     with pytest.raises(UsageError, match="no such row; did you mean 'unchanged'"):
-        benchmark.parse_rows("unchangd")
-    with pytest.raises(UsageError, match="names no row"):
-        benchmark.parse_rows(",")
+        benchmark.parse("unchangd", "1")
+    with pytest.raises(UsageError, match="no such row; expected one of"):
+        benchmark.parse(",", "1")
 
 
 def test_a_bad_option_is_one_line() -> None:
@@ -96,27 +95,17 @@ def test_each_target_is_of_contenders_of_its_row() -> None:
         assert target.aim <= target.limit
 
 
-def test_a_row_leaves_out_contenders_with_a_reason() -> None:
-    """Every way to execute notebooks takes part in every row that executes, or is named there."""
-    ways = {CONTENDERS[n].name for n in ("papermill", "pool", "nbconvert", "nbmake", "scripts")}
-    for row in [ROWS[name] for name in ("lessons", "40", "03", "200")]:
-        there, out = ({c.name for c in group} for group in (row.contenders, row.left_out))
-        assert ways <= there | out
-        assert not there & out
-        assert row.because or not out
-
-
 # The workload
 
 
 def test_competitors_get_notebooks_with_parameters_and_without_errors(read: Read) -> None:
     """Papermill stops at a cell that raises, so exactly the declared type is caught."""
     lesson = read('# %% raises="ValueError"\nint("a")\n' + GRADIENT)
-    made = workload.notebook(lesson.notebook, {"size": 3})
+    made = benchmark.notebook(lesson.notebook, 3)
     nbformat.validate(made)
     sources = [cell.source for cell in made.cells if cell.cell_type == "code"]
-    assert sources[:2] == ["size: int = 4  # length of the vector", "size = 3"]
-    assert sources[3] == 'try:\n    int("a")\nexcept ValueError as error:\n    print(error)'
+    assert sources[0] == "size: int = 4  # length of the vector\nseed = 3"
+    assert sources[2] == 'try:\n    int("a")\nexcept ValueError as error:\n    print(error)'
     assert 'int("a")' in [cell.source for cell in lesson.notebook.cells]
 
 
@@ -126,8 +115,8 @@ def test_contenders_share_a_number_of_threads_or_have_their_own(
     """The user's own setting reaches none of them."""
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    work = Workload(tmp_path, [])
-    shared, own = (work.environment(own_threads=own) for own in (False, True))
+    rows = [Row("r", "a row", [fake("a")], own_threads=own) for own in (False, True)]
+    shared, own = (benchmark.environment(row, fake("a"), tmp_path) for row in rows)
     assert shared["OMP_NUM_THREADS"] == shared["MKL_NUM_THREADS"] == "4"
     assert shared["OMP_WAIT_POLICY"] == "PASSIVE"
     assert not {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY"} & own.keys()
@@ -135,23 +124,23 @@ def test_contenders_share_a_number_of_threads_or_have_their_own(
 
 def test_a_part_of_a_sweep_is_its_beginning(tmp_path: Path) -> None:
     """The runs have the same names and seeds as in the whole sweep."""
-    work = workload.prepare([SMALL / "06_regression.py"], ROOT, tmp_path / "work", seeds=3)
-    assert work.names == ["06_regression-000", "06_regression-001", "06_regression-002"]
-    assert json.loads((work.folder / "notebooks/06_regression-001.ipynb.yaml").read_text()) == {
-        "seed": 1
-    }
-    assert work.script("{options}", first=2) == "-p seed=0,1"
-    assert work.script("{setting}") == "seed=0,1,2"
+    benchmark.prepare([SMALL / "06_regression.py"], ROOT, tmp_path / "work", seeds=3)
+    notebooks = sorted((tmp_path / "work" / "notebooks").glob("*.ipynb"))
+    assert [path.stem[-4:] for path in notebooks] == ["-000", "-001", "-002"]
+    assert "seed = 1" in notebooks[1].read_text()
+    row = Row("r", "a row", [fake("a"), fake("part", first=2)], seeds=3)
+    options = [benchmark.environment(row, each, tmp_path)["OPTIONS"] for each in row.contenders]
+    assert options == ["-p seed=0,1,2", "-p seed=0,1"]
 
 
 def test_a_workload_holds_the_chosen_lessons(write: Write, tmp_path: Path) -> None:
-    """And what they import; only the project holds expected values."""
+    """And what they import; the notebooks have no expected values."""
     wanted = write(expected=ORACLE)
     write(name="02_other", expected=ORACLE)
     (wanted.parent / "parallel").mkdir()
     (wanted.parent / "parallel" / "ring.py").write_text("a = 1\n")
-    work = workload.prepare([wanted], ROOT, tmp_path / "work")
-    lessons, notebooks = work.folder / "project" / "lessons", work.folder / "notebooks"
+    benchmark.prepare([wanted], ROOT, tmp_path / "work")
+    lessons, notebooks = tmp_path / "work" / "lessons", tmp_path / "work" / "notebooks"
     assert [path.name for path in lessons.glob("*.py")] == ["01_small.py"]
     assert (lessons / "expected" / "01_small.py").exists()
     assert (notebooks / "parallel" / "ring.py").exists()
@@ -170,10 +159,10 @@ def test_the_small_lesson_is_a_lesson() -> None:
 # Rounds
 
 
-def test_contenders_take_turns(work: Workload, capsys: pytest.CaptureFixture[str]) -> None:
+def test_contenders_take_turns(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In as many rounds as there are contenders, each has each place once."""
     row = Row("r", "a row", [fake("a"), fake("b"), fake("c")])
-    found = benchmark.measure(row, work, rounds=2, everyone=False)
+    found = benchmark.measure(row, work, rounds=2)
     said = [line.removeprefix("r: round ") for line in capsys.readouterr().out.splitlines()]
     assert said == [
         *("1 of 2: a", "1 of 2: b", "1 of 2: c"),
@@ -182,7 +171,7 @@ def test_contenders_take_turns(work: Workload, capsys: pytest.CaptureFixture[str
     assert [len(found.figures(name, "wall_s")) for name in "abc"] == [2, 2, 2]
 
 
-def test_a_contender_that_shows_another_value_has_no_time(work: Workload) -> None:
+def test_a_contender_that_shows_another_value_has_no_time(work: Path) -> None:
     """The fault names the check and both values."""
     found = measure(work, fake("reference"), fake("same"), fake("other", "2"))
     differs = "differs at 01_small-000 gradient: shows 2, the reference 1"
@@ -194,35 +183,31 @@ def test_a_contender_that_shows_another_value_has_no_time(work: Workload) -> Non
 def test_values_are_compared_check_by_check() -> None:
     """Of the notebooks that both executed; a check that shows nothing differs."""
     expected = {"a x": "1", "a y": "3", "b x": "5"}
-    assert benchmark.difference(expected, expected, ["a", "b"]) == ""
-    assert benchmark.difference(expected, {"a x": "1", "a y": "3"}, ["a"]) == ""
-    assert benchmark.difference(expected, {"a x": "1"}, ["a"]) == (
-        "differs at a y: shows nothing, the reference 3"
-    )
-    assert benchmark.difference({}, {"a z": "5"}, ["a"]) == (
-        "differs at a z: shows 5, the reference nothing"
-    )
+    benchmark.compare(expected, expected, ["a", "b"])
+    benchmark.compare({"a x": "1", "a y": "3"}, expected, ["a"])
+    with pytest.raises(CourseError, match="differs at a y: shows nothing, the reference 3"):
+        benchmark.compare({"a x": "1"}, expected, ["a"])
+    with pytest.raises(CourseError, match="differs at a z: shows 5, the reference nothing"):
+        benchmark.compare({"a z": "5"}, {}, ["a"])
 
 
-def test_line_breaks_and_names_of_classes_may_differ(work: Workload) -> None:
+def test_line_breaks_and_names_of_classes_may_differ(work: Path) -> None:
     """IPython breaks long lines and shortens classes; plain Python does neither."""
     kernel = fake("kernel", "(int, tensor([1.,\n  2.]))")
     python = fake("python", "(<class 'int'>, tensor([1., 2.]))")
     assert measure(work, kernel, python).faults == {}
 
 
-def test_absent_contenders_are_named(work: Workload) -> None:
-    """Those that lack a program, and those that are left out unless all are wanted."""
-    lacking = fake("lacking", needs=("nosuchmodule", "sh", "json"))
-    row = Row("r", "a row", [fake("a"), lacking], left_out=[fake("slow")], because="hours")
-    found = benchmark.measure(row, work, rounds=1, everyone=False)
-    assert found.absent == {"slow": "left out: hours", "lacking": "missing here: nosuchmodule"}
-    found = benchmark.measure(row, work, rounds=1, everyone=True)
-    assert [*found.rounds[0]] == ["a", "slow"]
-    assert found.faults == {}
+def test_absent_contenders_are_named(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A contender whose programs are missing does not run, and that is no fault."""
+    lacking = fake("lacking", needs=("nosuchprogram", "sh"))
+    found = measure(work, fake("a"), lacking)
+    assert ([*found.rounds[0]], found.faults) == (["a"], {})
+    report.show(found, Console(width=140))
+    assert re.search("lacking.* missing here: nosuchprogram ", capsys.readouterr().out)
 
 
-def test_a_failing_command_says_why(work: Workload) -> None:
+def test_a_failing_command_says_why(work: Path) -> None:
     """A failing reference ends the benchmark, because there is nothing to compare with."""
     broken = fake("broken", script="echo no disk; (exit 3); echo never")
     found = measure(work, fake("a"), broken)
@@ -232,15 +217,15 @@ def test_a_failing_command_says_why(work: Workload) -> None:
 
 
 def test_a_late_contender_is_killed_and_stays_in_the_table(
-    work: Workload, capsys: pytest.CaptureFixture[str]
+    work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its time is at least the deadline. A late reference ends the benchmark."""
+    """It has no time, but a reason. A late reference ends the benchmark."""
     late = fake("late", script="sleep 60")
     found = measure(work, fake("a"), late, deadline_s=0.5)
-    assert (found.faults, found.figures("late", "timed_out")) == ({}, [True])
-    report.show(found, report.console())
-    assert re.search(r"late.* > [0-9]", capsys.readouterr().out)
-    with pytest.raises(CourseError, match="r: late: not done in time"):
+    assert found.faults == {"late": "killed, because it was not done in 0.5 s"}
+    report.show(found, Console(width=140))
+    assert re.search("late.* killed, because it was not done in 0.5 s", capsys.readouterr().out)
+    with pytest.raises(CourseError, match="r: late: killed, because it was not done"):
         measure(work, late, deadline_s=0.5)
 
 
@@ -251,7 +236,7 @@ def watched(folder: Path, program: str, deadline_s: float = 60.0) -> Sample:
     """What Python takes for this program."""
     (folder / "program.py").write_text(program)
     script = f"{sys.executable} program.py"
-    return stopwatch.measure(script, folder, os.environ, deadline_s=deadline_s)
+    return stopwatch.measure(script, folder, os.environ, deadline_s)
 
 
 def test_a_daemon_counts_and_is_killed(tmp_path: Path) -> None:
@@ -288,7 +273,8 @@ def test_the_deadline_kills_the_tree(tmp_path: Path) -> None:
         "open(str(os.fork() or 'child'), 'w').write(str(os.getpid()))\ntime.sleep(77)"
     )
     began = time.monotonic()
-    assert watched(tmp_path, program, deadline_s=1.0).timed_out
+    with pytest.raises(CourseError, match="not done in 1 s"):
+        watched(tmp_path, program, deadline_s=1.0)
     assert time.monotonic() - began < 20
     assert not Path("/proc", (tmp_path / "child").read_text()).exists()
 
@@ -337,46 +323,37 @@ def test_a_target_is_not_judged_by_those_who_are_left() -> None:
     """A contender that failed or was late could be the best one."""
     for name in ("checked", "pool"):
         failed = result(checked=[1.0], pool=[4.0], nbmake=[9.0])
-        failed.faults[name] = "no disk"
-        late = result(checked=[1.0], pool=[4.0], nbmake=[9.0])
-        late.rounds[0][name] = replace(late.rounds[0][name], timed_out=True)
-        for found in (failed, late):
-            assert report.judge(TARGET, found) == ([], "not measured")
-
-
-def test_a_verdict_says_whether_others_used_the_machine() -> None:
-    """They disturb one side of a ratio more than the other. Only its own contenders matter."""
-    found = result(checked=[1.0], pool=[4.0], pipeline=[1.0])
-    found.rounds[0]["pipeline"] = Sample(1.0, 1.0, foreign=0.9)
-    assert report.judge(TARGET, found)[1] == "aim reached"
-    found.rounds[0]["pool"] = Sample(4.0, 4.0, foreign=0.21)
-    assert report.judge(TARGET, found)[1] == "aim reached, but disturbed"
+        failed.faults[name] = "killed, because it was not done in 180 s"
+        assert report.judge(TARGET, failed) == ([], "not measured")
 
 
 # The report
 
 
-def test_a_table_has_ratios_and_absent_contenders(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_has_ratios_and_faults(capsys: pytest.CaptureFixture[str]) -> None:
     """The median of the rounds, and their range."""
     found = result(pipeline=[1.0, 3.0, 2.0], pool=[4.0, 6.0, 8.0])
-    found.absent = {"nbmake": "missing here: nbmake"}
-    report.show(found, report.console())
+    found.faults = {"nbmake": "no disk"}
+    report.show(found, Console(width=140))
     out = capsys.readouterr().out
     assert "2.00 (1.00–3.00)" in out
     assert "4.00 (2.00–4.00)" in out
-    assert "nbmake: missing here: nbmake" in out
+    assert re.search("nbmake.* no disk ", out)
 
 
 def test_files_hold_what_was_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`bench.json` has each round, `bench.svg` what was printed, the same for the same figures."""
     pictures = set()
     for _ in range(2):
-        found, console = result(pipeline=[3.0], checked=[1.0], pool=[2.0]), report.console()
+        found = result(pipeline=[3.0], checked=[1.0], pool=[2.0])
+        console = Console(record=True, width=140)
         report.show(found, console)
-        data, picture = report.conclude([found], console, tmp_path)
-        pictures.add(picture.read_text())
-    assert re.search(r"lessons +wall_s +checked .*0\.6 +0\.45 +0\.50 +met", capsys.readouterr().out)
-    written = json.loads(data.read_text())
+        report.conclude([found], console, tmp_path)
+        pictures.add((tmp_path / "bench.svg").read_text())
+    assert re.search(
+        r"lessons .* wall_s .* checked .* 0\.6 .* 0\.50 .* met ", capsys.readouterr().out
+    )
+    written = json.loads((tmp_path / "bench.json").read_text())
     assert written["rows"][0]["rounds"][0]["checked"]["wall_s"] == 1.0
     assert [target["verdict"] for target in written["targets"]] == ["met"]
     (shown,) = pictures
@@ -387,7 +364,9 @@ def test_files_hold_what_was_measured(tmp_path: Path, capsys: pytest.CaptureFixt
 # The contenders
 
 
-def test_the_lower_bound_shows_what_a_kernel_shows() -> None:
+def test_the_lower_bound_shows_what_a_kernel_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It saves and closes figures; the last line of a cell is its value."""
     cells = [
         {"cell_type": "markdown", "source": "prose", "metadata": {}},
@@ -396,11 +375,13 @@ def test_the_lower_bound_shows_what_a_kernel_shows() -> None:
         code("x = 1", "nothing"),
         code("for i in [x]:\n    y = i\ny, 'z'", "pair"),
     ]
-    main = sys.modules["__main__"]
-    try:
-        lower_bound.execute({"cells": cells})
-    finally:
-        sys.modules["__main__"] = main
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "a.ipynb").write_text(json.dumps({"cells": cells}))
+    contenders.plain("a.ipynb")
+    cells = json.loads((tmp_path / "out" / "a.ipynb").read_text())["cells"]
     shown = [cell["outputs"][0]["data"]["text/plain"] for cell in cells if cell.get("outputs")]
     assert shown == ["[]", "(1, 'z')"]
 
@@ -421,19 +402,19 @@ def test_the_exit_status_is_1_if_a_value_differs(
     for value, status in (("1", 0), ("2", 1)):
         row = Row("r", "a row", [fake("a", "1"), fake("b", value)])
         monkeypatch.setitem(ROWS, "r", row)
-        assert benchmark.run("r", "1", tmp_path, everyone=False) == status
+        assert benchmark.run("r", "1", tmp_path) == status
     assert (tmp_path / "build" / "bench.json").exists()
 
 
 @pytest.mark.kernel
-def test_all_contenders_show_the_same(work: Workload) -> None:
+def test_all_contenders_show_the_same(work: Path) -> None:
     """The pipeline, two competitors and both lower bounds, for real."""
     names = ("pipeline", "checked", "papermill", "pool", "nbmake", "scripts", "process")
     found = measure(work, *(CONTENDERS[name] for name in names))
-    assert (found.faults, found.absent) == ({}, {})
+    assert found.faults == {}
     for sample in found.rounds[0].values():
         assert sample.cpu_s > 0
-        assert sample.peak_mb > 20 or sample.wall_s < 1  # too short for a look
+        assert sample.peak_mb > 20 or sample.cpu_s < 1  # too short for a look
     assert not (ROOT / "build" / "runs" / "01_small").exists()
 
 
