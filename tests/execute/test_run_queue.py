@@ -1,17 +1,19 @@
 """The run queue: which worker gets which run, and when."""
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ci.execute import leases
+from ci.execute import leases, run_queue
 from ci.execute.run_queue import RunQueue
 from ci.plan import memory, planner
 from ci.plan.gpus import Gpu
 from ci.plan.planner import Run
-from tests.conftest import Read
+from tests.conftest import Read, eventually
 
 GPUS = [Gpu(str(i), f"GPU-{i}", "H100") for i in range(4)]
 
@@ -95,13 +97,15 @@ def test_no_run_starts_after_a_stop(runs: Callable[..., list[Run]]) -> None:
     assert queue.next_compatible(*first) is None
 
 
-def test_with_little_memory_runs_execute_one_at_a_time(runs: Callable[..., list[Run]]) -> None:
+def test_with_little_memory_runs_execute_one_at_a_time(
+    runs: Callable[..., list[Run]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only the last worker continues, so that the plan still ends."""
     planned = runs(0, 0, 0)
     queue = queue_of(planned, room=0)
     first, second = queue.take(), queue.take()
     assert first and second
-    queue._headroom = 2 * memory.total()
+    monkeypatch.setattr(memory, "available", lambda: -1)
     assert queue.next_compatible(*first) is None
     queue.release(first[1])
     assert queue.next_compatible(*second) == planned[2]
@@ -154,6 +158,10 @@ def test_waiting_for_another_invocation_is_reported_once(runs: Callable[..., lis
     assert others.lease(GPUS[:1])
     queue = queue_of(planned)
     assert queue.newly_blocked() is None
-    for _ in range(2):
-        assert queue._lease() is None
-    assert [queue.newly_blocked(), queue.newly_blocked()] == [planned[0], None]
+    with ThreadPoolExecutor() as pool:
+        taken = pool.submit(queue.take)
+        assert eventually(lambda: queue.newly_blocked() == planned[0])
+        time.sleep(3 * run_queue.POLL_S)
+        assert queue.newly_blocked() is None
+        queue.stop()
+        assert taken.result() is None

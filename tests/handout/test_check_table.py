@@ -101,16 +101,15 @@ def test_each_gap_is_translated() -> None:
         assert translations("en")[key] != translations("zh")[key]
 
 
-def test_margins_are_those_of_checks_with_a_tolerance() -> None:
+def test_margins_are_those_of_checks_with_a_tolerance(lesson: Lesson) -> None:
     """Exact checks, failed checks and givens have none."""
     exact = replace(RESULT, tolerance="exact", margin=0.0)
     wrong = replace(RESULT, status="differs", margin=7.0)
     given = replace(RESULT, status="given", tolerance="", margin=None)
 
-    assert index._margins([RESULT, exact, wrong, given, replace(RESULT, margin=0.0)]) == [
-        0.0,
-        0.125,
-    ]
+    run = outcome(lesson, {}, exact, wrong, given, replace(RESULT, margin=0.0))
+
+    assert index.entry(run)["margins"] == [0.0, 0.125]
 
 
 def test_the_table_as_json_stays_in_its_element() -> None:

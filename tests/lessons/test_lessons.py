@@ -19,7 +19,7 @@ NAMES = [path.stem for path in find_lessons(LESSONS)]
 LEAST_CHECKS = {"01": 15, "02": 48, "03": 44, "04": 40, "05": 28}
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(scope="module", params=NAMES)
 def lesson(request: pytest.FixtureRequest) -> Lesson:
     """Each lesson of the course."""
     return reader.read(LESSONS / f"{request.param}.py")

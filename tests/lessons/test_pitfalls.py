@@ -15,6 +15,7 @@ from ci.lesson.parameters import Value
 from tests.conftest import ROOT
 
 LESSON = reader.read(ROOT / "lessons" / "05_parallel_pitfalls.py")
+ORACLES = oracle.load(LESSON)
 NEEDS_RANKS = [
     ("drifted", "together"),
     ("added", "averaged"),
@@ -28,9 +29,8 @@ NEEDS_RANKS = [
 
 def expected(name: str, **settings: Value) -> NDArray[np.float64]:
     """What a check is to show; of several tensors the last one, where it tells more."""
-    found = oracle.load(LESSON)[name]
     known: dict[str, Any] = {**LESSON.defaults, **settings}
-    value = found.value(known)
+    value = ORACLES[name].value(known)
     if isinstance(value, dict):
         value = value["var"]
     if name in ("evaluated_apart", "begun_apart"):
