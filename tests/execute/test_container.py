@@ -448,7 +448,7 @@ def test_auto_selects_the_lab_if_its_image_is_up_to_date(lab_image: Image) -> No
     """The facts of the executor name the image."""
     where, remarks = executor.choose("auto", [], DOCKER)
     assert isinstance(where, ContainerExecutor)
-    assert where.facts["image"].startswith("pytorch-course:cpu (sha256:")
+    assert where.provenance["image"].startswith("pytorch-course:cpu (sha256:")
     assert remarks == []
 
 
