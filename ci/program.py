@@ -64,7 +64,7 @@ def read_ahead(lines: Iterable[str]) -> "queue.SimpleQueue[str]":
             with contextlib.suppress(OSError):  # the connection to the program breaks
                 for line in lines:
                     read.put(line)
-        finally:  # whatever went wrong, no reader must wait forever
+        finally:  # no reader may wait forever after an error
             read.put("")
 
     threading.Thread(target=put, name="read_ahead", daemon=True).start()

@@ -111,7 +111,7 @@ def blank_solutions(lessons: Path, folder: Path) -> list[Path]:
     for lesson, script in zip(found, scripts, strict=True):
         text = lesson.path.read_text(encoding="utf-8-sig")
         script.write_text(exercises.without_solutions(text), encoding="utf-8")
-        script.chmod(0o644)  # the user inside has to read it, whatever the caller's umask is
+        script.chmod(0o644)  # the user inside has to read it, regardless of the caller's umask
     others = [
         path
         for path in lessons.iterdir()

@@ -36,7 +36,7 @@ def test_a_display_formula_stays_one() -> None:
 
 
 def test_a_formula_can_be_heard_on_paper() -> None:
-    """Its TeX goes with it, whatever quotes and backslashes that holds."""
+    """Its TeX goes with it, including quotes and backslashes."""
     assert r'alt: "\\text{\"a\"}"' in one(r"""$\text{"a"}$""", "typst")
 
 

@@ -375,7 +375,7 @@ def _pixels(page: Path) -> list[bytes]:
 
 
 def test_a_short_block_of_code_stays_whole() -> None:
-    """On whatever line of a page it begins."""
+    """Regardless of the line of a page on which it begins."""
     blocks = ["\n".join(f"b{number}_{line} = 1" for line in range(9)) for number in range(30)]
     texts = pages(printed(new_notebook(cells=[new_code_cell(block) for block in blocks])))
     assert len(texts) > 2
@@ -420,7 +420,7 @@ def test_a_long_table_goes_on_on_the_next_page_and_a_short_one_stays_whole() -> 
 
 
 def test_an_exercise_stays_with_its_blank() -> None:
-    """Its task and the code to complete share a page, on whatever line they begin."""
+    """Its task and the code to complete share a page, on any line of which they begin."""
     cells = [new_markdown_cell("# Mine\n\n## Exercises")]
     for number in range(20):
         task = f"### Task{number}\n\n{'word ' * 40} end{number}"
@@ -435,7 +435,7 @@ def test_an_exercise_stays_with_its_blank() -> None:
 
 
 def test_a_figure_and_its_caption_share_a_page() -> None:
-    """On whatever line of a page they begin."""
+    """Regardless of the line of a page on which they begin."""
     cells = [new_markdown_cell("# Mine")]
     for number in range(12):
         cells += [
@@ -541,7 +541,7 @@ def test_words_from_the_right_stay_and_hidden_turns_are_shown(make: Make) -> Non
 
 
 def test_hostile_headings_in_outputs_break_nothing(make: Make) -> None:
-    """Markdown that a cell shows is set, whatever levels it skips."""
+    """Markdown that a cell shows is rendered, even if it skips levels."""
     read = printed(make(shown("text/markdown", "##### Deep\n\n# Again")))
     assert "Deep Again" in " ".join(pages(read))
 
