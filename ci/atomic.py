@@ -106,7 +106,7 @@ def exclusive(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
 def private_folder(parent: Path | None = None) -> Iterator[Path]:
     """A temporary folder for this user alone, removed at the end of the block.
 
-    It is locked, so that `sweep_private_folders` recognises those of processes that were killed,
+    It is locked, so that `remove_abandoned_folders` recognises those of processes that were killed,
     also from a container with other process ids.
     """
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
@@ -119,7 +119,7 @@ def private_folder(parent: Path | None = None) -> Iterator[Path]:
         os.close(lock)
 
 
-def sweep_private_folders() -> None:
+def remove_abandoned_folders() -> None:
     """Remove the private folders of processes that were killed."""
     for parent in {Path(tempfile.gettempdir()), Path("/tmp")}:
         for folder in parent.glob(f"{PREFIX}*/"):

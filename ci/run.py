@@ -15,10 +15,10 @@ from ci.judge.outcome import Outcome, Status, exit_status
 from ci.lesson import oracle
 from ci.lesson.lesson import find_lessons, select_lessons
 from ci.lesson.oracle import Oracle
-from ci.plan import attempts, cache, gpus, lesson_cache, planner, schedule
-from ci.plan.cache import RUNS, RunCache, Work
+from ci.plan import attempts, gpus, parsed_lessons, planner, run_cache, schedule
 from ci.plan.planner import Run
-from ci.report import files, github
+from ci.plan.run_cache import RUNS, RunCache, Work
+from ci.report import github, report_files
 from ci.report.terminal import Terminal
 from ci.report.utilization import slot_utilization
 
@@ -47,17 +47,17 @@ def run(options: Options, root: Path) -> int:
     """
     build = root / "build"
     with atomic.exclusive(build, on_wait=lambda: print(WAITING, flush=True)):
-        attempts.sweep(build / RUNS)
-        atomic.sweep_private_folders()
+        attempts.remove_incomplete(build / RUNS)
+        atomic.remove_abandoned_folders()
         return _run(options, root, build)
 
 
 def _run(options: Options, root: Path, build: Path) -> int:
     # Plan: which lessons run with which parameters, where, and on which GPUs?
     request = gpus.parse(options.gpus)
-    files.forget(build)
+    report_files.forget(build)
     paths = find_lessons(root / "lessons")
-    lessons = [lesson_cache.read(path, build) for path in select_lessons(paths, options.lessons)]
+    lessons = [parsed_lessons.read(path, build) for path in select_lessons(paths, options.lessons)]
     granted = gpus.grant(request)
     slots = planner.count_slots(options.jobs, granted)
     timeout_s = planner.parse_timeout(options.timeout)
@@ -68,14 +68,14 @@ def _run(options: Options, root: Path, build: Path) -> int:
     )
 
     # Which of them have to be executed, and in which order?
-    run_cache = RunCache(build, chosen.facts)
-    work = run_cache.work(
+    cache = RunCache(build, chosen.facts)
+    work = cache.work(
         [run for run in runs if not run.lacks_gpus],
         manifest.settled(build, notes),
         fresh=options.fresh,
     )
     oracles = {lesson.name: oracle.load(lesson) for lesson in work.lessons}
-    ordered = schedule.order(work.execute, run_cache.seconds)
+    ordered = schedule.order(work.execute, cache.seconds)
 
     events: list[Event] = []
     outcomes: list[Outcome] = []
@@ -95,7 +95,7 @@ def _run(options: Options, root: Path, build: Path) -> int:
             terminal.on_event(event)
 
         for outcome in _outcomes(runs, work, oracles, executing, on_event):
-            outcomes.append(keep(outcome, run_cache))
+            outcomes.append(keep(outcome, cache))
             terminal.on_outcome(outcomes[-1])
             publish.submit(outcomes[-1], pool, handouts=options.handouts, notes=notes)
 
@@ -103,7 +103,7 @@ def _run(options: Options, root: Path, build: Path) -> int:
         outcomes.sort(key=lambda outcome: runs.index(outcome.run))
         matrices = agreement.matrices(outcomes, oracles)
         utilization = slot_utilization(events, slots)
-        files.write(outcomes, build, matrices, utilization)
+        report_files.write(outcomes, build, matrices, utilization)
         terminal.finish(outcomes, matrices, utilization)
         for annotation in github.annotations(outcomes):
             terminal.print(annotation)
@@ -136,12 +136,12 @@ def _outcomes(
             yield verdicts.judge(event.execution, oracles[event.execution.run.lesson.name])
 
 
-def keep(outcome: Outcome, run_cache: RunCache) -> Outcome:
+def keep(outcome: Outcome, cache: RunCache) -> Outcome:
     """Record an outcome, so that its run need not be executed again."""
     if outcome.skipped or outcome.status == Status.UNCHANGED:
         return outcome
     assert outcome.attempt
-    attempt, key = run_cache.keep(outcome.run, outcome.attempt, outcome.status, outcome.to_json())
+    attempt, key = cache.keep(outcome.run, outcome.attempt, outcome.status, outcome.to_json())
     return replace(outcome, attempt=attempt, key=key)
 
 
@@ -149,4 +149,4 @@ def clean(root: Path) -> None:
     """Remove what runs have left, except each lesson's last attempts, and the handouts."""
     build = root / "build"
     with atomic.exclusive(build, on_wait=lambda: print(WAITING, flush=True)):
-        cache.clean(build)
+        run_cache.clean(build)

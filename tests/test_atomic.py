@@ -114,7 +114,7 @@ def test_only_private_folders_of_ended_processes_are_swept(
         if end:
             os.kill(process.pid, end)
             process.wait()
-        atomic.sweep_private_folders()
+        atomic.remove_abandoned_folders()
         assert process.path.exists() == (end is None)
     finally:
         process.kill()
@@ -128,7 +128,7 @@ def test_a_new_private_folder_is_left_alone(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     folder = tmp_path / "pytorch-course-new"
     folder.mkdir()
-    atomic.sweep_private_folders()
+    atomic.remove_abandoned_folders()
     assert folder.exists()
 
 

@@ -178,7 +178,7 @@ def _examine_toolkit() -> Finding:
 
 def _probe_lab(client: Any, docker: Path, granted: Sequence[Gpu]) -> list[Fact]:
     """Run the probe in a container like those of lessons, with all GPUs."""
-    options = containers.hardened(
+    options = containers.hardened_options(
         docker_engine.memory_share(client),
         user=containers.user_inside(as_root=containers.needs_root(client)),
         pids=containers.PIDS + containers.PIDS_PER_RANK * max(2, len(granted)),

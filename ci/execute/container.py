@@ -89,7 +89,7 @@ class ContainerExecutor:
         attempts = folder / lesson.name
         attempts.mkdir(parents=True, exist_ok=True)
         ranks = max(int(run.parameters.get("world_size", 1)) for run in runs)
-        options = containers.hardened(
+        options = containers.hardened_options(
             self._memory,
             user=self._another_user(),
             pids=containers.PIDS + containers.PIDS_PER_RANK * ranks,

@@ -22,8 +22,8 @@ from ci.lesson.lesson import Check, Lesson
 from ci.lesson.oracle import Oracle
 from ci.lesson.parameters import Value
 from ci.lesson.value import Comparable, expected_value, shown_value
-from ci.plan.cache import Previous
 from ci.plan.planner import Run
+from ci.plan.run_cache import Previous
 
 ENDS = {End.FAILED: Status.FAILED, End.TIMED_OUT: Status.TIMED_OUT}
 

@@ -59,7 +59,7 @@ def serve(
             "everything that listens on it"
         )
     token, user = secrets.token_hex(24), containers.user_inside(as_root)
-    options = containers.hardened(
+    options = containers.hardened_options(
         memory,
         user=user,
         pids=4 * containers.PIDS,  # several kernels, with ranks

@@ -29,7 +29,7 @@ END_S = 10  # how long a container may take to end before it is killed
 EXIT_S = 5  # how long to wait for the exit status of a container whose output has ended
 
 
-def hardened(
+def hardened_options(
     memory: int,
     *,
     user: str,

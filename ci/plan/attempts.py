@@ -53,7 +53,7 @@ def tidy(attempt: Path) -> Path | None:
     return notebook if notebook.exists() else None
 
 
-def sweep(folder: Path) -> None:
+def remove_incomplete(folder: Path) -> None:
     """Remove the incomplete attempts below `folder`.
 
     They are of invocations that were killed, since only one invocation uses a folder at a time.

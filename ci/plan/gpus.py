@@ -129,7 +129,7 @@ def select(request: Request, gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
     return tuple(gpus[: request.count])
 
 
-def lease(lesson: Lesson, granted: Sequence[Gpu]) -> tuple[Gpu, ...]:
+def assign(lesson: Lesson, granted: Sequence[Gpu]) -> tuple[Gpu, ...]:
     """Return the GPUs that a run of `lesson` gets: the first ones, as many as it can use."""
     return tuple(granted[: lesson.max_gpus])
 

@@ -160,7 +160,7 @@ def _run(
     threads: int,
     timeout_s: float | None,
 ) -> Run:
-    leased = () if str(chosen.get("device", "")) == "cpu" else gpus.lease(lesson, granted)
+    leased = () if str(chosen.get("device", "")) == "cpu" else gpus.assign(lesson, granted)
     needed = lesson.min_gpus
     if leased and "world_size" in chosen:
         needed = max(needed, int(chosen["world_size"]))

@@ -130,7 +130,7 @@ def test_another_invocation_leaves_its_files_alone(
     made = outcome(read, "01_small")
     with HandoutPool() as pool:
         pool.copy_to(tmp_path / "first", made, [], STUDENTS)
-        atomic.sweep_private_folders()
+        atomic.remove_abandoned_folders()
         pool.copy_to(tmp_path / "second", made, [], STUDENTS)
     assert files(tmp_path / "first") == files(tmp_path / "second")
 

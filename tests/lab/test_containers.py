@@ -55,7 +55,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
 @pytest.fixture
 def container(engine: Engine) -> Iterator[Container]:
     """Its container, which has ended."""
-    container = Container("image", ["true"], containers.hardened(2**30, user="1000:1000"))
+    container = Container("image", ["true"], containers.hardened_options(2**30, user="1000:1000"))
     yield container
     engine.end.shutdown(socket.SHUT_RDWR)
     list(container.lines())

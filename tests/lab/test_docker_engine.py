@@ -54,7 +54,7 @@ def test_root_cannot_use_another_users_engine(monkeypatch: pytest.MonkeyPatch) -
 
 def test_users_inside_are_not_remapped() -> None:
     """With userns-remap, the user inside would be another user of the machine."""
-    assert containers.hardened(2**30, user="1000:1000")["userns_mode"] == "host"
+    assert containers.hardened_options(2**30, user="1000:1000")["userns_mode"] == "host"
 
 
 @pytest.mark.parametrize("info", [{}, {"MemTotal": None}])

@@ -11,7 +11,7 @@ def test_incomplete_attempts_are_swept(read: Read, tmp_path: Path) -> None:
     run = planner.Run(read(), {})
     incomplete, complete = (attempts.begin(run, tmp_path / "runs") for _ in range(2))
     complete = attempts.complete(complete)
-    attempts.sweep(tmp_path / "runs")
+    attempts.remove_incomplete(tmp_path / "runs")
     assert (incomplete.exists(), complete.exists()) == (False, True)
 
 
@@ -20,5 +20,5 @@ def test_a_linked_folder_is_not_swept(tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / ".hidden").mkdir(parents=True)
     (tmp_path / "runs" / "01_small").mkdir(parents=True)
     (tmp_path / "runs" / "01_small" / "key").symlink_to(tmp_path / "elsewhere")
-    attempts.sweep(tmp_path / "runs")
+    attempts.remove_incomplete(tmp_path / "runs")
     assert (tmp_path / "elsewhere" / ".hidden").exists()

@@ -52,7 +52,7 @@ def test_without_gpus_runs_use_the_cpu(text: str) -> None:
 def test_a_lesson_leases_no_more_than_it_can_use(read: Read) -> None:
     """gpus: {max: 2} takes two of four."""
     lesson = read(header=HEADER.replace("max: 1}", "max: 2}", 1))
-    assert gpus.lease(lesson, FOUR) == (FOUR[0], FOUR[1])
+    assert gpus.assign(lesson, FOUR) == (FOUR[0], FOUR[1])
 
 
 def _nvidia_smi(folder: Path, script: str) -> None:

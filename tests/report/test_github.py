@@ -12,7 +12,7 @@ from ci.judge import verdicts
 from ci.judge.outcome import Outcome, Result
 from ci.lesson.lesson import Lesson
 from ci.plan import planner
-from ci.report import files, github
+from ci.report import github, report_files
 from tests.conftest import GRADIENT, HEADER, Read
 from tests.judge.test_agreement import nearly_equal
 
@@ -127,7 +127,7 @@ def test_a_summary_is_removed_with_its_report(read: Read, tmp_path: Path) -> Non
     """A run that ends early must not leave an old summary."""
     github.write([differs(read(GRADIENT))], tmp_path)
     assert (tmp_path / "summary.md").read_text().startswith("# The course: 0 of 1 runs verified\n")
-    files.forget(tmp_path)
+    report_files.forget(tmp_path)
     assert not (tmp_path / "summary.md").exists()
 
 

@@ -13,7 +13,7 @@ from ci.execute.events import CellStarted
 from ci.judge.outcome import Outcome, Result
 from ci.lesson.lesson import Lesson
 from ci.plan import planner
-from ci.report import faults, files, terminal
+from ci.report import faults, report_files, terminal
 from ci.report.terminal import Terminal
 from ci.report.utilization import Utilization
 from tests.conftest import GRADIENT, Read
@@ -160,7 +160,7 @@ def test_the_utilization_of_slots_is_shown(read: Read, tmp_path: Path) -> None:
     assert (
         terminal.utilization_text(slots) == "2 in parallel, busy 82% of 10.0 s, the least used 75%"
     )
-    files.write([outcome(read(GRADIENT))], tmp_path, utilization=slots)
+    report_files.write([outcome(read(GRADIENT))], tmp_path, utilization=slots)
     found = json.loads((tmp_path / "report.json").read_text())["slots"]
     assert [slot["share"] for slot in found] == [0.9, 0.75]
     assert found[1]["gpus"] == ["1"]

@@ -87,7 +87,7 @@ def test_a_killed_run_leaves_a_container_that_ends_and_is_swept(hanging: Path) -
 
 def test_the_container_of_a_running_process_is_no_orphan(lab_image: Image) -> None:
     """Two invocations at once leave each other's containers alone."""
-    options = containers.hardened(GIB, user="1000:1000")
+    options = containers.hardened_options(GIB, user="1000:1000")
     with_us = Container(lab_image.id, ["sleep", "60"], {**options, "name": "pytorch-course-ours"})
     try:
         with connect() as client:
@@ -101,7 +101,10 @@ def test_the_container_of_a_running_process_is_no_orphan(lab_image: Image) -> No
 
 def test_a_container_that_cannot_start_is_not_left(lab_image: Image) -> None:
     """The engine creates it before it looks up the user."""
-    options = {**containers.hardened(GIB, user="nobody-here"), "name": "pytorch-course-none"}
+    options = {
+        **containers.hardened_options(GIB, user="nobody-here"),
+        "name": "pytorch-course-none",
+    }
     with pytest.raises(MachineError, match="nobody-here"):
         Container(lab_image.id, ["true"], options)
     assert containers_named("pytorch-course-none") == []
@@ -111,7 +114,7 @@ def test_lines_arrive_whole_however_they_were_written(lab_image: Image) -> None:
     """In pieces, between two bytes of a character, or beside standard error."""
     script = r"printf 'a \344'; sleep 0.3; printf '\270\255 b\n'; echo no >&2; echo c; exit 7"
     container = Container(
-        lab_image.id, ["bash", "-c", script], containers.hardened(GIB, user="1000:1000")
+        lab_image.id, ["bash", "-c", script], containers.hardened_options(GIB, user="1000:1000")
     )
     try:
         assert list(container.lines()) == ["a 中 b\n", "c\n"]
@@ -141,7 +144,7 @@ def test_an_engine_without_nvidias_hook_gets_its_remedy(bare_engine: None) -> No
     """Instead of `could not select device driver`."""
     gpu = Gpu("0", "GPU-0", "A GPU")
     with pytest.raises(MachineError, match="install the NVIDIA Container Toolkit"):
-        Container("empty", ["x"], containers.hardened(GIB, user="1000:1000", gpus=[gpu]))
+        Container("empty", ["x"], containers.hardened_options(GIB, user="1000:1000", gpus=[gpu]))
     assert containers_named("") == []
 
 

@@ -15,10 +15,10 @@ from ci.judge import verdicts
 from ci.judge.outcome import Outcome
 from ci.lesson import oracle, reader
 from ci.lesson.lesson import Lesson
-from ci.plan import attempts, cache, lesson_cache, planner
+from ci.plan import attempts, parsed_lessons, planner, run_cache
 from ci.plan.attempts import LOG, NOTEBOOK
-from ci.plan.cache import RunCache, Work
 from ci.plan.planner import Run
+from ci.plan.run_cache import RunCache, Work
 from ci.run import keep
 from ci.worker.notebook import save
 from tests.conftest import GRADIENT, ORACLE, Read
@@ -281,27 +281,27 @@ def test_clean_keeps_the_attempts_of_the_course(lesson: Lesson, tmp_path: Path) 
     swept = fake_execution(planner.runs([lesson], ["size=3"], [])[0], tmp_path).attempt
     (tmp_path / "drafts").mkdir()
     assert swept
-    cache.clean(tmp_path)
+    run_cache.clean(tmp_path)
     assert (swept.exists(), (tmp_path / "drafts").exists()) == (False, False)
     assert work(default_run(lesson), build=tmp_path).execute == []
 
 
 def test_a_cached_lesson_equals_a_parsed_one(lesson: Lesson, tmp_path: Path) -> None:
     """An unchanged script is not parsed again."""
-    parsed, remembered = (lesson_cache.read(lesson.path, tmp_path) for _ in range(2))
+    parsed, remembered = (parsed_lessons.read(lesson.path, tmp_path) for _ in range(2))
     assert parsed == remembered == reader.read(lesson.path)
 
 
 def test_a_damaged_or_outdated_lesson_cache_is_not_used(lesson: Lesson, tmp_path: Path) -> None:
     """The lesson comes from the script."""
-    lesson_cache.read(lesson.path, tmp_path)
+    parsed_lessons.read(lesson.path, tmp_path)
     (memory,) = (tmp_path / "records" / "lessons").iterdir()
     known = json.loads(memory.read_text())
     known["notebook"]["cells"][-1]["source"] = "5.0 * np.arange(size)"
     memory.write_text(json.dumps(known))
-    assert "4.0" in lesson_cache.read(lesson.path, tmp_path).notebook.cells[-1].source
+    assert "4.0" in parsed_lessons.read(lesson.path, tmp_path).notebook.cells[-1].source
     lesson.path.write_text(lesson.path.read_text().replace("4.0", "6.0"))
-    assert "6.0" in lesson_cache.read(lesson.path, tmp_path).notebook.cells[-1].source
+    assert "6.0" in parsed_lessons.read(lesson.path, tmp_path).notebook.cells[-1].source
 
 
 def test_the_expected_duration_is_that_of_the_last_execution(
