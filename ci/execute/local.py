@@ -130,7 +130,8 @@ class Process:
             self._process.wait(CLOSE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it is stuck in a driver
+                self._process.wait(CLOSE_S)
         self._kill_marked()
 
     def _kill_marked(self) -> None:
