@@ -20,6 +20,7 @@ from ci.plan.planner import Run
 
 STARTUP_S = 120.0  # for a worker to start, and to import what lessons import
 GRACE_S = 60.0  # beyond a run's own deadline, which the worker enforces
+CLOSE_S = 10.0  # for the end of its output
 POLL_S = 0.2
 
 
@@ -62,8 +63,7 @@ class WorkerClient:
         if self.stuck:
             self._channel.abandon()
         self._channel.close()
-        if not self.stuck:
-            self._reader.join()
+        self._reader.join(0 if self.stuck else CLOSE_S)
 
     def execute(self, run: Run, attempt: Path) -> Iterator[CellStarted | Execution]:
         """Execute `run` in the folder `attempt`; ends with its Execution, unless this raises.
