@@ -1,5 +1,6 @@
 """The engine: what it reports about runs, and what is left of them afterwards."""
 
+import ast
 import contextlib
 import itertools
 import os
@@ -23,7 +24,7 @@ from ci.lesson.lesson import Lesson
 from ci.plan import memory, planner
 from ci.plan.attempts import LOG, NOTEBOOK
 from ci.plan.gpus import Gpu
-from tests.conftest import HEADER, Read, Write, eventually, executions
+from tests.conftest import HEADER, Read, eventually, executions, write_lesson
 
 pytestmark = pytest.mark.kernel
 
@@ -53,24 +54,64 @@ def sleepers(mark: str) -> list[int]:
     return found
 
 
-def test_a_run_ends_with_its_notebook_and_environment(read: Read, tmp_path: Path) -> None:
+SPEAKING = """\
+# %%
+import os, sys; os.system('echo from a child')
+# %%
+'torch' in sys.modules, os.getppid()
+"""
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Execution:
+    """The execution of a single run."""
+    folder = tmp_path_factory.mktemp("single")
+    (found,) = execute(reader.read(write_lesson(folder, SPEAKING)), folder / "runs")
+    return found
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> list[Execution]:
+    """The executions of two runs of each of two lessons."""
+    folder = tmp_path_factory.mktemp("several")
+    lessons = [reader.read(write_lesson(folder, SPEAKING, name=n)) for n in ("01_one", "02_two")]
+    return executions(planner.runs(lessons, ["size=2,3"], []), folder / "runs")
+
+
+def shown(execution: Execution) -> tuple[bool, int]:
+    """Whether torch was imported before the lesson, and the parent of the kernel."""
+    output = notebook(execution).cells[-1].outputs[0].data["text/plain"]
+    imported, parent = ast.literal_eval(output)
+    return imported, parent
+
+
+def test_a_run_ends_with_its_notebook_and_environment(single: Execution) -> None:
     """The notebook is in the attempt."""
-    end = execute(read(), tmp_path / "runs")[0]
-    assert (end.end, end.reason) == ("completed", "")
-    assert (end.attempt / NOTEBOOK).exists()
-    assert end.environment["torch"].startswith("2.13.0")
+    assert (single.end, single.reason) == ("completed", "")
+    assert (single.attempt / NOTEBOOK).exists()
+    assert single.environment["torch"].startswith("2.13.0")
 
 
-def test_each_run_of_a_sweep_has_its_own_attempt(read: Read, tmp_path: Path) -> None:
-    """Although they share a worker."""
-    first, second = execute(read(), tmp_path / "runs", "size=2,3")
-    assert first.attempt != second.attempt
+def test_each_run_has_its_own_attempt(several: list[Execution]) -> None:
+    """Although all runs share a worker."""
+    assert len({execution.attempt for execution in several}) == 4
 
 
-def test_output_that_bypasses_the_notebook_is_in_the_log(read: Read, tmp_path: Path) -> None:
+def test_output_that_bypasses_the_notebook_is_in_the_log(single: Execution) -> None:
     """For example, the output of a C library."""
-    end = execute(read("# %%\nimport os; os.system('echo from a child')\n"), tmp_path / "runs")[0]
-    assert "from a child" in (end.attempt / LOG).read_text()
+    assert "from a child" in (single.attempt / LOG).read_text()
+
+
+def test_kernels_are_forked_if_a_worker_executes_several_runs(
+    single: Execution, several: list[Execution]
+) -> None:
+    """A single run imports by itself."""
+    assert [shown(execution)[0] for execution in (single, *several)] == [False] + [True] * 4
+
+
+def test_several_lessons_share_a_worker(several: list[Execution]) -> None:
+    """They also share its fork server."""
+    assert len({shown(execution)[1] for execution in several}) == 1
 
 
 def test_a_hanging_lesson_ends_at_its_deadline(read: Read, tmp_path: Path) -> None:
@@ -88,15 +129,27 @@ def test_a_timeout_does_not_affect_the_next_run(read: Read, tmp_path: Path) -> N
     assert statuses == ["timed out", "completed"]
 
 
-@pytest.mark.parametrize("settings", FRESH_AND_FORKED)
-@pytest.mark.parametrize("ending", ["", "import os; os.kill(os.getpid(), 9)", "1 / 0"])
-def test_no_process_of_a_run_is_left(
-    read: Read, tmp_path: Path, ending: str, settings: list[str]
-) -> None:
-    """Children in separate sessions end too, no matter how the run ends."""
+ENDINGS = ["pass", "os.kill(os.getpid(), 9)", "1 / 0"]
+
+
+def left(read: Read, folder: Path, *settings: str) -> list[int]:
+    """The children that runs of a lesson leave; with size=2, 3 and 4 it has these endings."""
     mark = f"600.{os.getpid()}"
-    execute(read(ORPHAN.format(mark=mark) + f"# %%\n{ending}\n"), tmp_path / "runs", *settings)
-    assert sleepers(mark) == []
+    ending = f"# %%\nimport os\nexec({ENDINGS}[size - 2])\n"
+    ends = execute(read(ORPHAN.format(mark=mark) + ending), folder, *settings)
+    assert {end.end for end in ends} <= {"completed", "failed"}
+    return sleepers(mark)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4], ids=["completed", "killed", "failed"])
+def test_no_process_of_a_run_is_left(read: Read, tmp_path: Path, size: int) -> None:
+    """Children in separate sessions end too, no matter how the run ends."""
+    assert left(read, tmp_path / "runs", f"size={size}") == []
+
+
+def test_no_process_of_runs_with_forked_kernels_is_left(read: Read, tmp_path: Path) -> None:
+    """Each run is cleaned up, although the fork server stays."""
+    assert left(read, tmp_path / "runs", "size=2,3,4") == []
 
 
 def test_a_killed_worker_fails_its_run_and_leaves_nothing(read: Read, tmp_path: Path) -> None:
@@ -113,27 +166,6 @@ def test_a_killed_worker_fails_its_run_and_leaves_nothing(read: Read, tmp_path: 
     assert (first.end, first.reason) == ("failed", "its worker was killed by SIGKILL")
     assert second.end == "completed"
     assert eventually(lambda: sleepers(mark) == [])
-
-
-def test_kernels_are_forked_if_a_worker_executes_several_runs(read: Read, tmp_path: Path) -> None:
-    """A single run imports by itself."""
-    lesson = read("# %%\nimport sys; 'torch' in sys.modules\n")
-    shown = {
-        end.run.label: notebook(end).cells[-1].outputs[0].data["text/plain"]
-        for settings in FRESH_AND_FORKED
-        for end in execute(lesson, tmp_path / "runs", *settings)
-    }
-    assert shown == {"": "False", "size=2": "True", "size=3": "True"}
-
-
-def test_several_lessons_share_a_worker(write: Write, tmp_path: Path) -> None:
-    """They also share its fork server."""
-    cells = "# %%\nimport os; os.getppid()\n"
-    lessons = [reader.read(write(cells, name=name)) for name in ("01_one", "02_two")]
-    found = executions(planner.runs(lessons, [], []), tmp_path / "runs")
-    done = [notebook(execution) for execution in found]
-    first, second = (book.cells[-1].outputs[0].data["text/plain"] for book in done)
-    assert first == second
 
 
 @pytest.mark.parametrize(
