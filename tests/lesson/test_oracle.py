@@ -124,3 +124,13 @@ def test_an_oracle_that_is_not_utf_8_is_reported(read: Read) -> None:
     path.write_bytes(b"# caf\xe9\n" + path.read_bytes())
     with pytest.raises(CourseError, match="expected/01_small.py: the file is not plain Python"):
         oracle.load(lesson)
+
+
+def test_an_oracle_that_changes_within_a_second_is_read_again(read: Read) -> None:
+    """Stale bytecode would judge by the expected values of before."""
+    sixfold = ORACLE.replace("return 4", "return 6")
+    values = [
+        oracle.load(read(expected=text))["gradient"].value({"size": 2})[1]
+        for text in (ORACLE, sixfold, ORACLE)
+    ]
+    assert values == [4, 6, 4]

@@ -171,7 +171,7 @@ class Problem:
 LAUNCH_SLEEPERS = """
 import sys, tempfile
 from parallel import launch
-from test_parallel import echo, sleep_deaf
+from tests.lessons.test_parallel import echo, sleep_deaf
 launch(echo, 1)
 pids, tempfile.tempdir = sys.argv[1:]
 launch(sleep_deaf, 2, pids)
