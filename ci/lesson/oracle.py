@@ -99,6 +99,7 @@ def _import(path: Path) -> dict[str, Oracle]:
     except ValueError as error:  # not UTF-8, or a NUL
         raise ScriptError(f"the file is not plain Python: {error}") from None
     module = ModuleType(f"expected_{path.stem}")
+    module.__file__ = str(path)
     try:
         with _deadline(), _torch_blocked():
             # Not by import: bytecode can be stale if a file changes twice within a second.
