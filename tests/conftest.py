@@ -106,8 +106,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tests run in two processes on two cores, and so do the lessons that they execute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# The fixtures through which tests get an engine or a browser.
-NEEDS = {"docker_engine": "docker", "browser": "browser"}
+# The fixtures through which tests get an engine, the wheels of its images, or a browser.
+NEEDS = {"docker_engine": "docker", "cpu_wheel": "docker", "browser": "browser"}
 # The modules that share one Docker engine: they build its images once, and count its containers.
 WITH_ENGINE = {
     *("doctor/test_examine.py", "execute/test_container.py", "jupyterlab/test_server.py"),
