@@ -6,7 +6,7 @@ import shutil
 import statistics
 import tomllib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib import metadata
 from itertools import product
@@ -56,6 +56,7 @@ class Row:
 class Target:
     """A bound for a figure of a contender, or for its ratio to the best contender of `against`."""
 
+    title: str
     row: str
     figure: str  # a field of Sample
     contender: str
@@ -133,17 +134,16 @@ def spread(numbers: Sequence[float]) -> str:
 
 
 def conclude(results: Sequence[Result], console: Console, folder: Path) -> None:
-    """Print the verdicts on the targets; write bench.json, and bench.svg with all tables."""
-    table, verdicts = Table(*(each.name for each in fields(Target)), "measured", "verdict"), []
+    """Print the verdicts on the targets; write bench.json, and all tables, without web fonts."""
+    table, verdicts = Table("target", "at most", "aim", "measured", "verdict"), []
     for target, result in product(TARGETS, results):
         if target.row == result.row.name:
             values, verdict = judge(target, result)
             verdicts.append(asdict(target) | {"values": values, "verdict": verdict})
-            table.add_row(*map(str, asdict(target).values()), spread(values), verdict)
+            table.add_row(target.title, str(target.limit), str(target.aim), spread(values), verdict)
     console.print(table)
     record = {"machine": keys.machine()[:3], "rows": [*map(asdict, results)], "targets": verdicts}
     record["versions"] = {each.name: each.version for each in metadata.distributions()}
     atomic.write(folder / "bench.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    # Without web fonts, which a viewer would load from the network.
     picture = re.sub(r"(?s)@font-face {.*?}\s*", "", console.export_svg(title="invoke bench"))
     atomic.write(folder / "bench.svg", picture)
