@@ -70,8 +70,9 @@ class Outcome:
 
     `cell` is the id of the cell at fault and `reason` the fault; `machine_fault` says that the
     machine caused it. `attempt` is the folder of the run's files. `answers` are the values that the
-    lesson's exercises ask for, by name; `key` identifies the inputs of the run's handouts. An
-    unchanged outcome relies on the earlier run of its `date`.
+    lesson's exercises ask for, by name; `key` identifies the inputs of the run's handouts;
+    `not_compared` counts the cells with an output that is shown but not compared. An unchanged
+    outcome relies on the earlier run of its `date`.
     """
 
     run: Run
@@ -87,6 +88,7 @@ class Outcome:
     environment: Mapping[str, str] = field(default_factory=dict)
     answers: Mapping[str, Answer] = field(default_factory=dict)
     key: str = ""
+    not_compared: int = 0
 
     @property
     def green(self) -> bool:
@@ -129,6 +131,7 @@ class Outcome:
             "seconds": round(self.seconds, 3),
             "attempt": str(self.attempt or ""),
             "environment": dict(self.environment),
+            "not_compared": self.not_compared,
             "checks": [_result_to_json(result) for result in self.results],
         }
 
@@ -150,6 +153,7 @@ def unchanged_outcome(run: Run, attempt: Path, found: Mapping[str, Any]) -> Outc
         date=found["date"],
         attempt=attempt,
         environment=found["environment"],
+        not_compared=found.get("not_compared", 0),
     )
 
 

@@ -16,6 +16,7 @@ from nbformat import NotebookNode
 from ci.errors import CourseError
 from ci.execute.events import End, Execution
 from ci.judge.compare import Comparison
+from ci.judge.not_compared import not_compared
 from ci.judge.outcome import Answer, CheckStatus, Outcome, Result, Status, unchanged_outcome
 from ci.lesson.expect import Rule
 from ci.lesson.lesson import Check, Lesson
@@ -57,6 +58,7 @@ def judge(execution: Execution, oracles: Mapping[str, Oracle]) -> Outcome:
         notebook=notebook,
         environment=execution.environment,
         answers=exercise_answers(run.lesson, oracles, run.parameters),
+        not_compared=len(not_compared(notebook)),
     )
 
 

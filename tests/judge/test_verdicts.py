@@ -11,7 +11,7 @@ from nbformat.v4 import new_output
 
 from ci.execute.events import End, Execution
 from ci.judge import verdicts
-from ci.judge.outcome import Outcome, Status, exit_status
+from ci.judge.outcome import Outcome, Status, exit_status, unchanged_outcome
 from ci.lesson import oracle
 from ci.lesson.lesson import Lesson
 from ci.lesson.value import MIME, encode
@@ -237,3 +237,14 @@ def test_a_leased_gpu_must_be_used(read: Read) -> None:
     outcome = judge_run(run, completed(lesson, gradient=RIGHT))
     assert outcome.status == "differs"
     assert outcome.reason == "leased cuda:0, but no check shows a tensor on it"
+
+
+def test_outputs_that_nobody_compared_are_counted(read: Read) -> None:
+    """The count is part of the outcome, and of the outcome of a run that relies on it."""
+    lesson = read(GRADIENT + "# %%\nprint(1)\n", expected=ORACLE)
+    notebook = completed(lesson, gradient=RIGHT)
+    notebook.cells[-1].outputs = [new_output("stream", name="stdout", text="1\n")]
+    run = Run(lesson, lesson.defaults)
+    outcome = judge_run(run, notebook)
+    again = unchanged_outcome(run, lesson.path.parent, outcome.to_json())
+    assert (outcome.status, outcome.not_compared, again.not_compared) == ("verified", 1, 1)

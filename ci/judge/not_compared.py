@@ -1,0 +1,27 @@
+"""Outputs that stand in a handout although nobody compared them."""
+
+from nbformat import NotebookNode
+
+IMAGES = {"image/svg+xml", "image/png"}
+
+
+def not_compared(notebook: NotebookNode) -> set[str]:
+    """The ids of the executed cells with an output that is shown but not compared.
+
+    Printed text is compared only by `stdout=`, a result only by `check=` and `given=`, and a
+    displayed object never. The figures of `figure` cells and errors do not count.
+    """
+    cells = (cell for cell in notebook.cells if cell.cell_type == "code")
+    return {str(cell.id) for cell in cells if any(_counts(cell, out) for out in cell.outputs)}
+
+
+def _counts(cell: NotebookNode, output: NotebookNode) -> bool:
+    match output.output_type:
+        case "stream":
+            compared = output.name == "stdout" and "stdout" in cell.metadata
+            return bool(output.text.strip()) and not compared
+        case "execute_result":
+            return not cell.metadata.keys() & {"check", "given"}
+        case "display_data":
+            return not ("figure" in cell.metadata.get("tags", []) and IMAGES & output.data.keys())
+    return False
