@@ -8,14 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from invoke import Context, Exit, task
+from invoke.main import program
+
+from ci import command_line
 
 ROOT = Path(__file__).parent
 LESSONS = ROOT / "lessons"
 DOCKER = ROOT / "docker"
 BUILD = ROOT / "build"
 
+command_line.install(program)
+
 
 @task(
+    auto_shortflags=False,
     iterable=["p"],
     help={
         "lessons": "numbers or names, comma separated: 03,tensors (default: all)",
@@ -50,6 +56,7 @@ def run(
 
 
 @task(
+    auto_shortflags=False,
     help={
         "variant": "cuda | cpu (default: cuda)",
         "base-image": "the base image (default: the Dockerfile's)",
@@ -67,6 +74,7 @@ def build_lab(
 
 
 @task(
+    auto_shortflags=False,
     help={
         "on": "auto | here | lab: what to check (default: auto, the lab, then this machine)",
         "gpus": "auto | all | none | a number | device=0,2 (default: auto)",
@@ -82,6 +90,7 @@ def doctor(_: Context, on: str = "auto", gpus: str = "auto") -> None:
 
 
 @task(
+    auto_shortflags=False,
     name="lab",
     help={
         "gpus": "auto | all | none | a number | device=0,2 (default: auto)",
@@ -99,6 +108,7 @@ def open_lab(_: Context, gpus: str = "auto", port: str = "8888", as_root: bool =
 
 
 @task(
+    auto_shortflags=False,
     help={
         "edition": "students | instructors (default: students)",
         "port": "the port of the handouts on this machine (default: 8000)",
@@ -114,6 +124,7 @@ def serve(_: Context, edition: str = "students", port: str = "8000") -> None:
 
 
 @task(
+    auto_shortflags=False,
     help={
         "lessons": "numbers or names, comma separated: 03,tensors (default: all)",
         "sample": "how many of the generated mistakes to plant (default: 40)",
@@ -138,6 +149,7 @@ def prove(
 
 
 @task(
+    auto_shortflags=False,
     help={
         "rows": "lessons,40,03,200,unchanged,handout,memory,defaults (default: all of them)",
         "rounds": "how often each contender is measured, in turn (default: 3)",

@@ -21,11 +21,11 @@ class MachineError(CourseError):
     status = 3
 
 
-def closest(word: str, words: Sequence[str]) -> str | None:
+def closest(word: str, words: Sequence[str], likeness: float = 0.5) -> str | None:
     """The one of `words` that `word` probably misspells, or None."""
     from difflib import get_close_matches
 
-    return next(iter(get_close_matches(word, words, n=1, cutoff=0.5)), None)
+    return next(iter(get_close_matches(word, words, n=1, cutoff=likeness)), None)
 
 
 def suggest(word: str, words: Sequence[str]) -> str:

@@ -6,9 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ci import atomic
+from ci.errors import UsageError
 from ci.execute import engine, executor
 from ci.execute.events import Event, Finished
+from ci.execute.executor import Executor
 from ci.handout import manifest, pdf, publish
+from ci.handout.handout import Note
 from ci.handout.pool import HandoutPool
 from ci.judge import agreement, verdicts
 from ci.judge.outcome import Outcome, Status, exit_status
@@ -16,6 +19,7 @@ from ci.lesson import oracle
 from ci.lesson.lesson import find_lessons, select_lessons
 from ci.lesson.oracle import Oracle
 from ci.plan import attempts, gpus, parsed_lessons, planner, run_cache, schedule
+from ci.plan.gpus import Gpu
 from ci.plan.planner import Run
 from ci.plan.run_cache import RUNS, RunCache, Work
 from ci.report import github, report_files
@@ -52,29 +56,80 @@ def run(options: Options, root: Path) -> int:
         return _run(options, root, build)
 
 
-def _run(options: Options, root: Path, build: Path) -> int:
-    # Plan: which lessons run with which parameters, where, and on which GPUs?
+@dataclass(frozen=True)
+class Plan:
+    """What a run has to do, once its options and lessons are known to be valid."""
+
+    order: list[str]
+    runs: list[Run]
+    work: Work
+    oracles: Mapping[str, Mapping[str, Oracle]]
+    cache: RunCache
+    executor: Executor
+    granted: Sequence[Gpu]
+    slots: int
+    notes: list[Note]
+    remarks: list[str]
+    gpus_required: bool
+
+
+def plan(options: Options, root: Path) -> Plan:
+    """Which lessons run with which parameters, where, and which of them have to be executed.
+
+    Raises UsageError for an option, CourseError for a lesson, MachineError for the machine.
+    """
+    build = root / "build"
     request = gpus.parse(options.gpus)
-    report_files.forget(build)
     paths = find_lessons(root / "lessons")
-    lessons = [parsed_lessons.read(path, build) for path in select_lessons(paths, options.lessons)]
+    selected = select_lessons(paths, options.lessons)
+    timeout_s = planner.parse_timeout(options.timeout)
     granted = gpus.grant(request)
     slots = planner.count_slots(options.jobs, granted)
-    timeout_s = planner.parse_timeout(options.timeout)
-    runs = planner.runs(lessons, options.parameters, granted, timeout_s=timeout_s, slots=slots)
     notes = publish.notes(request, granted, options.handouts)
+    executor.parse(options.on)
+    lessons = [parsed_lessons.read(path, build) for path in selected]
+    runs = planner.runs(lessons, options.parameters, granted, timeout_s=timeout_s, slots=slots)
     chosen, remarks = executor.choose(
         options.on, granted, root / "docker", slots=slots, as_root=options.as_root
     )
-
-    # Which of them have to be executed, and in which order?
     cache = RunCache(build, chosen.facts)
     work = cache.work(
         [run for run in runs if not run.lacks_gpus],
         manifest.settled(build, notes),
         fresh=options.fresh,
     )
-    oracles = {lesson.name: oracle.load(lesson) for lesson in work.lessons}
+    return Plan(
+        order=[path.stem for path in paths],
+        runs=runs,
+        work=work,
+        oracles={lesson.name: oracle.load(lesson) for lesson in work.lessons},
+        cache=cache,
+        executor=chosen,
+        granted=granted,
+        slots=slots,
+        notes=notes,
+        remarks=remarks,
+        gpus_required=request.strict,
+    )
+
+
+def _valid_plan(options: Options, root: Path) -> Plan:
+    """The plan. The last reports go with it, but stay if a word of the command line is wrong."""
+    try:
+        planned = plan(options, root)
+    except UsageError:
+        raise
+    except BaseException:
+        report_files.forget(root / "build")
+        raise
+    report_files.forget(root / "build")
+    return planned
+
+
+def _run(options: Options, root: Path, build: Path) -> int:
+    planned = _valid_plan(options, root)
+    runs, work, oracles, cache = planned.runs, planned.work, planned.oracles, planned.cache
+    slots, notes = planned.slots, planned.notes
     ordered = schedule.order(work.execute, cache.seconds)
 
     events: list[Event] = []
@@ -82,12 +137,16 @@ def _run(options: Options, root: Path, build: Path) -> int:
     with ExitStack() as stack:
         # Execute, judge, and render handouts, all at the same time.
         executing = stack.enter_context(
-            closing(engine.execute(ordered, build / RUNS, chosen, slots=slots, gpus=granted))
+            closing(
+                engine.execute(
+                    ordered, build / RUNS, planned.executor, slots=slots, gpus=planned.granted
+                )
+            )
         )
         pool = stack.enter_context(HandoutPool())
         pdf.check_formulas(work.lessons)  # while the kernels start
         terminal = stack.enter_context(Terminal(runs))
-        for remark in (*remarks, *(note["en"] for note in notes)):
+        for remark in (*planned.remarks, *(note["en"] for note in notes)):
             terminal.print(remark)
 
         def on_event(event: Event) -> None:
@@ -107,12 +166,17 @@ def _run(options: Options, root: Path, build: Path) -> int:
         terminal.finish(outcomes, matrices, utilization)
         for annotation in github.annotations(outcomes):
             terminal.print(annotation)
-        order = [path.stem for path in paths]
         for folder in publish.publish(
-            outcomes, order, build, pool, handouts=options.handouts, notes=notes, agreed=matrices
+            outcomes,
+            planned.order,
+            build,
+            pool,
+            handouts=options.handouts,
+            notes=notes,
+            agreed=matrices,
         ):
             terminal.print(f"{folder.relative_to(root)}/")
-    return exit_status(outcomes, gpus_required=request.strict)
+    return exit_status(outcomes, gpus_required=planned.gpus_required)
 
 
 def _outcomes(

@@ -86,9 +86,19 @@ def select_lessons(paths: list[Path], words: str) -> list[Path]:
 
 
 def _resolve(word: str, paths: list[Path]) -> Path:
-    for path in paths:
-        number, _, rest = path.stem.partition("_")
-        same_number = word.isdecimal() and number.isdecimal() and int(word) == int(number)
-        if same_number or word in (path.stem, rest, path.name):
-            return path
-    raise UsageError(f"--lessons {word}: no such lesson{suggest(word, [p.stem for p in paths])}")
+    found = [path for path in paths if word in (path.stem, path.name)]
+    found = found or [path for path in paths if _is_number_or_rest(word, path.stem)]
+    if not found:
+        raise UsageError(
+            f"--lessons {word}: no such lesson{suggest(word, [path.stem for path in paths])}"
+        )
+    if len(found) > 1:
+        names = " or ".join(path.stem for path in found)
+        raise UsageError(f"--lessons {word}: could be {names}: write the whole name")
+    return found[0]
+
+
+def _is_number_or_rest(word: str, name: str) -> bool:
+    number, _, rest = name.partition("_")
+    same_number = word.isdecimal() and number.isdecimal() and int(word) == int(number)
+    return same_number or word == rest

@@ -1,0 +1,135 @@
+"""The command line, which Invoke parses: typing errors get status 2, and lessons have no option.
+
+tasks.py calls `install` when Invoke loads it, so that `invoke` and `python -m invoke` behave alike.
+"""
+
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+
+from invoke import Exit, Program
+from invoke.exceptions import ParseError
+from invoke.parser import ParserContext
+
+from ci.errors import UsageError, closest, suggest
+
+POSITIONAL = "lessons"  # `invoke run 03` is `invoke run --lessons 03`
+HELP, VERSION = ("-h", "--help"), ("-V", "--version")
+
+
+class CourseProgram(Program):
+    """Invoke's program, with status 2 and one line for whatever it cannot parse."""
+
+    def parse_tasks(self) -> None:
+        """Check the words after Invoke's own options, then let Invoke parse them."""
+        try:
+            if self.core.remainder:
+                raise UsageError(f"-- {self.core.remainder}: remove the --")
+            contexts = self._make_parser().contexts
+            self.core.unparsed = list(arranged(self.core.unparsed, contexts, self.core[0]))
+            if VERSION[1] in self.core.unparsed:
+                self.print_version()
+                raise Exit
+            super().parse_tasks()
+        except (UsageError, ParseError) as error:
+            raise Exit(printable(str(error)), UsageError.status) from None
+
+    def parse_cleanup(self) -> None:
+        """Print help or the list of tasks, if asked to."""
+        halp = self.args.help.value
+        if halp and halp is not True and halp not in self.parser.contexts:
+            message = f"--help {halp}: no such task{suggest(halp, list(self.parser.contexts))}"
+            raise Exit(printable(message), UsageError.status)
+        try:
+            super().parse_cleanup()
+        except Exit as ended:
+            raise Exit(ended.message, UsageError.status if ended.message else 0) from None
+
+    def print_version(self) -> None:
+        """Print the version of the course's pipeline, and Invoke's."""
+        print(f"pytorch-course {version('pytorch-course')}, Invoke {self.version}")
+
+
+def install(program: Program) -> None:
+    """Give Invoke's running program the behaviour of CourseProgram."""
+    program.__class__ = CourseProgram
+
+
+def arranged(
+    words: Sequence[str], contexts: dict[str, ParserContext], core: ParserContext
+) -> Iterator[str]:
+    """The words of a command line as Invoke wants them: a task, then options with their values.
+
+    Raises UsageError for a task or an option that does not exist.
+    """
+    task: ParserContext | None = None
+    lessons: list[str] = []
+    left, given = list(words), set[str]()
+    while left:
+        word = left.pop(0)
+        if word.startswith("-") and len(word) > 1:
+            yield from _option(word, left, task, core, given)
+        elif word in contexts:
+            yield from _lessons(lessons, given)
+            lessons, given, task = [], set(), contexts[word]
+            yield word
+        elif task and POSITIONAL in task.args:
+            lessons.append(word)
+        elif task:
+            raise UsageError(f"invoke {task.name} {word}: this command takes options alone")
+        else:
+            raise UsageError(f"invoke {word}: no such command{suggest(word, list(contexts))}")
+    yield from _lessons(lessons, given)
+
+
+def _lessons(lessons: list[str], given: set[str]) -> Iterator[str]:
+    if not lessons:
+        return
+    if f"--{POSITIONAL}" in given:
+        raise UsageError(f"{' '.join(lessons)}: name the lessons once, with --lessons or without")
+    if not all(word.strip() for word in lessons):
+        raise UsageError("an empty word is no lesson: leave it out to run all lessons")
+    yield f"--{POSITIONAL}={','.join(lessons)}"
+
+
+def _option(
+    word: str, left: list[str], task: ParserContext | None, core: ParserContext, given: set[str]
+) -> Iterator[str]:
+    """The option `word` with its value, which may be the first of the words that are `left`."""
+    name, equals, value = word.partition("=")
+    flags = task.flags if task else {}
+    if name in (*HELP, *VERSION) and not equals:
+        yield HELP[1] if name in HELP else VERSION[1]
+        return
+    if name not in flags and not name.startswith("--") and f"-{name[1]}" in flags and name[2:]:
+        name, rest = f"-{name[1]}", word[2:]  # `-psize=3`, or `-xq`
+        equals, value = ("=", rest) if flags[name].takes_value else ("", "")
+        if not equals:
+            left.insert(0, f"-{rest}")
+    if name not in flags:
+        known = [*flags, *HELP, *VERSION]
+        if not task:
+            raise UsageError(f"{word}: no option of Invoke; options of a command come after it")
+        raise UsageError(f"invoke {task.name} {name}: no such option{_suggest(name, known)}")
+    option = flags[name]
+    if not option.takes_value:
+        if equals:
+            raise UsageError(f"{word}: {name} takes no value")
+        yield name
+        return
+    if not equals and not left:
+        raise UsageError(f"{name}: needs a value; invoke --help {task.name if task else ''}")
+    long = f"--{option.names[0]}" if len(option.names[0]) > 1 else name
+    if long in given and option.kind is not list:
+        raise UsageError(f"{long}: given twice")
+    given.add(long)
+    yield f"{name}={value if equals else left.pop(0)}"
+
+
+def _suggest(name: str, known: list[str]) -> str:
+    match = closest(name, known, likeness=0.7)
+    return f"; did you mean '{match}'?" if match else suggest("", sorted(known))
+
+
+def printable(text: str) -> str:
+    """The text with escapes in place of what no terminal prints, such as halves of characters."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,149 @@
+"""Faults of the command line end with status 2 and one line, and nothing is lost."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from invoke.main import program
+
+from tests.conftest import ORACLE, Write
+
+TASKS = Path(__file__).parents[2] / "tasks.py"
+Invoke = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def course(tmp_path: Path, write: Write) -> Path:
+    """A course of one lesson with the project's tasks."""
+    shutil.copy(TASKS, tmp_path)
+    write(expected=ORACLE)
+    return tmp_path
+
+
+@pytest.fixture
+def invoke(
+    course: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Invoke]:
+    """`invoke` in this process: its exit status and what it prints."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.chdir(course)
+
+    def run(*words: str) -> tuple[int, str]:
+        try:
+            program.run(["invoke", *words])
+        except SystemExit as ended:
+            return int(ended.code or 0), "".join(capsys.readouterr())
+        return 0, "".join(capsys.readouterr())
+
+    yield run
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+FAULTS = {
+    "run --lesson 01": "did you mean '--lessons'?",
+    "--json": "--json: no option of Invoke",
+    "run --json": "invoke run --json: no such option",
+    "run 90": "--lessons 90: no such lesson; expected one of: 01_small",
+    "run 01 smal": "did you mean '01_small'?",
+    "runn": "invoke runn: no such command; did you mean 'run'?",
+    "frobnicate": "no such command; expected one of: ",
+    "--help runn": "did you mean 'run'?",
+    "--list nothing": "'nothing' not found",
+    "run -z": "invoke run -z: no such option",
+    "run -p": "-p: needs a value",
+    "run --fresh=yes": "--fresh takes no value",
+    "run --gpus none --gpus 1": "--gpus: given twice",
+    "run 01 --lessons 01": "name the lessons once",
+    "run -- 01": "remove the --",
+    "run -psise=3": "did you mean 'size'?",
+    "clean now": "invoke clean now: this command takes options alone",
+    "serve --port": "--port: needs a value",
+}
+
+
+@pytest.mark.parametrize("words", FAULTS)
+def test_a_typing_error_is_status_2(course: Path, invoke: Invoke, words: str) -> None:
+    """One line names the fault and the nearest right word; the last report stays."""
+    report = course / "build/report.json"
+    report.parent.mkdir()
+    report.write_text("{}")
+    status, output = invoke(*words.split())
+    assert (status, len(output.strip().splitlines())) == (2, 1), output
+    assert FAULTS[words] in output
+    assert report.exists()
+    assert not (course / "build/runs").exists()
+
+
+@pytest.mark.parametrize(
+    "words", ["--jobs 0", "--timeout soon", "--lessons nope", "--on moon", "--gpus some"]
+)
+def test_an_invalid_value_keeps_the_last_report(course: Path, invoke: Invoke, words: str) -> None:
+    """The plan is not valid, so nothing replaces the report."""
+    report = course / "build/report.json"
+    report.parent.mkdir()
+    report.write_text("{}")
+    assert invoke("run", *words.split())[0] == 2
+    assert report.exists()
+
+
+def test_a_malformed_lesson_leaves_no_green_report(
+    course: Path, invoke: Invoke, write: Write
+) -> None:
+    """The course is at fault, so the report of the last run is no longer true."""
+    report = course / "build/report.json"
+    report.parent.mkdir()
+    report.write_text("{}")
+    write("# %% check=1\n1\n")
+    assert invoke("run")[0] == 1
+    assert not report.exists()
+
+
+@pytest.mark.parametrize("words", ["run -h", "run --help", "run 01 -h", "--help run", "-h run"])
+def test_help_of_a_command_is_help(invoke: Invoke, words: str) -> None:
+    """`-h` is no abbreviation of another option, and nothing runs."""
+    status, output = invoke(*words.split())
+    assert status == 0
+    assert "--lessons=STRING" in output
+
+
+@pytest.mark.parametrize("words", ["--version", "-V", "run --version", "run 01 -V"])
+def test_version_runs_nothing(course: Path, invoke: Invoke, words: str) -> None:
+    """Also after the name of a command."""
+    status, output = invoke(*words.split())
+    assert status == 0
+    assert "Invoke" in output
+    assert not (course / "build").exists()
+
+
+def test_an_ambiguous_number_names_both_lessons(invoke: Invoke, write: Write) -> None:
+    """A number, and a name without its number."""
+    write(name="90_a")
+    write(name="90_b")
+    write(name="91_b")
+    status, output = invoke("run", "90")
+    assert (status, output) == (
+        2,
+        "--lessons 90: could be 90_a or 90_b: write the whole name\n",
+    )
+    assert invoke("run", "b")[0] == 2
+
+
+def test_half_a_character_is_no_traceback(course: Path) -> None:
+    """An argument that is no UTF-8 reaches Python as a lone surrogate."""
+    for words in (["-p", b"size=\xff"], [b"\xff"], [b"--\xff"], ["--lessons", b"\xff"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "invoke", "run", *words],
+            cwd=course,
+            env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
