@@ -14,15 +14,16 @@ from typing import Any
 
 import jinja2
 import nh3
-import typst
 from markupsafe import Markup
 from nbconvert.exporters import TemplateExporter
 from nbformat import NotebookNode
+from nbformat.v4 import new_notebook
 
 from ci.errors import CourseError
 from ci.handout import check_table, html, markdown, notebook, pdf
 from ci.handout.handout import Handout, prepare
 from ci.handout.markdown import plain
+from ci.handout.refusals import REFUSED, first_refused, reason
 from ci.handout.translations import translations
 from ci.lesson.lesson import LANGUAGES
 
@@ -83,7 +84,20 @@ class _HandoutExporter(TemplateExporter):
     def from_notebook_node(
         self, nb: NotebookNode, resources: dict[str, Any] | None = None, **options: Any
     ) -> tuple[Any, dict[str, Any]]:
-        """The notebook in this format. Raises CourseError, by its name, for a bad formula."""
+        """The notebook in this format. Raises CourseError, with the cell at fault, for content
+        that can't be set."""
+        try:
+            return self._convert(nb, resources, **options)
+        except REFUSED as error:
+            about = nb.metadata.get("handout", {})
+            cell = first_refused(nb.cells, lambda cells: self._convert(new_notebook(cells=cells)))
+            place = about.get("places", {}).get(cell.id if cell else "", "")
+            place = place or about.get("name", "the notebook")
+            raise CourseError(f"{place}: {reason(error)}") from None
+
+    def _convert(
+        self, nb: NotebookNode, resources: dict[str, Any] | None = None, **options: Any
+    ) -> tuple[Any, dict[str, Any]]:
         texts = [cell.source for cell in nb.cells if cell.cell_type == "markdown"]
         texts += [content for kind, content in _contents(nb, self.formats) if kind in MARKDOWN]
         prose = markdown.render(texts, self.target)
@@ -135,27 +149,20 @@ class HandoutPDFExporter(_HandoutExporter):
         environment.filters["strip_tags"] = _strip_tags
         return environment
 
-    def from_notebook_node(  # type: ignore[override]  # bytes, like nbconvert's own PDF exporter
+    def _convert(
         self, nb: NotebookNode, resources: dict[str, Any] | None = None, **options: Any
     ) -> tuple[bytes, dict[str, Any]]:
-        """The PDF file. Raises CourseError, with the cell, for a character that no font has."""
         captions = _captions(nb, self.formats)
         spoken = markdown.spoken([nb.cells[index].source for index in captions.values()])
         resources = {**(resources or {}), "spoken": spoken}
-        source, resources = super().from_notebook_node(nb, resources, **options)
+        source, resources = super()._convert(nb, resources, **options)
         pictures = {
             _file_name(content, kind): _bytes(kind, content)
             for kind, content in _contents(nb, self.formats)
             if kind in PICTURES
         }
-        about = resources["handout"]
-        try:
-            made = pdf.handout(source, pictures, about.get("provenance", {}).get("date", ""))
-        except typst.TypstError as error:
-            reason, cell = pdf.explain(error, nb.cells)
-            place = about.get("places", {}).get(cell) or about.get("name", "the notebook")
-            raise CourseError(f"{place}: {reason}") from None
-        return made, resources
+        date = resources["handout"].get("provenance", {}).get("date", "")
+        return pdf.handout(source, pictures, date), resources
 
 
 def _content(output: NotebookNode, formats: Sequence[str]) -> tuple[str, str]:

@@ -23,6 +23,7 @@ from nbformat import NotebookNode
 from ci.errors import CourseError
 from ci.handout import markdown
 from ci.handout.markdown import plain
+from ci.handout.refusals import first_refused, reason
 from ci.lesson.lesson import Lesson
 
 EACH_GLYPH = ["a-2u"]  # PDF/A, level u: Typst refuses a character that no font has
@@ -145,16 +146,6 @@ def _fonts() -> typst.Fonts:
     return typst.Fonts(include_system_fonts=False, font_paths=[str(folder)])
 
 
-def explain(error: typst.TypstError, cells: Iterable[NotebookNode]) -> tuple[str, str]:
-    """Why Typst refused a document, and the cell at fault ("" if it is not known)."""
-    found = re.search(r'the text `"(.+?)"` could not be displayed', error.diagnostic)
-    if not found:
-        return f"Typst can't set it: {error.diagnostic.strip()}", ""
-    points = " ".join(f"U+{ord(character):04X}" for character in found[1])
-    holders = (c.id for c in cells if found[1] in json.dumps(c, ensure_ascii=False))
-    return f"no font of the handouts has the character {found[1]} ({points})", next(holders, "")
-
-
 def check_formulas(lessons: Iterable[Lesson]) -> None:
     """Check before any kernel starts that the prose of `lessons` can be set, in HTML and in PDF.
 
@@ -179,12 +170,15 @@ def _check_lesson(lesson: Lesson) -> None:
                 if re.search(sign, text):
                     raise CourseError(f"{_location(lesson, cell, text)}: {text}: {advice}")
         for formula in markdown.formulas(document):
-            reason = "" if all_good else _refusal(in_typst[formula])
+            why = "" if all_good else _refusal(in_typst[formula])
             if not (in_html[formula] and in_typst[formula]):
-                reason = "pandoc does not know this TeX"
-            if reason:
-                place, tex = _location(lesson, cell, formula[1]), formula[1].strip()
-                raise CourseError(f"{place}: the formula {tex} can't be set: {reason}")
+                why = "pandoc does not know this TeX"
+            if not formula[1].strip():
+                why = "it is empty"
+            if why:
+                tex = formula[1] if formula[1].strip() else f"$${formula[1]}$$"
+                place = _location(lesson, cell, tex)
+                raise CourseError(f"{place}: the formula {tex.strip()} can't be set: {why}")
     _check_characters(lesson)
 
 
@@ -198,13 +192,15 @@ def _refusal(formulas: str) -> str:
 
 
 def _check_characters(lesson: Lesson) -> None:
-    cells = lesson.notebook.cells
-    used = sorted({character for cell in cells for character in plain(cell.source)})
-    try:
+    def typeset_characters(cells: Sequence[NotebookNode]) -> None:
+        used = sorted({character for cell in cells for character in plain(cell.source)})
         typeset(f"#{literal(' '.join(used))}")
+
+    try:
+        typeset_characters(lesson.notebook.cells)
     except typst.TypstError as error:
-        reason, cell = explain(error, cells)
-        raise CourseError(f"{lesson.location(cell)}: {reason}") from None
+        cell = first_refused(lesson.notebook.cells, typeset_characters)
+        raise CourseError(f"{lesson.location(cell.id if cell else '')}: {reason(error)}") from None
 
 
 def _location(lesson: Lesson, cell: NotebookNode, text: str) -> str:

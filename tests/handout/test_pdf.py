@@ -552,9 +552,9 @@ def test_a_character_without_a_glyph_is_an_error_with_its_cell(make: Make) -> No
         pdf_of(make(text("a 🦙")))
 
 
-def test_a_broken_picture_is_an_error_with_the_lesson(make: Make) -> None:
+def test_a_broken_picture_is_an_error_with_its_cell(make: Make) -> None:
     """A refusal of Typst is explained in one message, not as a traceback."""
-    with pytest.raises(CourseError, match="03_gradients: Typst can't set it"):
+    with pytest.raises(CourseError, match="03_gradients.py:44: Typst can't set it"):
         pdf_of(make(shown("image/png", "aGVsbG8=")))
 
 
@@ -601,6 +601,8 @@ def test_a_good_lesson_has_nothing_to_refuse(lesson: Lesson) -> None:
         (r"$\frac{1$", r"03_gradients.py:14: \$\\frac{1\$: this is not a formula"),
         ("$ x $", r"03_gradients.py:14: \$: this is not a formula"),
         ("**图。**左边", r"03_gradients.py:14: \*\*图。\*\*左边: \*\* is not read here"),
+        ("$$$$", r"03_gradients.py:14: the formula \$\$\$\$ can't be set: it is empty"),
+        (r"$$x \label{a}$$", r"03_gradients.py:14: the formula x \\label{a} can't be set"),
         ("a 🦙", r"03_gradients.py:7: no font .* 🦙"),
     ],
 )
