@@ -1,23 +1,20 @@
 """The commands: `invoke run`, and `invoke --list` for the others. Each parses, calls, and exits."""
 
-import contextlib
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from invoke import Context, Exit, task
+from invoke import Context, task
 from invoke.main import program
 
-from ci import command_line
+from ci.command_line import boundary, install
 
 ROOT = Path(__file__).parent
 LESSONS = ROOT / "lessons"
 DOCKER = ROOT / "docker"
 BUILD = ROOT / "build"
 
-command_line.install(program)
+install(program)
 
 
 @task(
@@ -48,7 +45,7 @@ def run(
     as_root: bool = False,
 ) -> None:
     """Execute the lessons, check what they show, and write the handouts."""
-    with _boundary("interrupted; nothing was published"):
+    with boundary("interrupted; nothing was published"):
         from ci.run import Options, run
 
         options = Options(lessons, p or (), on, gpus, handouts, timeout, jobs, fresh, as_root)
@@ -67,7 +64,7 @@ def build_lab(
     _: Context, variant: str = "cuda", base_image: str = "", no_cache: bool = False
 ) -> None:
     """Build the lab's image, unless it is up to date."""
-    with _boundary():
+    with boundary():
         from ci.lab import builder
 
         builder.build_lab(variant, base_image, DOCKER, no_cache=no_cache)
@@ -82,7 +79,7 @@ def build_lab(
 )
 def doctor(_: Context, on: str = "auto", gpus: str = "auto") -> None:
     """Check the machine and the image, and say what to do; status 3 if the course cannot run."""
-    with _boundary():
+    with boundary():
         from ci.doctor.examine import run
 
         status = run(on, gpus, DOCKER, BUILD)
@@ -100,7 +97,7 @@ def doctor(_: Context, on: str = "auto", gpus: str = "auto") -> None:
 )
 def open_lab(_: Context, gpus: str = "auto", port: str = "8888", as_root: bool = False) -> None:
     """Open the lessons in JupyterLab, in a container; Ctrl-C ends it."""
-    with _boundary():
+    with boundary():
         from ci.jupyterlab.server import serve
 
         for line in serve(LESSONS, BUILD / "lab", DOCKER, port=port, gpus=gpus, as_root=as_root):
@@ -116,7 +113,7 @@ def open_lab(_: Context, gpus: str = "auto", port: str = "8888", as_root: bool =
 )
 def serve(_: Context, edition: str = "students", port: str = "8000") -> None:
     """Serve the handouts to browsers on this machine; Ctrl-C ends it."""
-    with _boundary():
+    with boundary():
         from ci.handout.serve import serve_edition
 
         for line in serve_edition(edition, port, BUILD):
@@ -142,7 +139,7 @@ def prove(
     jobs: str = "",
 ) -> None:
     """Plant mistakes in copies of the lessons; status 1 if any goes unnoticed."""
-    with _boundary():
+    with boundary():
         from ci.prove.prove import Options, prove
 
         sys.exit(prove(Options(lessons, sample, seed, all, jobs), ROOT))
@@ -157,7 +154,7 @@ def prove(
 )
 def bench(_: Context, rows: str = "", rounds: str = "3") -> None:
     """Measure the pipeline against others and lower bounds; status 1 if a value differs."""
-    with _boundary():
+    with boundary():
         from tests.bench import benchmark
 
         status = benchmark.run(rows, rounds, ROOT)
@@ -167,30 +164,7 @@ def bench(_: Context, rows: str = "", rounds: str = "3") -> None:
 @task
 def clean(_: Context) -> None:
     """Remove what runs have left in build/, except each lesson's last three, and the handouts."""
-    with _boundary():
+    with boundary():
         from ci.run import clean
 
         clean(ROOT)
-
-
-@contextlib.contextmanager
-def _boundary(interrupted: str = "interrupted") -> Iterator[None]:
-    """Turn a fault of the course, the command line or the machine into a line and a status."""
-    from ci.errors import CourseError
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
-            signal.signal(number, interrupt)
-    try:
-        yield
-    except CourseError as error:
-        raise Exit(str(error), error.status) from None
-    except OSError as error:
-        if error.errno is None:  # a library's own exception: a bug, which shows its traceback
-            raise
-        raise Exit(f"{error.filename or 'the machine'}: {error.strerror}", 3) from None
-    except KeyboardInterrupt:
-        raise Exit(interrupted, 1) from None

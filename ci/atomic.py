@@ -19,12 +19,18 @@ LOCKED_AFTER_S = 10.0  # a private folder that is younger may not be locked yet
 
 
 def write(path: Path, text: str) -> None:
-    """Write `text` to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write `text` to `path`. An OSError names its folder, also where the disk is full."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.unlink(missing_ok=True)  # a lesson may have put a link there
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)  # a lesson may have put a link there
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+        partial.replace(path)
+    except OSError as error:
+        error.filename = str(path.parent)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -51,6 +57,10 @@ def replacing(target: Path) -> Iterator[Path]:
     try:
         yield new
         _swap(new, target)
+    except OSError as error:
+        if error.errno and not error.filename:  # a full disk
+            error.filename = str(target.parent)
+        raise
     finally:
         shutil.rmtree(new, ignore_errors=True)
 

@@ -1,19 +1,37 @@
-"""The command line, which Invoke parses: typing errors get status 2, and lessons have no option.
+"""The command line, which Invoke parses, and how a command ends: with one line and a status.
 
 tasks.py calls `install` when Invoke loads it, so that `invoke` and `python -m invoke` behave alike.
 """
 
-from collections.abc import Iterator, Sequence
+import contextlib
+import errno
+import os
+import re
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
+from typing import Any
 
 from invoke import Exit, Program
 from invoke.exceptions import ParseError
 from invoke.parser import ParserContext
 
-from ci.errors import UsageError, closest, suggest
+from ci.errors import CourseError, MachineError, UsageError, closest, suggest
 
 POSITIONAL = "lessons"  # `invoke run 03` is `invoke run --lessons 03`
 HELP, VERSION = ("-h", "--help"), ("-V", "--version")
+
+ADVICE = {
+    errno.ENOSPC: "make room; invoke clean removes old runs",
+    errno.EDQUOT: "make room; invoke clean removes old runs",
+    errno.EACCES: "make it writable for this user",
+    errno.EPERM: "make it writable for this user",
+    errno.EROFS: "use a copy of the course on a file system that can be written",
+    errno.EMFILE: "raise the limit of open files (ulimit -n), or use --jobs 1",
+    errno.ENOMEM: "free memory, or use --jobs 1",
+}
 
 
 class CourseProgram(Program):
@@ -41,6 +59,10 @@ class CourseProgram(Program):
             raise Exit(printable(message), UsageError.status)
         try:
             super().parse_cleanup()
+            sys.stdout.flush()
+        except BrokenPipeError:  # `invoke --list | head -1`
+            discard_output()
+            raise Exit from None
         except Exit as ended:
             raise Exit(ended.message, UsageError.status if ended.message else 0) from None
 
@@ -133,3 +155,54 @@ def _suggest(name: str, known: list[str]) -> str:
 def printable(text: str) -> str:
     """The text with escapes in place of what no terminal prints, such as halves of characters."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+@contextlib.contextmanager
+def boundary(interrupted: Callable[[], str] | str = "interrupted") -> Iterator[None]:
+    """Turn a fault of the course, the command line or the machine into a line and a status."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a character that the terminal lacks is no fault
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+        sys.stdout.flush()
+    except CourseError as error:
+        raise Exit(printable(str(error)), error.status) from None
+    except BrokenPipeError:
+        discard_output()
+        raise Exit("nobody reads the output any more: stopped", MachineError.status) from None
+    except OSError as error:
+        if not (line := machine_fault(error)):  # a library's own exception: a bug
+            raise
+        raise Exit(printable(line), MachineError.status) from None
+    except KeyboardInterrupt:
+        raise Exit(interrupted if isinstance(interrupted, str) else interrupted(), 1) from None
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def machine_fault(error: OSError) -> str:
+    """An error of files and sockets in one line: where, what, and what to do; empty for others."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        _, target, why = error.args[0][0]  # the first of the files that could not be copied
+        number = re.match(r"\[Errno (\d+)\]", str(why))
+        code = int(number[1]) if number else 0
+        error = OSError(code, os.strerror(code) if code else why, str(target))
+    if error.errno is None:
+        return ""
+    advice = ADVICE.get(error.errno)
+    line = f"{error.filename or 'the machine'}: {error.strerror}"
+    return f"{line}: {advice}" if advice else line
+
+
+def discard_output() -> None:
+    """Send what is still printed nowhere, after the reader of a pipe has ended (`| head -1`)."""
+    with contextlib.suppress(OSError, ValueError):  # not a file, in a test
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

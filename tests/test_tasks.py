@@ -20,6 +20,7 @@ from tests.conftest import GRADIENT, HEADER, ORACLE, Write, eventually, write_le
 
 TASKS = Path(__file__).parents[1] / "tasks.py"
 FORMULA = '# %%%% [markdown] lang="en"\n# $%s$\n# %%%% [markdown] lang="zh"\n# 无\n'
+FULL = "/disk: No space left on device: make room; invoke clean removes old runs"
 WRONG = GRADIENT.replace("4.0", "6.0")
 
 
@@ -363,7 +364,6 @@ def invoke_and_raise(
     "error",
     [
         jinja2.TemplateNotFound("page"),
-        shutil.Error([("a", "b", "no")]),
         requests.ConnectionError(),
         OSError("no number"),
         KeyError("a bug"),
@@ -381,7 +381,8 @@ def test_a_bug_shows_its_traceback(
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (OSError(28, "No space left on device", "/disk"), "/disk: No space left on device"),
+        (OSError(28, "No space left on device", "/disk"), FULL),
+        (shutil.Error([("a", "/disk", "[Errno 28] No space left: 'a' -> '/disk'")]), FULL),
         (ConnectionRefusedError(111, "Connection refused"), "the machine: Connection refused"),
     ],
 )

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ci.doctor.diagnosis import Finding, Verdict, usable_place
+from ci.report.console import PatientConsole
 
 COLOURS = {
     Verdict.OK: "green",
@@ -18,7 +18,7 @@ COLOURS = {
 
 def show(findings: Iterable[Finding]) -> list[Finding]:
     """Print the findings in one table, when all are there, and return them."""
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = PatientConsole()
     with console.status("examining the machine"):
         found = list(findings)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))

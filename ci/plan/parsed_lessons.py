@@ -9,6 +9,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from ci import atomic
+from ci.errors import MachineError
 from ci.lesson import reader, script
 from ci.lesson.lesson import Lesson
 from ci.plan import keys
@@ -27,7 +28,12 @@ def read(path: Path, build: Path) -> Lesson:
             return notebook
         notebook = script.parse(text)
         facts = {"digest": keys.digest(key, notebook), "notebook": notebook}
-        atomic.write(cached, json.dumps(facts))
+        try:
+            atomic.write(cached, json.dumps(facts))
+        except OSError as error:  # of build/, and not of the lesson
+            raise MachineError(
+                f"{build}: {error.strerror}: make it writable, with room on its disk"
+            ) from None
         return notebook
 
     return reader.read(path, parse)

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
@@ -25,6 +24,7 @@ from ci.plan.planner import THREAD_VARIABLES, count_slots
 from ci.prove.forks import Status, Verdict
 from ci.prove.mutants import Mutant
 from ci.prove.mutants_file import MutantsFile
+from ci.report.console import PatientConsole
 
 MIN_WIDTH = 100  # of the table, in a log as well
 
@@ -136,8 +136,8 @@ def _try(
                 raise CourseError(f"nothing is proven: {fault}")
 
 
-def _console() -> Console:
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+def _console() -> PatientConsole:
+    console = PatientConsole(soft_wrap=True)
     console.width = max(console.width, MIN_WIDTH)
     return console
 

@@ -14,6 +14,7 @@ from ci.execute.events import CellStarted, Event, Waiting
 from ci.judge.agreement import Matrix
 from ci.judge.outcome import Outcome, Status
 from ci.plan.planner import Run
+from ci.report.console import PatientConsole
 from ci.report.faults import faults
 from ci.report.utilization import Utilization
 
@@ -31,7 +32,7 @@ class Terminal:
     """The live table of a plan; plain lines where there is no terminal. A context."""
 
     def __init__(self, runs: Sequence[Run], console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False, markup=False, emoji=False)
+        self.console = console or PatientConsole()
         self._rows = {id(run): (run, "waiting", "") for run in runs}
         self._live = Live(
             get_renderable=self._live_table,

@@ -147,3 +147,61 @@ def test_half_a_character_is_no_traceback(course: Path) -> None:
             check=False,
         )
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+
+
+def pipe_to_head(command: list[str], folder: Path) -> tuple[int, str]:
+    """Status and error lines of a command whose reader ends after its first line."""
+    script = 'exec 3>&1; { "$@" 2>&3; echo "status $?" >&3; } | head -1 > head.txt'
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", *command],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(TASKS.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    *errors, status = done.stdout.splitlines()
+    return int(status.removeprefix("status ")), "\n".join(errors)
+
+
+def test_a_list_into_head_is_no_fault(course: Path) -> None:
+    """`invoke --list | head -1` prints its line and ends well."""
+    assert pipe_to_head([sys.executable, "-m", "invoke", "--list"], course) == (0, "")
+
+
+def test_a_report_that_nobody_reads_goes_on(tmp_path: Path) -> None:
+    """The console says it once, and raises no SystemExit(1) as Rich does."""
+    code = (
+        "import sys, time; from ci.report.console import PatientConsole\n"
+        "console = PatientConsole(); console.print('first'); time.sleep(0.5)\n"
+        "for _ in range(9): console.print('more')\n"
+        "sys.exit(7)"
+    )
+    status, errors = pipe_to_head([sys.executable, "-uc", code], tmp_path)
+    assert (status, errors) == (7, "nobody reads the output any more; the command goes on")
+
+
+def test_a_character_that_the_terminal_lacks_is_no_traceback(course: Path, write: Write) -> None:
+    """A check mark in GBK, which has none."""
+    write("# %% check='✓'\n1\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", "run", "✓"],
+        cwd=course,
+        env={**os.environ, "PYTHONIOENCODING": "gbk", "PYTHONUTF8": "0"},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert b"\\u2713" in done.stderr
+
+
+@pytest.mark.parametrize("folder", ["records", "runs"])
+def test_a_folder_that_cannot_be_written_is_the_machines_fault(
+    course: Path, invoke: Invoke, folder: str
+) -> None:
+    """A file in its place stands for a folder without rights, which root has."""
+    (course / "build").mkdir()
+    (course / "build" / folder).write_text("")
+    status, output = invoke("run", "--on", "here")
+    assert (status, len(output.strip().splitlines())) == (3, 1), output
+    assert output.startswith(str(course / "build"))
