@@ -10,7 +10,7 @@ from ci.errors import UsageError
 from ci.execute import engine, executor
 from ci.execute.events import Event, Finished
 from ci.execute.executor import Executor
-from ci.handout import manifest, pdf, publish
+from ci.handout import check_prose, manifest, publish
 from ci.handout.handout import Note
 from ci.handout.pool import HandoutPool
 from ci.judge import agreement, verdicts
@@ -144,7 +144,7 @@ def _run(options: Options, root: Path, build: Path) -> int:
             )
         )
         pool = stack.enter_context(HandoutPool())
-        pdf.check_formulas(work.lessons)  # while the kernels start
+        check_prose.check(work.lessons)  # while the kernels start
         terminal = stack.enter_context(Terminal(runs))
         for remark in (*planned.remarks, *(note["en"] for note in notes)):
             terminal.print(remark)

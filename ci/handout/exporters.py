@@ -21,6 +21,7 @@ from nbformat.v4 import new_notebook
 
 from ci.errors import CourseError
 from ci.handout import check_table, html, markdown, notebook, pdf
+from ci.handout.dialect import ATTACHMENT
 from ci.handout.handout import Handout, prepare
 from ci.handout.markdown import plain
 from ci.handout.refusals import REFUSED, first_refused, reason
@@ -104,13 +105,17 @@ class _HandoutExporter(TemplateExporter):
         about = nb.metadata.get("handout", {})
         resources = {
             **(resources or {}),
-            "prose": {text: Markup(markup) for text, markup in prose.items()},
+            "prose": {text: Markup(self._finished(markup, nb)) for text, markup in prose.items()},
             "captions": _captions(nb, self.formats),
             "handout": about,
             "labels": translations(about.get("language", "en")),
             "content": functools.partial(_content, formats=self.formats),
         }
         return super().from_notebook_node(nb, resources, **options)
+
+    def _finished(self, markup: str, nb: NotebookNode) -> str:
+        """The prose of a cell, complete."""
+        return markup
 
 
 class HandoutHTMLExporter(_HandoutExporter):
@@ -130,6 +135,12 @@ class HandoutHTMLExporter(_HandoutExporter):
         environment.filters["data"] = _data_url
         environment.globals |= {"html": html, "check_table": check_table}
         return environment
+
+    def _finished(self, markup: str, nb: NotebookNode) -> str:
+        for name, (kind, content) in _attachments(nb).items():
+            place = f'src="{ATTACHMENT}{name}"'
+            markup = markup.replace(place, f'src="data:{kind};base64,{content}"')
+        return markup
 
 
 class HandoutPDFExporter(_HandoutExporter):
@@ -161,6 +172,7 @@ class HandoutPDFExporter(_HandoutExporter):
             for kind, content in _contents(nb, self.formats)
             if kind in PICTURES
         }
+        pictures |= {n: base64.b64decode(content) for n, (_, content) in _attachments(nb).items()}
         date = resources["handout"].get("provenance", {}).get("date", "")
         return pdf.handout(source, pictures, date), resources
 
@@ -180,6 +192,16 @@ def _contents(nb: NotebookNode, formats: Sequence[str]) -> Iterator[tuple[str, s
     for cell in nb.cells:
         for output in cell.get("outputs", []):
             yield _content(output, formats)
+
+
+def _attachments(nb: NotebookNode) -> dict[str, tuple[str, str]]:
+    """The pictures of prose by their names: the format of each, and its content in base64."""
+    return {
+        name: (kind, content)
+        for cell in nb.cells
+        for name, formats in cell.get("attachments", {}).items()
+        for kind, content in formats.items()
+    }
 
 
 def _captions(nb: NotebookNode, formats: Sequence[str]) -> dict[int, int]:

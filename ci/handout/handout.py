@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from ci.handout import check_table
+from ci.handout import check_table, dialect
 from ci.handout.markdown import plain
 from ci.handout.translations import translations
 from ci.judge.outcome import Outcome
@@ -146,7 +146,7 @@ def prepare(handout: Handout, language: str) -> NotebookNode:
         "folder": str(lesson.path.parent),
     }
     cells = [
-        _prepare_cell(cell, values)
+        _prepare_cell(cell, values, lesson.path.parent)
         for cell in executed
         if cell.metadata.get("lang", language) == language
         and "injected-parameters" not in tags(cell)
@@ -159,8 +159,10 @@ def prepare(handout: Handout, language: str) -> NotebookNode:
     return prepared
 
 
-def _prepare_cell(cell: NotebookNode, values: Mapping[str, Value]) -> NotebookNode:
+def _prepare_cell(cell: NotebookNode, values: Mapping[str, Value], folder: Path) -> NotebookNode:
     cell = copy.deepcopy(cell)
+    if cell.cell_type == "markdown":
+        dialect.attach(cell, folder)
     if "parameters" in tags(cell):
         cell.source = with_values(cell.source, values)
     cell.metadata = NotebookNode(

@@ -2,8 +2,8 @@
 
 All texts of a document go through one process of pandoc, because starting it takes longer than its
 work. Each is still read as a file of its own, so that an unclosed fence or a footnote never reaches
-the next text. In between, pandoc's own tree is changed: raw HTML becomes text, and each formula is
-set by itself, so that an error can name it.
+the next text. In between, pandoc's own tree is changed (`prose_tree`), and each formula is set by
+itself, so that an error can name it.
 """
 
 import functools
@@ -14,21 +14,20 @@ import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pypandoc
 
 from ci.errors import CourseError, MachineError
+from ci.handout.dialect import canonical
+from ci.handout.prose_tree import Node, for_target, nodes, tame, with_tags
 
 Target = Literal["html", "typst"]
-Node = Any  # of pandoc's tree: a list, a scalar, or {"t": kind, "c": content}
 Formula = tuple[str, str]  # "InlineMath" or "DisplayMath", and its TeX
 
 # Line breaks between Chinese characters are not spaces. `:smile:` and a leading `---` stay text.
 READER = "gfm+tex_math_dollars+east_asian_line_breaks-emoji-yaml_metadata_block"
 SEPARATOR = "\x1e"  # between texts, which contain no control characters
-WEB = ("http://", "https://", "mailto:")
-NO_ATTRIBUTES = ["", [], []]
 RENDERED: dict[Target, dict[str, str]] = {}  # kept, because editions share nearly all texts
 
 # Symbols that pandoc 3.9 writes and Typst 0.15 no longer has, and quoted text, which stays.
@@ -49,8 +48,9 @@ def escape(text: str) -> str:
 def render(texts: Iterable[str], target: Target) -> dict[str, str]:
     """Each of `texts`, which are Markdown, in the markup of `target`.
 
-    Headings have no identifiers, a picture is replaced by its words, and only links to the web stay
-    links. Raises CourseError, with the formula, for a formula that pandoc can't convert.
+    Headings have no identifiers, a picture that is no attachment is replaced by its words, and only
+    links to the web and to lessons stay links. Raises CourseError, with the formula, for a formula
+    that pandoc can't convert.
     """
     different = list(dict.fromkeys(texts))
     rendered = RENDERED.setdefault(target, {})
@@ -91,10 +91,21 @@ def _described(markup: str, tex: str) -> str:
 
 
 def read(texts: Sequence[str]) -> list[Node]:
-    """pandoc's tree of each of `texts`, which is the list of its blocks."""
+    """pandoc's tree of each of `texts`, which is the list of its blocks, with nothing but what
+    every handout can show."""
+    return list(tamed(parse(texts)))
+
+
+def tamed(documents: Iterable[Node]) -> Iterator[Node]:
+    """The trees that `parse` gave, as `read` gives them."""
+    return (_changed(document, tame) for document in documents)
+
+
+def parse(texts: Sequence[str]) -> list[Node]:
+    """Like `read`, but with the pictures, links and HTML that no handout can show."""
     with tempfile.TemporaryDirectory() as folder:
         for number, text in enumerate(texts):
-            (Path(folder) / f"{number}.md").write_text(plain(text) + "\n", encoding="utf-8")
+            (Path(folder) / f"{number}.md").write_text(canonical(plain(text)) + "\n", "utf-8")
         (Path(folder) / "next.md").write_text(SEPARATOR, encoding="utf-8")
         names = [name for number in range(len(texts)) for name in (f"{number}.md", "next.md")]
         tree = json.loads(_pandoc(["-f", READER, "-t", "json", "--file-scope", *names], cwd=folder))
@@ -104,17 +115,17 @@ def read(texts: Sequence[str]) -> list[Node]:
             documents.append([])
         else:
             documents[-1].append(block)
-    return list(_changed(documents[:-1], _tame))
+    return [with_tags(document) for document in documents[:-1]]
 
 
 def formulas(document: Node) -> Iterator[Formula]:
     """The formulas of a tree, in order."""
-    return (_formula(node) for node in _nodes(document) if node["t"] == "Math")
+    return (_formula(node) for node in nodes(document) if node["t"] == "Math")
 
 
 def words(document: Node) -> Iterator[str]:
     """The words of a tree, without formulas and code."""
-    return (node["c"] for node in _nodes(document) if node["t"] == "Str")
+    return (node["c"] for node in nodes(document) if node["t"] == "Str")
 
 
 def set_formulas(wanted: Iterable[Formula], target: Target) -> dict[Formula, str]:
@@ -143,29 +154,14 @@ def _renamed(markup: str, target: Target) -> str:
 
 def _write(documents: Sequence[Node], target: Target | Literal["plain"]) -> list[str]:
     separator = {"t": "RawBlock", "c": [target, SEPARATOR]}
-    blocks = [block for document in documents for block in [*document, separator]]
+    shown = (_changed(document, lambda node: for_target(node, target)) for document in documents)
+    blocks = [block for document in shown for block in [*document, separator]]
     tree = {"pandoc-api-version": _version(), "meta": {}, "blocks": blocks}
     options = ["--mathml", "--wrap=none", "--syntax-highlighting=none"]
     # Footnotes stay in the text that has them, and do not go to the end of the document.
     options += ["--reference-location=block"]
     markup = _pandoc(["-f", "json", "-t", target, *options], json.dumps(tree))
     return [part.strip() for part in markup.split(SEPARATOR)[:-1]]
-
-
-def _tame(node: Node) -> Node:
-    """A node that loads nothing, contains no markup, and links only to the web."""
-    match node.get("t"):
-        case "RawInline":
-            return {"t": "Str", "c": node["c"][1]}
-        case "RawBlock":
-            return {"t": "Para", "c": [{"t": "Str", "c": " ".join(node["c"][1].split())}]}
-        case "Image":
-            return {"t": "Span", "c": [NO_ATTRIBUTES, node["c"][1]]}
-        case "Link" if not node["c"][2][0].startswith(WEB):
-            return {"t": "Span", "c": [NO_ATTRIBUTES, node["c"][1]]}
-        case "Header":
-            return {"t": "Header", "c": [node["c"][0], NO_ATTRIBUTES, node["c"][2]]}
-    return node
 
 
 def _joined(nodes: list[Node]) -> list[Node]:
@@ -195,14 +191,6 @@ def _changed(node: Node, change: Callable[[Node], Node]) -> Node:
     if isinstance(node, dict):
         return change({key: _changed(child, change) for key, child in node.items()})
     return node
-
-
-def _nodes(node: Node) -> Iterator[Node]:
-    if isinstance(node, dict) and "t" in node:
-        yield node
-    for child in node.values() if isinstance(node, dict) else node:
-        if isinstance(child, dict | list):
-            yield from _nodes(child)
 
 
 def _formula(node: Node) -> Formula:

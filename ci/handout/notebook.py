@@ -18,7 +18,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from ci.handout import check_table, self_check
+from ci.handout import check_table, dialect, jupyter_prose, self_check
 from ci.handout.handout import Handout
 from ci.handout.markdown import escape
 from ci.handout.translations import translations
@@ -31,6 +31,7 @@ from ci.lesson.lesson import KERNELSPEC
 from ci.lesson.parameters import Value
 from ci.lesson.value import Comparable
 
+RAISES = "raises-exception"  # Jupyter goes on after such a cell
 FOLDED = {"jupyter": {"source_hidden": True}}  # JupyterLab shows a bar, and the source at a click
 LINE = 88  # characters: a longer call of a check is written on several lines
 
@@ -50,8 +51,29 @@ def lesson_notebook(prepared: NotebookNode) -> NotebookNode:
         notes = new_markdown_cell(quote(about.notes), id="notes", metadata=language)
         notebook.cells.insert(0, notes)
     table = "\n".join(check_table.as_markdown(about, labels))
+    notebook.cells = [for_jupyter(cell) for cell in notebook.cells]
     notebook.cells.append(new_markdown_cell(table, id="checks", metadata=language))
+    _renumber(notebook.cells)
     return notebook
+
+
+def for_jupyter(cell: NotebookNode) -> NotebookNode:
+    """`cell`, whose prose is in the handouts' dialect, as Jupyter shows and runs it best."""
+    if cell.cell_type == "markdown":
+        cell.source = jupyter_prose.rewrite(cell.source)
+    elif cell.metadata.get("raises"):
+        cell.metadata["tags"] = [*tags(cell), RAISES]
+    return cell
+
+
+def _renumber(cells: Sequence[NotebookNode]) -> None:
+    """Number the executed cells 1, 2, 3, since cells of the course's own are left out."""
+    executed = [cell for cell in cells if cell.get("execution_count")]
+    for number, cell in enumerate(executed, start=1):
+        cell.execution_count = number
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = number
 
 
 def quote(notes: Sequence[str]) -> str:
@@ -107,11 +129,15 @@ def _exercise(handout: Handout, exercise: Exercise, language: str) -> Iterator[N
     cells = {cell.id: cell for cell in handout.lesson.notebook.cells}
     for cell in (cells[name] for name in exercise.prose):
         if cell.metadata.get("lang", language) == language:
-            yield new_markdown_cell(cell.source, id=cell.id, metadata={"lang": language})
+            text = new_markdown_cell(cell.source, id=cell.id, metadata={"lang": language})
+            dialect.attach(text, handout.lesson.path.parent)
+            yield for_jupyter(text)
     code = cells[exercise.solution] if handout.edition.solutions else exercise.blank
     yield new_code_cell(code.source, id=code.id, metadata={"tags": tags(code)})
     answer, values = handout.outcome.answers[exercise.name], handout.outcome.run.parameters
-    yield new_code_cell(check_call(exercise.name, answer, values, language), id=f"check-{code.id}")
+    call = check_call(exercise.name, answer, values, language)
+    # An exercise that is not solved yet must not stop "Run all".
+    yield new_code_cell(call, id=f"check-{code.id}", metadata={"tags": [RAISES]})
 
 
 def check_call(name: str, answer: Answer, values: Mapping[str, Value], language: str) -> str:

@@ -9,8 +9,7 @@ import math
 import re
 import tempfile
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -18,13 +17,8 @@ from typing import Any
 
 import typst
 from markupsafe import Markup
-from nbformat import NotebookNode
 
-from ci.errors import CourseError
-from ci.handout import markdown
 from ci.handout.markdown import plain
-from ci.handout.refusals import first_refused, reason
-from ci.lesson.lesson import Lesson
 
 EACH_GLYPH = ["a-2u"]  # PDF/A, level u: Typst refuses a character that no font has
 ACCESSIBLE = ["a-2a"]  # level a: it also refuses a picture or a formula without a description
@@ -34,14 +28,6 @@ SUSPECTS = b"/MarkInfo<</Marked true/Suspects false>>"
 STYLE = Path(__file__).parent / "templates" / "typst" / "handout.typ"
 COLUMNS = 98  # of code on a page, in the font size that the style sets
 CONTINUED = "↪"  # begins a line that was folded
-
-# What remains in the words of a document if Markdown did not read a formula or an emphasis.
-LEFT_OVER = {
-    r"\\begin\{": r"write this formula between $$ and $$; \begin{…} alone does not start one",
-    r"\$\$": "$$ must open and close a formula of its own, without an empty line in it",
-    r"\\[A-Za-z]|^\$$": "this is not a formula: its dollars must touch it, its braces must close",
-    r"\*\*": "** is not read here: next to Chinese, punctuation goes outside, as in **图**。",
-}
 
 
 def literal(value: Any) -> str:
@@ -144,68 +130,3 @@ def _fonts() -> typst.Fonts:
     """Typst's own fonts and Noto Sans SC, which has Chinese in every weight; no others."""
     folder = files("justmytype_intl_cjk") / "fonts" / "ofl" / "notosanssc"
     return typst.Fonts(include_system_fonts=False, font_paths=[str(folder)])
-
-
-def check_formulas(lessons: Iterable[Lesson]) -> None:
-    """Check before any kernel starts that the prose of `lessons` can be set, in HTML and in PDF.
-
-    Raises CourseError, with file and line, for the first formula that MathML or Typst does not
-    have, for text that looks like a formula or an emphasis and is not read as one, and for a
-    character that no font has.
-    """
-    with ThreadPoolExecutor() as threads:  # most of the time is spent in processes of pandoc
-        list(threads.map(_check_lesson, lessons))
-
-
-def _check_lesson(lesson: Lesson) -> None:
-    cells = [cell for cell in lesson.notebook.cells if cell.cell_type == "markdown"]
-    documents = markdown.read([cell.source for cell in cells])
-    formulas = [formula for document in documents for formula in markdown.formulas(document)]
-    in_html = markdown.set_formulas(formulas, "html")
-    in_typst = markdown.set_formulas(formulas, "typst")
-    all_good = not _refusal("\n\n".join(in_typst.values()))
-    for cell, document in zip(cells, documents, strict=True):
-        for text in markdown.words(document):
-            for sign, advice in LEFT_OVER.items():
-                if re.search(sign, text):
-                    raise CourseError(f"{_location(lesson, cell, text)}: {text}: {advice}")
-        for formula in markdown.formulas(document):
-            why = "" if all_good else _refusal(in_typst[formula])
-            if not (in_html[formula] and in_typst[formula]):
-                why = "pandoc does not know this TeX"
-            if not formula[1].strip():
-                why = "it is empty"
-            if why:
-                tex = formula[1] if formula[1].strip() else f"$${formula[1]}$$"
-                place = _location(lesson, cell, tex)
-                raise CourseError(f"{place}: the formula {tex.strip()} can't be set: {why}")
-    _check_characters(lesson)
-
-
-def _refusal(formulas: str) -> str:
-    """Why Typst refuses formulas in its own markup; empty if it does not."""
-    try:
-        typeset(f'#import "handout.typ" as sheet\n#show: sheet.formulas-in\n{formulas}')
-    except typst.TypstError as error:
-        return f"Typst: {error.message}"
-    return ""
-
-
-def _check_characters(lesson: Lesson) -> None:
-    def typeset_characters(cells: Sequence[NotebookNode]) -> None:
-        used = sorted({character for cell in cells for character in plain(cell.source)})
-        typeset(f"#{literal(' '.join(used))}")
-
-    try:
-        typeset_characters(lesson.notebook.cells)
-    except typst.TypstError as error:
-        cell = first_refused(lesson.notebook.cells, typeset_characters)
-        raise CourseError(f"{lesson.location(cell.id if cell else '')}: {reason(error)}") from None
-
-
-def _location(lesson: Lesson, cell: NotebookNode, text: str) -> str:
-    """File and line of `text` in a cell."""
-    word = re.search(rf"(?<!\S){re.escape(text)}(?!\S)", cell.source)
-    start = word.start() if word else max(cell.source.find(text), 0)
-    line = lesson.line(cell.id) + cell.source[:start].count("\n")
-    return f"{lesson.path.parent.name}/{lesson.path.name}:{line}"

@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import subprocess
 import venv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import nbformat
 import numpy as np
 import pytest
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from packaging.requirements import Requirement
 
 from ci.handout import notebook
@@ -297,7 +297,7 @@ for module in ("ci", "invoke", "jupytext", "papermill"):
         continue
     sys.exit(f"{module} is here")
 notebook = nbformat.read(sys.argv[1], as_version=4)
-NotebookClient(notebook, timeout=300, allow_errors=True).execute()
+NotebookClient(notebook, timeout=300).execute()
 nbformat.write(notebook, sys.argv[1])
 """
 
@@ -337,7 +337,12 @@ def errors(executed: NotebookNode) -> dict[str, str]:
 
 def checks(executed: NotebookNode) -> list[str]:
     """The ids of the cells that check an exercise."""
-    return [c.id for c in executed.cells if c.id.startswith("check-") and c.id != "check-answer"]
+    return checks_of(cell.id for cell in executed.cells)
+
+
+def checks_of(names: Iterable[str]) -> list[str]:
+    """Of the ids of cells, those of checks."""
+    return [name for name in names if name.startswith("check-") and name != "check-answer"]
 
 
 def prove(lesson: Lesson, execute: Execute, folder: Path) -> None:
@@ -354,6 +359,41 @@ def prove(lesson: Lesson, execute: Execute, folder: Path) -> None:
     assert errors(solved) == {}
     ticks = [c.outputs[0].text for c in solved.cells if c.id in checks(solved)]
     assert ticks == [f"✓ {exercise.name}\n" for exercise in lesson.exercises]
+
+
+def test_the_cells_that_raise_do_not_stop_jupyter(read: Read) -> None:
+    """Those that raise on purpose, and the checks of exercises that are not solved yet."""
+    lesson = read(
+        GRADIENT + EXERCISE + '\n# %% raises="ValueError"\nint("x")\n', expected=ORACLE + HALVES
+    )
+    made = handed_out(lesson)
+    tagged = {
+        cell.id: "raises-exception" in cell.metadata.get("tags", [])
+        for made_of in (
+            notebook.lesson_notebook(prepare(made, "en")),
+            notebook.workbook(made, "en"),
+        )
+        for cell in made_of.cells
+        if cell.cell_type == "code"
+    }
+    raising = [cell.id for cell in lesson.notebook.cells if "raises" in cell.metadata]
+    assert [name for name, is_tagged in tagged.items() if is_tagged] == [
+        *raising,
+        *checks_of(tagged),
+    ]
+
+
+def test_the_executed_cells_are_numbered_from_1(lesson: Lesson) -> None:
+    """Cells that only the course needs leave no gap."""
+    prepared = prepare(handed_out(lesson), "en")
+    code = [cell for cell in prepared.cells if cell.cell_type == "code"]
+    for number, cell in enumerate(code):
+        cell.execution_count = 2 * number + 3
+        cell.outputs = [new_output("execute_result", {"text/plain": "1"}, execution_count=9)]
+    made = notebook.lesson_notebook(prepared)
+    executed = [cell for cell in made.cells if cell.get("execution_count")]
+    assert [cell.execution_count for cell in executed] == [*range(1, len(code) + 1)]
+    assert [c.outputs[0].execution_count for c in executed] == [c.execution_count for c in executed]
 
 
 @pytest.mark.kernel
@@ -378,7 +418,8 @@ def test_the_course_s_blanks_fail_and_their_solutions_pass(
 def test_a_lesson_s_own_notebook_runs_elsewhere(
     name: str, execute: Execute, tmp_path: Path
 ) -> None:
-    """In an empty folder, with blanks and ranks; it raises only the errors that it declares."""
+    """In an empty folder, with blanks and ranks, to its end: the cells that raise on purpose do not
+    stop it, and no others raise."""
     lesson = reader.read(LESSONS / f"{name}.py")
     path = tmp_path / "alone" / f"{name}.ipynb"
     path.parent.mkdir()

@@ -578,37 +578,3 @@ def test_a_mark_never_covers_what_is_shown() -> None:
     """Where the last line is too long for a mark at its right, the mark has a line of its own."""
     assert pdf.beside("short\nlast", 10) == "short\nlast"
     assert pdf.beside("short\n" + "x" * 11, 10) == "short\n" + "x" * 11 + "\n "
-
-
-# What can't be set, before any kernel starts
-
-
-def test_a_good_lesson_has_nothing_to_refuse(lesson: Lesson) -> None:
-    """Formulas, tables and code of the lesson above can be set."""
-    pdf.check_formulas([lesson])
-
-
-@pytest.mark.parametrize(
-    ("prose", "message"),
-    [
-        (r"$\unheard x$", r"lessons/03_gradients.py:14: the formula \\unheard x can't be set"),
-        (
-            r"$\begin{vmatrix} a & b \\ c & d \end{vmatrix}$",
-            r"03_gradients.py:14: the formula \\begin{vmatrix}.* Typst: expected exactly one",
-        ),
-        (r"\begin{align} a &= b \end{align}", r"03_gradients.py:14: .* between \$\$ and \$\$"),
-        ("$$\n\nx\n\n$$", r"03_gradients.py:14: \$\$: "),
-        (r"$\frac{1$", r"03_gradients.py:14: \$\\frac{1\$: this is not a formula"),
-        ("$ x $", r"03_gradients.py:14: \$: this is not a formula"),
-        ("**图。**左边", r"03_gradients.py:14: \*\*图。\*\*左边: \*\* is not read here"),
-        ("$$$$", r"03_gradients.py:14: the formula \$\$\$\$ can't be set: it is empty"),
-        (r"$$x \label{a}$$", r"03_gradients.py:14: the formula x \\label{a} can't be set"),
-        ("a 🦙", r"03_gradients.py:7: no font .* 🦙"),
-    ],
-)
-def test_what_can_t_be_set_is_named_with_its_line(lesson: Lesson, prose: str, message: str) -> None:
-    """Before any kernel starts, with the file, the line and the formula."""
-    source = "\n".join(f"# {line}" for line in prose.split("\n"))
-    lesson.path.write_text(LESSON.replace("# | a | b |", f"{source}\n#\n# | a | b |"), "utf-8")
-    with pytest.raises(CourseError, match=message):
-        pdf.check_formulas([reader.read(lesson.path)])

@@ -1,0 +1,137 @@
+"""What of a lesson's prose can't be in all of its handouts, found before any kernel starts."""
+
+import copy
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import typst
+from nbformat import NotebookNode
+
+from ci.errors import CourseError
+from ci.handout import dialect, markdown, pdf
+from ci.handout.markdown import Formula, plain
+from ci.handout.prose_tree import WEB, Node, nodes
+from ci.handout.refusals import first_refused, reason
+from ci.lesson.lesson import Lesson
+
+# What remains in the words of a document if Markdown did not read a formula or an emphasis.
+LEFT_OVER = {
+    r"\\begin\{": r"write this formula between $$ and $$; \begin{…} alone does not start one",
+    r"\$\$": "$$ must open and close a formula of its own, without an empty line in it",
+    r"\\[A-Za-z]|^\$$": "this is not a formula: its dollars must touch it, its braces must close",
+    r"\*\*": "** is not read here: next to Chinese, punctuation goes outside, as in **图**。",
+}
+
+Fault = tuple[str, str]  # the text at fault, and what is wrong with it
+
+
+def check(lessons: Iterable[Lesson]) -> None:
+    """Check before any kernel starts that the prose of `lessons` means the same in each handout.
+
+    Raises CourseError, with file and line, for all faults together: formulas that MathML or Typst
+    does not have, text that looks like a formula or an emphasis and is not read as one, pictures,
+    links and HTML that no handout can show, and characters that no font has.
+    """
+    with ThreadPoolExecutor() as threads:  # most of the time is spent in processes of pandoc
+        faults = [fault for found in threads.map(_lesson_faults, lessons) for fault in found]
+    if faults:
+        raise CourseError("\n".join(faults))
+
+
+def _lesson_faults(lesson: Lesson) -> list[str]:
+    cells = [cell for cell in copy.deepcopy(lesson.notebook.cells) if cell.cell_type == "markdown"]
+    originals = [copy.copy(cell) for cell in cells]
+    for cell in cells:
+        dialect.attach(cell, lesson.path.parent)
+    parsed = markdown.parse([cell.source for cell in cells])
+    documents = [*markdown.tamed(parsed)]
+    refused = _refused_formulas([f for document in documents for f in markdown.formulas(document)])
+    faults = []
+    for cell, tree, document in zip(originals, parsed, documents, strict=True):
+        found = [*_tree_faults(tree, lesson), *_word_faults(document)]
+        found += [
+            (
+                shown := tex.strip() or f"$${tex}$$",
+                f"the formula {shown} can't be set: {refused[kind, tex]}",
+            )
+            for kind, tex in markdown.formulas(document)
+            if (kind, tex) in refused
+        ]
+        faults += [f"{_location(lesson, cell, text)}: {reason}" for text, reason in found]
+    return [*dict.fromkeys(faults), *_character_faults(lesson)]
+
+
+def _tree_faults(tree: Node, lesson: Lesson) -> Iterator[Fault]:
+    """Raw HTML, pictures and links that no handout can show."""
+    folder = lesson.path.parent
+    for node in nodes(tree):
+        match node["t"]:
+            case "RawInline" | "RawBlock":
+                text = node["c"][1].strip().split("\n")[0]
+                advice = "is not in the handouts: write it in Markdown, or in `…` to show it"
+                yield text, f"the HTML {text} {advice}"
+            case "Image":
+                if reason := dialect.picture_fault(target := node["c"][2][0], folder):
+                    yield target, f"the picture {target}: {reason}"
+            case "Link":
+                target = node["c"][2][0]
+                if reason := "" if target.startswith(WEB) else dialect.link_fault(target, folder):
+                    yield target, f"the link to {target}: {reason}"
+            case "CodeBlock" if (name := " ".join(node["c"][0][1])).startswith("{"):
+                yield (
+                    name,
+                    f"the directive {name} is not read here: use a callout or plain Markdown",
+                )
+
+
+def _word_faults(document: Node) -> Iterator[Fault]:
+    """Text that looks like a formula, an emphasis or a directive, and was not read as one."""
+    for text in markdown.words(document):
+        for sign, advice in LEFT_OVER.items():
+            if re.search(sign, text):
+                yield text, f"{text}: {advice}"
+
+
+def _refused_formulas(formulas: list[Formula]) -> dict[Formula, str]:
+    """The formulas that can't be set in each handout, and why."""
+    in_html = markdown.set_formulas(formulas, "html")
+    in_typst = markdown.set_formulas(formulas, "typst")
+    why = "pandoc does not know this TeX"
+    unknown = {tex: why for tex in in_html if not (in_html[tex] and in_typst[tex])}
+    unknown |= {tex: "it is empty" for tex in in_html if not tex[1].strip()}
+    known = {formula: markup for formula, markup in in_typst.items() if formula not in unknown}
+    if not _refusal("\n\n".join(known.values())):
+        return unknown
+    reasons = {formula: _refusal(markup) for formula, markup in known.items()}
+    return unknown | {formula: reason for formula, reason in reasons.items() if reason}
+
+
+def _refusal(formulas: str) -> str:
+    """Why Typst refuses formulas in its own markup; empty if it does not."""
+    try:
+        pdf.typeset(f'#import "handout.typ" as sheet\n#show: sheet.formulas-in\n{formulas}')
+    except typst.TypstError as error:
+        return f"Typst: {error.message}"
+    return ""
+
+
+def _character_faults(lesson: Lesson) -> list[str]:
+    def typeset_characters(cells: Sequence[NotebookNode]) -> None:
+        used = sorted({character for cell in cells for character in plain(cell.source)})
+        pdf.typeset(f"#{pdf.literal(' '.join(used))}")
+
+    try:
+        typeset_characters(lesson.notebook.cells)
+    except typst.TypstError as error:
+        cell = first_refused(lesson.notebook.cells, typeset_characters)
+        return [f"{lesson.location(cell.id if cell else '')}: {reason(error)}"]
+    return []
+
+
+def _location(lesson: Lesson, cell: NotebookNode, text: str) -> str:
+    """File and line of `text` in a cell."""
+    word = re.search(rf"(?<!\S){re.escape(text)}(?!\S)", cell.source)
+    start = word.start() if word else max(cell.source.find(text), 0)
+    line = lesson.line(cell.id) + cell.source[:start].count("\n")
+    return f"{lesson.path.parent.name}/{lesson.path.name}:{line}"

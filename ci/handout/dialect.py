@@ -1,0 +1,157 @@
+"""Markdown as lessons are written elsewhere, rewritten in the one dialect that the handouts read.
+
+Comments disappear, `\\(x\\)` and bare environments become formulas between dollars, the callouts of
+MyST, MkDocs and GitHub become one, and a local picture becomes an attachment of its cell, as the
+notebook format has it. Code stays as it is.
+"""
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+from nbformat import NotebookNode
+
+PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
+PICTURES[".svg"] = "image/svg+xml"
+ATTACHMENT = "attachment:"
+LESSON_LINK = re.compile(r"(?:\./)?([\w-]+)\.(?:py|ipynb)(?:#\S*)?")
+
+# The kinds of callouts elsewhere, and the five of GitHub that pandoc reads.
+CALLOUTS = {
+    **dict.fromkeys(("note", "info", "abstract", "summary", "seealso", "admonition"), "NOTE"),
+    **dict.fromkeys(("tip", "hint", "success", "example", "question", "exercise"), "TIP"),
+    **dict.fromkeys(("important",), "IMPORTANT"),
+    **dict.fromkeys(("warning", "attention"), "WARNING"),
+    **dict.fromkeys(("caution", "danger", "error", "failure", "bug"), "CAUTION"),
+}
+_KIND = "|".join(CALLOUTS)
+ENVIRONMENTS = "align|aligned|alignat|equation|gather|multline|eqnarray|[pbBvV]?matrix|cases|array"
+
+_SAME = r"(?:(?!\n[ \t]*\n).)"  # a character of the same paragraph
+
+# In this order at each place of a text: what comes first in it hides what is inside.
+CONSTRUCTS = re.compile(
+    rf"""(?msx)
+    ^[ ]{{0,3}}(?P<fence>[`~]{{3,}}(?=\{{)|:{{3,}})[ ]*\{{?\.?(?P<kind>{_KIND})\}}?
+        [ ]*(?P<title>[^\n]*)\n
+        (?P<body>.*?)^[ ]{{0,3}}(?P=fence)[ \t]*$
+    | ^(?:!!!|\?\?\?\+?)[ ]+(?P<mkdocs>{_KIND})(?:[ ]+"(?P<named>[^"\n]*)")?[ \t]*\n
+        (?P<indented>(?:(?:[ ]{{4}}[^\n]*|[ \t]*)(?:\n|\Z))+)
+    | ^[ ]{{0,3}}(?P<math>[`~:]{{3,}})\{{math\}}[ \t]*\n(?P<equation>.*?)^(?P=math)[ \t]*$
+    | (?P<code>^[ ]{{0,3}}(?P<ticks>`{{3,}}|~{{3,}})[^\n]*\n
+            .*?(?:^[ ]{{0,3}}(?P=ticks)[`~]*[ \t]*$|\Z)
+        | (?<!`)(?P<tick>`+)(?!`){_SAME}+?(?<!`)(?P=tick)(?!`))
+    | (?P<comment><!--.*?-->)
+    | (?P<display>\$\$.*?\$\$)
+    | (?:\\\\|\\)\[(?P<brackets>{_SAME}+?)(?:\\\\|\\)\]
+    | (?:\\\\|\\)\((?P<parentheses>{_SAME}+?)(?:\\\\|\\)\)
+    | (?P<inline>(?<![\\$])\$(?=\S)(?:\\.|[^$\\\n]|\n(?![ \t]*\n))+?\$(?!\d))
+    | (?P<bare>\\begin\{{(?P<environment>(?:{ENVIRONMENTS})\*?)\}}.*?\\end\{{(?P=environment)\}})
+    | (?P<folded></?details\b[^>\n]*>|<summary\b[^>]*>.*?</summary>)
+    | <img\b(?P<attributes>[^>]*)>
+    | (?P<picture>!\[(?P<words>[^\]\n]*)\]\([ ]*(?P<file><[^>\n]*>|[^\s)]+)(?:[ ]+"[^"\n]*")?[ ]*\))
+        (?:\{{[^}}\n]*\}})?
+    """
+)
+
+
+def canonical(text: str) -> str:
+    """`text` in the dialect of the handouts; a text in it is returned as it is."""
+
+    def rewrite(found: re.Match[str]) -> str:
+        part = found.groupdict()
+        if part["kind"]:
+            return _callout(part["kind"], part["title"].strip(' "'), part["body"])
+        if part["mkdocs"]:
+            body = re.sub(r"(?m)^ {4}", "", part["indented"])
+            return _callout(part["mkdocs"], part["named"] or "", body) + "\n\n"
+        if part["comment"]:
+            return ""
+        if part["folded"]:
+            return f"\n\n{part['folded']}\n\n"
+        if part["bare"]:
+            return f"$${part['bare']}$$"
+        if (formula := part["brackets"] or part["equation"]) is not None:
+            return f"$${formula.strip()}$$"
+        if part["parentheses"]:
+            return f"${part['parentheses'].strip()}$"
+        if part["inline"] and _in_table(found):
+            bars = part["inline"][1:-1].replace(r"\|", r"\Vert ").replace("|", r"\vert ")
+            return f"${bars.strip()}$"
+        if part["attributes"]:
+            return _image(part["attributes"], found[0])
+        return part["picture"] or found[0]
+
+    return CONSTRUCTS.sub(rewrite, text)
+
+
+def _in_table(found: re.Match[str]) -> bool:
+    """Whether a formula is in a row of a table."""
+    line = found.string[found.string.rfind("\n", 0, found.start()) + 1 :].partition("\n")[0]
+    return line.lstrip().startswith("|")
+
+
+def _callout(kind: str, title: str, body: str) -> str:
+    heading = [f"**{title}**", ""] if title else []
+    # MyST has options between the first line and the text.
+    lines = re.sub(r"\A(?::[\w-]+:[^\n]*\n)+", "", body).strip("\n").split("\n")
+    quoted = "\n".join(f"> {line}".rstrip() for line in [*heading, *canonical_lines(lines)])
+    return f"> [!{CALLOUTS[kind]}]\n{quoted}"
+
+
+def canonical_lines(lines: list[str]) -> list[str]:
+    """The lines of a part of a text, rewritten on their own."""
+    return canonical("\n".join(lines)).split("\n")
+
+
+def _image(attributes: str, tag: str) -> str:
+    """An `<img>` as a picture of Markdown; the tag itself if it names no file."""
+    named = dict(re.findall(r"""(src|alt)\s*=\s*["']([^"']*)["']""", attributes))
+    return f"![{named.get('alt', '')}](<{named['src']}>)" if "src" in named else tag
+
+
+def attach(cell: NotebookNode, folder: Path) -> None:
+    """Rewrite a Markdown cell in the dialect, with its local pictures, which are files below
+    `folder`, as attachments. Pictures that `fault` refuses stay as they are."""
+    attachments = dict(cell.get("attachments", {}))
+
+    def attached(found: re.Match[str]) -> str:
+        target = found["file"]
+        if target is None or picture_fault(target.strip("<>"), folder):
+            return found[0]
+        path = _path(target.strip("<>"), folder)
+        content, kind = path.read_bytes(), path.suffix.lower()
+        name = f"{hashlib.sha256(content).hexdigest()[:16]}{kind.replace('jpeg', 'jpg')}"
+        attachments[name] = {PICTURES[kind]: base64.b64encode(content).decode()}
+        return f"![{found['words']}]({ATTACHMENT}{name})"
+
+    cell.source = CONSTRUCTS.sub(attached, canonical(cell.source))
+    if attachments:
+        cell.attachments = attachments
+
+
+def _path(target: str, folder: Path) -> Path:
+    return (folder / unquote(target)).resolve()
+
+
+def picture_fault(target: str, folder: Path) -> str:
+    """Why a picture can't be in the handouts; empty if it can."""
+    if target.startswith(ATTACHMENT):
+        return ""
+    if re.match(r"[a-zA-Z][\w+.-]*:|//", target):
+        return "a picture from elsewhere is not loaded: save it beside the lesson"
+    path = _path(target, folder)
+    if not path.is_relative_to(folder.resolve()):
+        return f"a picture must be a file below {folder.name}/"
+    if path.suffix.lower() not in PICTURES:
+        return "a picture must be a PNG, JPEG or SVG file"
+    return "" if path.is_file() else f"there is no such file below {folder.name}/"
+
+
+def link_fault(target: str, folder: Path) -> str:
+    """Why a link, which is not one to the web, can't be in the handouts; empty if it can."""
+    if (lesson := LESSON_LINK.fullmatch(target)) and (folder / f"{lesson[1]}.py").is_file():
+        return ""
+    return "a link must lead to the web or to a lesson, as in 02_tensors.py"
