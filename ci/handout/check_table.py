@@ -20,29 +20,43 @@ COLUMNS = ("shown", "expected", "tolerance", "margin", "device")
 
 
 def contents(
-    outcome: Outcome, labels: Mapping[str, str], hidden: Mapping[str, str]
+    outcome: Outcome, labels: Mapping[str, str], hidden: Mapping[str, str], not_compared: int = 0
 ) -> dict[str, Any]:
     """The check table in one language, as text that templates can show.
 
-    `hidden` has the cells of solutions that are not shown, with the cells of their blanks.
+    `hidden` has the cells of solutions that are not shown, with the cells of their blanks;
+    `not_compared` counts the cells with outputs that the page shows and nobody compared.
     """
     results = outcome.results
     return {
         "green": outcome.green and all(result.green for result in results),
-        "summary": summary(results, labels, green=outcome.green),
+        "summary": summary(results, labels, not_compared, green=outcome.green),
+        "not_compared": not_compared,
         "rows": [row(result, labels, hidden) for result in results],
-        "unverified": [labels[key] for key in unverified(outcome)],
+        "unverified": [labels[key] for key in unverified(outcome, not_compared)],
     }
 
 
-def summary(results: Sequence[Result], labels: Mapping[str, str], *, green: bool) -> str:
+def summary(
+    results: Sequence[Result], labels: Mapping[str, str], not_compared: int = 0, *, green: bool
+) -> str:
     """The check table in one line; `green` is false if the run itself is not verified."""
     if bad := sum(not result.green for result in results):
         return labels["some differ"].format(len(results), bad)
     if not green:
         return labels["not verified"]
-    checks = sum(result.check.kind != "given" for result in results)
-    return labels["all verified"].format(checks) if checks else labels["no checks"]
+    verified = _counted("verified", compared(results), labels) or labels["no checks"]
+    return verified + _counted("outputs", not_compared, labels)
+
+
+def _counted(key: str, count: int, labels: Mapping[str, str]) -> str:
+    words = labels[f"one {key}" if count == 1 else f"many {key}"]
+    return words.format(count) if count else ""
+
+
+def compared(results: Sequence[Result]) -> int:
+    """How many checks compared a value; a given is not derived, so it is not compared."""
+    return sum(result.check.kind != "given" for result in results)
 
 
 def row(result: Result, labels: Mapping[str, str], hidden: Mapping[str, str]) -> dict[str, Any]:
@@ -79,7 +93,7 @@ def _percent(share: float) -> str:
     return "< 1 %" if 0 < share < 0.01 else f"{share:.0%}".replace("%", " %")
 
 
-def unverified(outcome: Outcome) -> list[str]:
+def unverified(outcome: Outcome, not_compared: int = 0) -> list[str]:
     """What a reader could take for verified although this run did not verify it, as keys of
     translations."""
     parameters = outcome.run.parameters
@@ -90,6 +104,7 @@ def unverified(outcome: Outcome) -> list[str]:
         "one rank": alone and not on_gpu,
         "one GPU": alone and on_gpu,
         "givens": any(result.status == CheckStatus.GIVEN for result in outcome.results),
+        "outputs": not_compared > 0,
     }
     return [key for key, applies in gaps.items() if applies]
 
@@ -98,7 +113,7 @@ def as_json(about: Mapping[str, Any]) -> str:
     """The check table as JSON, for programs that read the page; safe inside a script element."""
     keys = ("name", "status", "green", "message", "derivation", "hidden", *COLUMNS, "share")
     table = {
-        **{key: about[key] for key in ("name", "language", "green", "summary")},
+        **{key: about[key] for key in ("name", "language", "green", "summary", "not_compared")},
         "facts": about["provenance"],
         "unverified": about["unverified"],
         "checks": [{key: row[key] for key in keys} for row in about["rows"]],

@@ -17,6 +17,7 @@ from nbformat import NotebookNode
 from ci.handout import check_table, dialect
 from ci.handout.markdown import plain
 from ci.handout.translations import translations
+from ci.judge.not_compared import is_not_compared
 from ci.judge.outcome import Outcome
 from ci.lesson.exercises import tags
 from ci.lesson.lesson import CELL_ATTRIBUTES, KERNELSPEC, LANGUAGES, Lesson
@@ -130,6 +131,7 @@ def prepare(handout: Handout, language: str) -> NotebookNode:
     assert outcome.notebook is not None, "only a run that was executed has handouts"
     labels, values = translations(language), outcome.run.parameters
     executed = edition.cells(lesson, outcome.notebook.cells)
+    loose = {cell.id: positions for cell in executed if (positions := _not_compared(cell))}
     about = {
         "name": lesson.name,
         "title": lesson.titles[language],
@@ -140,7 +142,8 @@ def prepare(handout: Handout, language: str) -> NotebookNode:
         "workbook": handout.workbook,
         "workbook kind": labels[edition.workbook],
         "notes": handout.notes_in(language),
-        **check_table.contents(outcome, labels, edition.hidden(lesson)),
+        **check_table.contents(outcome, labels, edition.hidden(lesson), len(loose)),
+        "not compared": loose,
         "provenance": dict(handout.provenance),
         "places": {cell.id: lesson.location(cell.id) for cell in executed},
         "folder": str(lesson.path.parent),
@@ -157,6 +160,12 @@ def prepare(handout: Handout, language: str) -> NotebookNode:
         {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
     )
     return prepared
+
+
+def _not_compared(cell: NotebookNode) -> list[int]:
+    """The positions of the outputs of a cell that are shown but not compared."""
+    outputs = enumerate(cell.get("outputs", []))
+    return [position for position, output in outputs if is_not_compared(cell, output)]
 
 
 def _prepare_cell(cell: NotebookNode, values: Mapping[str, Value], folder: Path) -> NotebookNode:

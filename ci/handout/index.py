@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ci.handout import handout, html, markdown
+from ci.handout import check_table, handout, html, markdown
 from ci.handout.handout import STUDENTS, Edition, Note
 from ci.handout.translations import translations
 from ci.judge.agreement import Matrix
@@ -32,10 +32,16 @@ def entry(outcome: Outcome, edition: Edition = STUDENTS) -> dict[str, Any]:
         "folder": str(handout.run_folder(outcome)),
         "status": outcome.status,
         "reason": "" if outcome.cell in edition.hidden(lesson) else outcome.reason,
-        "checks": len(outcome.results),
+        "checks": check_table.compared(outcome.results),
+        "summaries": {language: _summary(outcome, language) for language in LANGUAGES},
         "workbook": edition.workbook_name(outcome),
         "facts": handout.provenance(outcome),
     }
+
+
+def _summary(outcome: Outcome, language: str) -> str:
+    labels = translations(language)
+    return check_table.summary(outcome.results, labels, outcome.not_compared, green=outcome.green)
 
 
 def _abstract(lesson: Lesson, language: str) -> str:

@@ -12,10 +12,15 @@ def not_compared(notebook: NotebookNode) -> set[str]:
     displayed object never. The figures of `figure` cells and errors do not count.
     """
     cells = (cell for cell in notebook.cells if cell.cell_type == "code")
-    return {str(cell.id) for cell in cells if any(_counts(cell, out) for out in cell.outputs)}
+    return {
+        str(cell.id)
+        for cell in cells
+        if any(is_not_compared(cell, output) for output in cell.outputs)
+    }
 
 
-def _counts(cell: NotebookNode, output: NotebookNode) -> bool:
+def is_not_compared(cell: NotebookNode, output: NotebookNode) -> bool:
+    """Whether an output of `cell` is shown but not compared."""
     match output.output_type:
         case "stream":
             compared = output.name == "stdout" and "stdout" in cell.metadata

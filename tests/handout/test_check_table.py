@@ -118,8 +118,32 @@ def test_the_table_as_json_stays_in_its_element() -> None:
     rows = [check_table.row(replace(RESULT, shown=hostile), EN, {})]
     about = {"name": "03", "language": "en", "green": True, "summary": "1 check", "provenance": {}}
 
-    text = check_table.as_json({**about, "rows": rows, "unverified": ["GPUs"]})
+    text = check_table.as_json({**about, "rows": rows, "unverified": ["GPUs"], "not_compared": 2})
 
     assert "<" not in text
     assert json.loads(text)["checks"][0]["shown"] == hostile
     assert json.loads(text)["unverified"] == ["GPUs"]
+    assert json.loads(text)["not_compared"] == 2
+
+
+@pytest.mark.parametrize(
+    ("count", "english", "chinese"),
+    [
+        (0, "1 value verified", "已核对 1 个值"),
+        (
+            1,
+            "1 value verified, 1 printed output not compared",
+            "已核对 1 个值，另有 1 处输出未核对",
+        ),
+        (
+            5,
+            "1 value verified, 5 printed outputs not compared",
+            "已核对 1 个值，另有 5 处输出未核对",
+        ),
+    ],
+)
+def test_the_summary_counts_what_was_not_compared(count: int, english: str, chinese: str) -> None:
+    """It never says that all is verified; a given is no verified value."""
+    results = [RESULT, replace(RESULT, check=replace(RESULT.check, kind="given"), status="given")]
+    assert check_table.summary(results, EN, count, green=True) == english
+    assert check_table.summary(results, translations("zh"), count, green=True) == chinese

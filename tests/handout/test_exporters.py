@@ -138,7 +138,7 @@ def test_the_table_says_what_was_compared(make: Make) -> None:
         "given, not verified",
     ):
         assert value in html
-    assert "2 checks, all verified" in html
+    assert "2 values verified, 1 printed output not compared" in html
 
 
 def test_a_failed_check_is_unmistakable(make: Make) -> None:

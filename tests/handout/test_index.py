@@ -8,6 +8,7 @@ ENTRY = {
     "titles": {"en": "Gradients <b>", "zh": "梯度"},
     "status": "verified",
     "checks": 3,
+    "summaries": {"en": "3 values verified", "zh": "已核对 3 个值"},
     "facts": FACTS,
 }
 
@@ -17,7 +18,7 @@ def test_the_course_page_links_to_each_handout() -> None:
     html = index.course([ENTRY])
     for name in ("en/03_gradients.html", "zh/03_gradients.pdf", "zh/03_gradients.ipynb"):
         assert f'href="{name}"' in html
-    for text in ("梯度", "✓ verified", "3 checks", "cpu (a small one)", "handouts.zip"):
+    for text in ("梯度", "✓ verified", "3 values verified", "cpu (a small one)", "handouts.zip"):
         assert text in html
 
 

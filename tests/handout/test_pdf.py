@@ -254,7 +254,7 @@ def test_the_first_page_names_run_and_sections(make: Make) -> None:
     """Below the title: versions, device, date, the verdict, and the contents with their pages."""
     first = pages(printed(make()))[0]
     assert "PyTorch 2.13.0+cpu · cpu (a small one) · 2026-11-23 21:05 UTC" in first
-    assert "✓ 2 checks, all verified" in first
+    assert "✓ 2 values verified, 1 printed output not compared" in first
     for section in ("Derive it 1", "Checks", "Environment", "Code of the figures"):
         assert section in first.partition("Contents")[2].partition("An English")[0]
 
