@@ -40,13 +40,18 @@ class Comparison:
     def compare(self, shown: Comparable, expected: Comparable, path: str = "") -> None:
         """Compare two values, or their parts at `path`: first the structure, then each leaf."""
         if shown.kind != expected.kind:
-            self._add_fault(path, f"shown is {shown.describe()}, expected is {expected.describe()}")
+            fault = f"shown is {shown.describe()}, expected is {expected.describe()}"
+            self._add_fault(path, fault + _wrapping_hint(shown, expected))
         elif shown.kind in ("sequence", "mapping"):
             self._compare_items(shown.items, expected.items, path)
         elif shown.kind == "array":
             self._compare_arrays(shown, expected, path)
         elif shown.kind == "float":
             self._compare_numbers(shown.value, expected.value, "float64", "cpu", path)
+        elif self.given and type(shown.value) is not type(expected.value):
+            self._add_fault(
+                path, f"shown {shown.value!r}, expected a value like {expected.value!r}"
+            )
         elif not self.given and not _is_same(shown.value, expected.value):
             self._add_fault(path, f"shown {shown.value!r}, expected {expected.value!r}")
 
@@ -87,9 +92,10 @@ class Comparison:
         self, shown: np.ndarray, expected: np.ndarray, dtype: str, device: str, path: str
     ) -> None:
         rel = self.rule.rel if self.rule.rel is not None else relative_tolerance(dtype, device)
-        if rel is None:
-            self.invalid.append(f"no tolerance is known for {dtype}: say rel=… and why=…")
+        if fault := _unfit(dtype, rel):
+            self.invalid.append(fault)
             return
+        assert rel is not None
         if not self._is_narrow(rel, expected):
             return
         self.tolerances.add(_describe(rel, self.rule.abs))
@@ -106,10 +112,16 @@ class Comparison:
 
     def _is_narrow(self, rel: float, expected: np.ndarray) -> bool:
         """Whether the tolerance is narrow enough for the comparison to find anything."""
-        sizes = magnitudes(expected, self.rule.elementwise)
+        whole = "element" if self.rule.elementwise else "largest expected value"
+        sizes = np.maximum(magnitudes(expected, self.rule.elementwise), self.rule.scale)
+        if self.rule.abs and np.any(sizes == 0):
+            self.invalid.append(
+                f"abs={self.rule.abs:g} is any share of an expected zero: remove abs=, or say how "
+                "large the terms of the value are, scale=…"
+            )
+            return False
         shares = rel + self.rule.abs / sizes[sizes > 0]
         if np.any(shares >= COARSEST):
-            whole = "element" if self.rule.elementwise else "largest expected value"
             self.invalid.append(f"its tolerance is {np.max(shares):.1%} of the {whole}")
             return False
         return True
@@ -120,12 +132,17 @@ class Comparison:
             wanted = expected[at].item()
             self._add_fault(path, f"shown {shown[at].item()!r}{_at(at)}, expected {wanted!r}")
 
+    def reject_empty(self, value: Comparable) -> list[Comparable]:
+        """Mark the comparison invalid if `value` has no content; its leaves that have some."""
+        leaves = [leaf for leaf in value.leaves() if leaf.kind != "array" or leaf.value.size]
+        if not leaves:
+            self.invalid.append("is vacuous: its value is empty, so every empty value agrees")
+        return leaves
+
     def reject_vacuous(self, expected: Comparable) -> None:
         """Mark the comparison invalid if nearly everything would agree with `expected`: a value
         that is empty, or zero throughout, as a tensor is that nobody has filled."""
-        leaves = list(expected.leaves())
-        if not leaves:
-            self.invalid.append("is vacuous: the expected value is empty")
+        leaves = self.reject_empty(expected)
         numbers = [
             leaf.value
             for leaf in leaves
@@ -155,6 +172,27 @@ class Comparison:
 def _is_same(shown: Any, expected: Any) -> bool:
     """Whether two plain values are equal and of one type: True is not 1."""
     return (type(shown), shown) == (type(expected), expected)
+
+
+def _unfit(dtype: str, rel: float | None) -> str:
+    """Why floating numbers cannot be compared as `dtype`; empty if they can."""
+    if dtype.startswith(("int", "uint", "bool")):
+        return f"its oracle returns floating numbers for {dtype}: return an array of {dtype}"
+    if np.dtype(np.longdouble).name in dtype or np.dtype(np.clongdouble).name in dtype:
+        return f"{dtype} is compared in float64 and would lose digits: show and return float64"
+    return "" if rel is not None else f"no tolerance is known for {dtype}: say rel=… and why=…"
+
+
+def _wrapping_hint(shown: Comparable, expected: Comparable) -> str:
+    """What an oracle should return where a tensor of one element is shown and a Python value is
+    expected."""
+    if shown.kind != "array" or shown.value.shape or expected.kind not in ("plain", "float"):
+        return ""
+    if isinstance(expected.value, str):
+        return ""
+    names = {bool: "np.bool_", int: "np.int64"}
+    name = names.get(type(expected.value), "np.float64")
+    return f": for a tensor, the oracle returns {name}({expected.python()!r})"
 
 
 def _describe(rel: float, absolute: float) -> str:

@@ -42,8 +42,14 @@ def relative_tolerance(dtype: str, device: str) -> float | None:
 def magnitudes(expected: Any, elementwise: bool) -> Any:
     """For each element, the magnitude that a relative tolerance refers to: the largest of all
     finite elements, or the element's own if `elementwise`."""
-    sizes = np.where(np.isfinite(expected), np.abs(expected), 0.0)
+    sizes = np.where(np.isfinite(expected), _size(expected), 0.0)
     return sizes if elementwise else np.full_like(sizes, np.max(sizes, initial=0.0))
+
+
+def _size(numbers: Any) -> Any:
+    """The size of each element: of a complex one, that of its larger part, which cannot overflow
+    as the modulus can."""
+    return np.maximum(np.abs(numbers.real), np.abs(numbers.imag))
 
 
 def first_unequal(shown: Any, expected: Any) -> tuple[int, ...] | None:
@@ -51,11 +57,15 @@ def first_unequal(shown: Any, expected: Any) -> tuple[int, ...] | None:
 
     Integers and truth values must be equal; of floating elements, NaN and infinities must be.
     """
-    equal = (shown == expected) | ((shown != shown) & (expected != expected))
+    equal = _same(shown.real, expected.real) & _same(shown.imag, expected.imag)
     if expected.dtype.kind in "fc":
         equal = equal | np.isfinite(expected)
     wrong = np.argwhere(~np.asarray(equal))
     return tuple(map(int, wrong[0])) if len(wrong) else None
+
+
+def _same(shown: Any, expected: Any) -> Any:
+    return (shown == expected) | ((shown != shown) & (expected != expected))
 
 
 def largest_deviation(
@@ -70,7 +80,7 @@ def largest_deviation(
     wide = shown.astype(np.float64) if shown.dtype.kind == "f" else shown
     allowed = rel * magnitudes(expected, elementwise) + absolute
     with np.errstate(all="ignore"):  # inf - inf, 0 / 0, 1e300 / 1e-12
-        difference = np.where(np.isfinite(expected), np.abs(wide - expected), 0.0)
+        difference = np.where(np.isfinite(expected), _size(wide - expected), 0.0)
         share = np.where(difference == 0, 0.0, difference / allowed)
     worst = np.argmax(np.where(np.isnan(share), np.inf, share))
     index = tuple(map(int, np.unravel_index(worst, share.shape)))

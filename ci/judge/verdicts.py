@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import nbformat
+import numpy as np
 from nbformat import NotebookNode
 
 from ci.errors import CourseError
@@ -162,7 +163,9 @@ def exercise_answers(
     answers = {}
     for exercise in lesson.exercises:
         oracle = oracles[exercise.name]
-        with contextlib.suppress(CourseError, TypeError):  # the result of its check reports it
+        with contextlib.suppress(
+            CourseError, TypeError, ValueError
+        ):  # the result of its check reports it
             value = expected_value(oracle.value(parameters))
             answers[exercise.name] = Answer(value, oracle.rule)
     return answers
@@ -201,9 +204,29 @@ def _judge_value(
         )
     try:
         expected = expected_value(oracle.value(known))
-    except (CourseError, TypeError) as error:
+    except (CourseError, TypeError, ValueError) as error:
         return Result(check, CheckStatus.INVALID, str(error), **facts)
+    givens = {name: known[name] for name in oracle.argument_names if name not in parameters}
+    if returned := _returned_given(oracle, expected, givens):
+        why = f"its oracle returns the given '{returned}' unchanged: derive the value, or say why=…"
+        return Result(check, CheckStatus.INVALID, why, **facts)
     return _compare(check, oracle.rule, parameters, shown, expected, facts)
+
+
+def _returned_given(oracle: Oracle, expected: Comparable, givens: Mapping[str, Any]) -> str:
+    """The given whose value the oracle returns without a reason; the check would repeat it."""
+    if oracle.rule.why:
+        return ""
+    same = (name for name in givens if _are_equal(expected, expected_value(givens[name])))
+    return next(same, "")
+
+
+def _are_equal(one: Comparable, other: Comparable) -> bool:
+    """Whether two values have the same structure and the same numbers."""
+    leaves = list(one.leaves()), list(other.leaves())
+    return len(leaves[0]) == len(leaves[1]) and all(
+        np.array_equal(a.value, b.value) for a, b in zip(*leaves, strict=True)
+    )
 
 
 def _compare(
@@ -218,6 +241,7 @@ def _compare(
     comparison.compare(shown, expected)
     if check.kind == "given":
         facts["expected"] = "given, not derived"
+        comparison.reject_empty(shown)
     else:
         comparison.reject_vacuous(expected)
         facts["expected"] = expected.text()

@@ -1,13 +1,19 @@
 """How an expected value is compared. Oracles import nothing else from the pipeline."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+LARGEST = sys.float_info.max
+
 
 @dataclass(frozen=True)
 class Rule:
-    """How the value of an oracle is compared; see `expect` for its fields."""
+    """How the value of an oracle is compared; see `expect` for its fields.
+
+    Raises ValueError for a field that is not of its type, or a tolerance that is no tolerance.
+    """
 
     rel: float | None = None
     abs: float = 0.0
@@ -17,6 +23,29 @@ class Rule:
     zero: bool = False
     constant: str = ""
     elementwise: bool = False
+    scale: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("rel", "abs", "scale"):
+            _require_size(name, getattr(self, name), optional=name == "rel")
+        for name in ("why", "dtype", "device", "constant"):
+            _require(name, getattr(self, name), str, optional=name in ("dtype", "device"))
+        for name in ("zero", "elementwise"):
+            _require(name, getattr(self, name), bool)
+        if (self.abs or self.rel or self.scale) and not self.why:
+            raise ValueError("a tolerance needs a reason: write why=…")
+
+
+def _require_size(name: str, value: object, *, optional: bool) -> None:
+    if value is None and optional:
+        return
+    if type(value) not in (int, float) or not 0 <= value <= LARGEST:  # type: ignore[operator]
+        raise ValueError(f"{name}={value!r} must be a finite number that is not negative")
+
+
+def _require(name: str, value: object, kind: type, *, optional: bool = False) -> None:
+    if type(value) is not kind and not (value is None and optional):
+        raise ValueError(f"{name}={value!r} must be a {kind.__name__}")
 
 
 def expect(
@@ -29,22 +58,26 @@ def expect(
     zero: bool = False,
     constant: str = "",
     elementwise: bool = False,
+    scale: float = 0.0,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A decorator for an oracle whose value needs another comparison than the default.
 
     rel, abs   tolerance: max|shown - expected| <= rel * max|expected| + abs, per tensor; `rel=0`
-               requires equal bits; any other tolerance needs a reason, `why`
+               requires equal numbers; any other tolerance needs a reason, `why`
     dtype      of floating tensors, if it is neither the lesson's `dtype` nor float32
     device     "cpu" or "cuda", if it differs from the lesson's `device`
     zero       the expected value is intentionally zero in every element
     constant   the reason why the value does not depend on the lesson's parameters
     elementwise  the tolerance is relative to each element, for elements of different magnitudes
+    scale      the size of the terms that a value is the sum of: `abs` must be below 1 % of it where
+               the value itself is smaller or zero
     """
-    if (abs or (rel is not None and rel != 0)) and not why:
-        raise ValueError("a tolerance needs a reason: write why=…")
-    rule = Rule(rel, abs, why, dtype, device, zero, constant, elementwise)
 
     def attach(function: Callable[..., Any]) -> Callable[..., Any]:
+        try:
+            rule = Rule(rel, abs, why, dtype, device, zero, constant, elementwise, scale)
+        except ValueError as error:
+            raise ValueError(f"@expect of '{function.__name__}': {error}") from None
         function.rule = rule  # type: ignore[attr-defined]
         return function
 

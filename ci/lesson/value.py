@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -105,12 +106,18 @@ def _encode(value: Any) -> dict[str, Any]:
         return {"kind": "sequence", "items": [_encode(item) for item in value]}
     if isinstance(value, dict):
         # Pairs, because a notebook file sorts the keys of objects.
-        if len({str(key) for key in value}) < len(value):
+        if len({_key_text(key) for key in value}) < len(value):
             raise TypeError("two keys with the same text")
-        return {"kind": "mapping", "items": [[str(k), _encode(v)] for k, v in value.items()]}
+        return {"kind": "mapping", "items": [[_key_text(k), _encode(v)] for k, v in value.items()]}
     if isinstance(value, type):
         return {"kind": "plain", "value": f"{value.__module__}.{value.__qualname__}"}
     return _encode_torch(value)
+
+
+def _key_text(key: Any) -> str:
+    """A key as text: in quotes if it is a text that looks like a number, since 1 is not "1"."""
+    is_number = isinstance(key, str) and re.fullmatch(r"[-+.\d(].*|True|False|None", key)
+    return repr(key) if is_number else str(key)
 
 
 def _encode_torch(value: Any) -> dict[str, Any]:
@@ -179,14 +186,20 @@ def expected_value(value: Any) -> Comparable:
         if array.dtype.kind not in "biufc":
             raise TypeError(f"the oracle returns an array of {array.dtype}: not comparable")
         return Comparable("array", array, str(array.dtype))
-    if isinstance(value, float):
+    if type(value) is float:
         return Comparable("float", np.float64(value))
-    if isinstance(value, bool | int | str):
+    if type(value) in (bool, int, str):
+        str(value).encode()  # raises ValueError for 10**5000 and for half of a surrogate pair
         return Comparable("plain", value)
     if isinstance(value, list | tuple):
         items = {str(i): expected_value(item) for i, item in enumerate(value)}
         return Comparable("sequence", items=items)
     if isinstance(value, dict):
-        items = {str(key): expected_value(item) for key, item in value.items()}
+        items = {_key_text(key): expected_value(item) for key, item in value.items()}
         return Comparable("mapping", items=items)
+    if value is None:
+        raise TypeError(
+            "the oracle returns None: is its `return` missing? To check that a value is None, end "
+            "the cell in `value is None` and return True"
+        )
     raise TypeError(f"the oracle returns {type(value).__name__}: not comparable")

@@ -144,6 +144,18 @@ def test_a_given_that_is_not_finite_differs(read: Read) -> None:
     assert results[0] == ("differs", "not finite")
 
 
+def test_an_oracle_that_returns_its_given_is_invalid(read: Read) -> None:
+    """Such a check repeats the given, so it needs a reason."""
+    echo = GIVEN_ORACLE.replace("return 2 * a", "return a.copy()")
+    lesson = read(GIVEN, expected=echo)
+    notebook = executed(lesson, a=np.ones(2), double=np.ones(2))
+    status, message = judge(lesson, notebook)[1]
+    assert (status, "returns the given 'a' unchanged" in message) == ("invalid", True)
+    reason = 'dtype="float64", why="a round trip"'
+    with_reason = read(GIVEN, expected=echo.replace('dtype="float64"', reason))
+    assert judge(with_reason, notebook)[1][0] == "verified"
+
+
 def test_a_check_without_its_given_is_missing(read: Read) -> None:
     """Without the given, its expected value cannot be derived."""
     lesson = read(GIVEN, expected=GIVEN_ORACLE)
