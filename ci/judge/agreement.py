@@ -16,7 +16,7 @@ from ci.judge.outcome import Outcome, Status
 from ci.lesson.lesson import Lesson
 from ci.lesson.oracle import Oracle
 from ci.lesson.parameters import Value
-from ci.lesson.value import Comparable, expected_value, shown_value
+from ci.lesson.value import Comparable, shown_value
 
 EXACT = ""  # stands for the dtypes that are never rounded: integers, bool, text
 
@@ -122,7 +122,7 @@ def _claims(outcome: Outcome, oracles: Mapping[str, Oracle]) -> dict[str, _Claim
     return {
         check.name: _Claim(
             shown=shown[check],
-            expected=expected_value(oracles[check.name].value(known)),
+            expected=oracles[check.name].value(known),
             arguments=pickle.dumps([known[name] for name in oracles[check.name].argument_names]),
             dtype=str(run.parameters.get("dtype", "float64")),
         )

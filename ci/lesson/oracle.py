@@ -1,55 +1,74 @@
 """Oracles: the functions in lessons/expected that derive expected values without torch."""
 
 import ast
-import contextlib
 import inspect
 import pickle
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from ci.errors import CourseError, suggest
 from ci.lesson import script
 from ci.lesson.expect import Rule
 from ci.lesson.lesson import Lesson
+from ci.lesson.oracle_process import OracleProcess
 from ci.lesson.script import ScriptError
+from ci.lesson.value import Comparable, expected_value
 
 DEADLINE_S = 30.0  # for the import of an oracle file, and for each call
 LOADERS = {"__import__", "eval", "exec", "importlib", "runpy", "subprocess", "ctypes"}
 
 
 @dataclass(frozen=True)
+class Facts:
+    """A function of an oracle file: its derivation is its docstring, in one line."""
+
+    name: str
+    rule: Rule
+    argument_names: tuple[str, ...]
+    derivation: str
+    line: int
+
+
+@dataclass(frozen=True)
 class Oracle:
     """The expected value of one check: a function of lesson parameters and givens."""
 
-    function: Callable[..., Any]
-    rule: Rule
-    argument_names: tuple[str, ...]
-    _values: dict[bytes, Any] = field(default_factory=dict, compare=False, repr=False)
+    facts: Facts
+    process: OracleProcess = field(compare=False, repr=False)
+    _values: dict[bytes, Comparable] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def rule(self) -> Rule:
+        """How the value is compared."""
+        return self.facts.rule
+
+    @property
+    def argument_names(self) -> tuple[str, ...]:
+        """The parameters and givens that the value depends on."""
+        return self.facts.argument_names
 
     @property
     def derivation(self) -> str:
         """How the value is derived: the docstring of the function."""
-        return " ".join((inspect.getdoc(self.function) or "").split())
+        return self.facts.derivation
 
-    def value(self, known: Mapping[str, Any]) -> Any:
+    def value(self, known: Mapping[str, Any]) -> Comparable:
         """The expected value, computed once from the parameters and givens in `known`.
 
-        The function gets copies; do not modify the result. Raises CourseError if it fails or does
-        not finish in time.
+        Raises CourseError if the function fails, does not finish in time, or returns a value that
+        no shown value can equal.
         """
         arguments = pickle.dumps({name: known[name] for name in self.argument_names})
-        try:
-            if arguments not in self._values:
-                with _deadline(), _torch_blocked():
-                    self._values[arguments] = self.function(**pickle.loads(arguments))
-            return self._values[arguments]
-        except (Exception, SystemExit) as error:
-            raise CourseError(f"its oracle failed: {type(error).__name__}: {error}") from None
+        if arguments not in self._values:
+            try:
+                self._values[arguments] = self.process.call(self.facts.name, arguments, DEADLINE_S)
+            except CourseError as error:
+                raise CourseError(f"its oracle failed: {error}") from None
+        return self._values[arguments]
 
 
 def load(lesson: Lesson) -> dict[str, Oracle]:
@@ -75,7 +94,7 @@ def load(lesson: Lesson) -> dict[str, Oracle]:
 
 
 def _validate(name: str, oracle: Oracle, lesson: Lesson) -> None:
-    line = oracle.function.__code__.co_firstlineno
+    line = oracle.facts.line
     givens = {check.name for check in lesson.checks if check.kind == "given"}
     known = {*lesson.parameters, *givens}
     if name not in {check.name for check in lesson.checks if check.kind != "raises"}:
@@ -94,29 +113,53 @@ def _validate(name: str, oracle: Oracle, lesson: Lesson) -> None:
 def _import(path: Path) -> dict[str, Oracle]:
     """The public functions of an oracle file."""
     try:
-        source = path.read_text(encoding="utf-8")
-        _reject_imports(script.parse_code(source, 1, "the file"))
-    except ValueError as error:  # not UTF-8, or a NUL
+        _reject_imports(script.parse_code(_read(path), 1, "the file"))
+    except (ValueError, RecursionError, MemoryError) as error:  # not UTF-8, a NUL, too nested
         raise ScriptError(f"the file is not plain Python: {error}") from None
+    process = OracleProcess(path, _load)
+    try:
+        found = process.facts(DEADLINE_S)
+    except CourseError as error:
+        raise ScriptError(str(error)) from None
+    return {facts.name: Oracle(facts, process) for facts in found}
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8-sig")  # a BOM is no code
+
+
+def _load(path: Path) -> tuple[list[Facts], Callable[[str, dict[str, Any]], Comparable]]:
+    """The functions of an oracle file, and a function that calls them. For the oracle's process."""
     module = ModuleType(f"expected_{path.stem}")
     module.__file__ = str(path)
-    try:
-        with _deadline(), _torch_blocked():
-            # Not by import: bytecode can be stale if a file changes twice within a second.
-            exec(compile(source, str(path), "exec"), vars(module))
-    except (Exception, SystemExit) as error:
-        raise ScriptError(f"{type(error).__name__}: {error}") from None
-    return {
-        name: Oracle(
-            function,
-            getattr(function, "rule", Rule()),
-            tuple(inspect.signature(function).parameters),
-        )
+    # Not by import: bytecode can be stale if a file changes twice within a second. With docstrings
+    # and assertions, whatever the interpreter's options.
+    exec(compile(_read(path), str(path), "exec", dont_inherit=True, optimize=0), vars(module))
+    functions = {
+        name: function
         for name, function in vars(module).items()
         if inspect.isfunction(function)
         and function.__module__ == module.__name__
         and not name.startswith("_")
     }
+
+    def answer(name: str, arguments: dict[str, Any]) -> Comparable:
+        return expected_value(functions[name](**arguments))
+
+    return [_facts(name, function) for name, function in functions.items()], answer
+
+
+def _facts(name: str, function: FunctionType) -> Facts:
+    rule = getattr(function, "rule", Rule())
+    if type(rule) is not Rule:
+        raise TypeError(f"'{name}'.rule is set by @expect(…) only")
+    return Facts(
+        name,
+        rule,
+        tuple(inspect.signature(function).parameters),
+        " ".join((inspect.getdoc(function) or "").split()),
+        function.__code__.co_firstlineno,
+    )
 
 
 def _reject_imports(statements: list[ast.stmt]) -> None:
@@ -139,38 +182,3 @@ def _reject_imports(statements: list[ast.stmt]) -> None:
                     "`expect` from ci.lesson.expect"
                 )
                 raise ScriptError(message, node.lineno)
-
-
-@contextlib.contextmanager
-def _torch_blocked() -> Iterator[None]:
-    """Make every kind of import of torch raise ImportError in the block."""
-    loaded = {name: sys.modules[name] for name in list(sys.modules) if _is_torch(name)}
-    for name in loaded:
-        del sys.modules[name]
-    sys.modules["torch"] = None  # type: ignore[assignment] # the import system's own convention
-    try:
-        yield
-    finally:
-        for name in [name for name in sys.modules if _is_torch(name)]:
-            del sys.modules[name]
-        sys.modules.update(loaded)
-
-
-def _is_torch(module: str) -> bool:
-    return module.partition(".")[0] == "torch"
-
-
-@contextlib.contextmanager
-def _deadline() -> Iterator[None]:
-    """Raise TimeoutError in the block after DEADLINE_S."""
-
-    def expire(*_: object) -> None:
-        raise TimeoutError(f"not finished within {DEADLINE_S:g} s")
-
-    before = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, DEADLINE_S)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

@@ -25,6 +25,7 @@ from pathlib import Path
 from ci.plan.planner import Run
 
 CODE = Path(__file__).parents[1]
+PROJECT = "pyproject.toml"  # the only file outside lessons/ that an oracle can read
 # Packages and modules of the pipeline, by the step in which they take part.
 EXECUTES = ("errors.py", "lesson", "plan", "lab", "execute", "worker")
 JUDGES_AND_RENDERS = ("atomic.py", "judge", "handout")
@@ -73,6 +74,7 @@ def run_keys(run: Run, environment: Environment) -> Keys:
     lesson, gpus = run.lesson.path, [gpu.name for gpu in run.gpus]
     asked = [run.lesson.digest, dict(run.parameters), gpus, run.threads]
     expected = [path for path in _files(lesson.parent / "expected") if _serves(path, lesson)]
+    expected += [path for path in (lesson.parents[1] / PROJECT,) if _name_it(PROJECT, expected)]
     execution = digest(asked, environment.execution, list(contents(inputs(lesson))))
     return Keys(execution, digest(execution, environment.handout, list(contents(expected))))
 
@@ -88,6 +90,11 @@ def inputs(lesson: Path) -> list[Path]:
     others = [path for path in lesson.parent.glob("*.py") if _is_script(path, lesson.parent)]
     named = [path for path in others if path != lesson and path.stem.encode() in texts]
     return sorted([lesson, *found, *named])
+
+
+def _name_it(name: str, paths: Iterable[Path]) -> bool:
+    """Whether one of these files contains the name of a file, so that it may read it."""
+    return any(name.encode() in path.read_bytes() for path in paths if path.suffix == ".py")
 
 
 def _is_script(path: Path, folder: Path) -> bool:

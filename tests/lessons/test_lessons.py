@@ -112,7 +112,7 @@ def _call(oracles: dict[str, oracle.Oracle], name: str, values: dict[str, Value]
         argument: values[argument] if argument in values else _call(oracles, argument, values)
         for argument in found.argument_names
     }
-    return found.function(**arguments)
+    return found.value(arguments).python()
 
 
 def _plain(value: Any) -> Any:

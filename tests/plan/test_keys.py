@@ -72,6 +72,18 @@ def test_a_changed_file_changes_the_keys_that_depend_on_it(run: Run, name: str) 
     assert changed_keys(before, current_keys(run)) == CHANGES[name]
 
 
+@pytest.mark.parametrize("oracle", [ORACLE, ORACLE + "# reads pyproject.toml\n"])
+def test_the_project_file_is_an_input_of_an_oracle_that_names_it(run: Run, oracle: str) -> None:
+    """A changed pin of torch must be judged by the oracle that reads it."""
+    (run.lesson.path.parent / "expected" / "01_small.py").write_text(oracle)
+    project = run.lesson.path.parents[1] / "pyproject.toml"
+    project.write_text("torch==1")
+    before = current_keys(run)
+    project.write_text("torch==2")
+    changed = ["handout"] if oracle != ORACLE else []
+    assert changed_keys(before, current_keys(run)) == changed
+
+
 def test_a_removed_file_changes_the_keys(run: Run) -> None:
     """Like a changed file."""
     before = current_keys(run)
