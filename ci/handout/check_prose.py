@@ -10,6 +10,7 @@ from nbformat import NotebookNode
 
 from ci.errors import CourseError
 from ci.handout import dialect, markdown, pdf
+from ci.handout.formulas import refusal
 from ci.handout.markdown import Formula, plain
 from ci.handout.prose_tree import WEB, Node, nodes
 from ci.handout.refusals import first_refused, reason
@@ -99,6 +100,7 @@ def _refused_formulas(formulas: list[Formula]) -> dict[Formula, str]:
     in_typst = markdown.set_formulas(formulas, "typst")
     why = "pandoc does not know this TeX"
     unknown = {tex: why for tex in in_html if not (in_html[tex] and in_typst[tex])}
+    unknown |= {tex: why for tex in in_html if (why := refusal(tex[1]))}
     unknown |= {tex: "it is empty" for tex in in_html if not tex[1].strip()}
     known = {formula: markup for formula, markup in in_typst.items() if formula not in unknown}
     if not _refusal("\n\n".join(known.values())):

@@ -19,6 +19,7 @@ from typing import Literal
 import pypandoc
 
 from ci.errors import CourseError, MachineError
+from ci.handout import formulas as formula_tex
 from ci.handout.dialect import canonical
 from ci.handout.prose_tree import Node, for_target, nodes, tame, with_tags
 
@@ -29,9 +30,6 @@ Formula = tuple[str, str]  # "InlineMath" or "DisplayMath", and its TeX
 READER = "gfm+tex_math_dollars+east_asian_line_breaks-emoji-yaml_metadata_block"
 SEPARATOR = "\x1e"  # between texts, which contain no control characters
 RENDERED: dict[Target, dict[str, str]] = {}  # kept, because editions share nearly all texts
-
-# Symbols that pandoc 3.9 writes and Typst 0.15 no longer has, and quoted text, which stays.
-RENAMED = re.compile(r'"(?:\\.|[^"\\])*"|\b(?:dot|minus|times)\.circle\b|\bsect\b')
 
 
 def plain(text: str) -> str:
@@ -132,24 +130,25 @@ def set_formulas(wanted: Iterable[Formula], target: Target) -> dict[Formula, str
     """Each formula in MathML or in Typst; empty if pandoc can't convert it."""
     different = list(dict.fromkeys(wanted))
     paragraphs = [
-        [{"t": "Para", "c": [{"t": "Math", "c": [{"t": kind}, tex]}]}] for kind, tex in different
+        [{"t": "Para", "c": [{"t": "Math", "c": [{"t": kind}, _tex_for(tex, target)]}]}]
+        for kind, tex in different
     ]
     start, end = ("<p><math", "</p>") if target == "html" else ("$", "")
     return {
-        formula: _renamed(markup.removeprefix("<p>").removesuffix(end), target)
+        formula: _finished(markup.removeprefix("<p>").removesuffix(end), target)
         if markup.startswith(start)
         else ""
         for formula, markup in zip(different, _write(paragraphs, target), strict=True)
     }
 
 
-def _renamed(markup: str, target: Target) -> str:
-    def rename(found: re.Match[str]) -> str:
-        if found[0].startswith('"'):
-            return found[0]
-        return "inter" if found[0] == "sect" else found[0].replace("circle", "o")
+def _tex_for(tex: str, target: Target) -> str:
+    tex = formula_tex.rewritten(tex)
+    return formula_tex.for_typst(tex) if target == "typst" else tex
 
-    return RENAMED.sub(rename, markup) if target == "typst" else markup
+
+def _finished(markup: str, target: Target) -> str:
+    return formula_tex.finished(markup) if target == "typst" else markup
 
 
 def _write(documents: Sequence[Node], target: Target | Literal["plain"]) -> list[str]:
