@@ -178,7 +178,8 @@ def literal(value: Comparable) -> str:
         case "sequence":
             return f"[{', '.join(map(literal, value.items.values()))}]"
         case "mapping":
-            items = (f"{key!r}: {literal(item)}" for key, item in value.items.items())
+            pairs = zip(value.python(), value.items.values(), strict=True)
+            items = (f"{key!r}: {literal(item)}" for key, item in pairs)
             return f"{{{', '.join(items)}}}"
     return repr(value.value)
 

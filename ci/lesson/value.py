@@ -1,9 +1,12 @@
 """The common form in which shown and expected values are compared."""
 
+import ast
 import base64
+import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +16,10 @@ if TYPE_CHECKING:  # the kernel imports this module and starts without nbformat
     from nbformat import NotebookNode
 
 LARGEST = 2**20  # bytes of an encoded value; students cannot read a larger one
+MAPPINGS = (dict, OrderedDict, Counter)
+# The beginning of a key's text that could be the text of another key than a string:
+LITERAL = re.compile(r"""['"\[]|[-+.]?\d|(True|False|None|nan|-?inf)$""")
+LeafText = Callable[[Any, np.ndarray], str]
 MIME = "application/vnd.pytorch-course.value+json"  # private: removed from handouts
 
 
@@ -71,7 +78,7 @@ class Comparable:
             case "sequence":
                 return [item.python() for item in self.items.values()]
             case "mapping":
-                return {key: item.python() for key, item in self.items.items()}
+                return {_python_key(key): item.python() for key, item in self.items.items()}
             case "float":
                 return float(self.value)
             case "array":
@@ -79,71 +86,114 @@ class Comparable:
         return self.value
 
 
-def encode(value: Any) -> dict[str, Any]:
+def _python_key(text: str) -> Any:
+    """The key of a mapping that `_key` identifies by `text`."""
+    with contextlib.suppress(ValueError, SyntaxError, TypeError):
+        if LITERAL.match(text):
+            key = ast.literal_eval(text)
+            return tuple(key) if isinstance(key, list) else key
+    return text
+
+
+def encode(value: Any, text: LeafText = lambda value, stored: "") -> dict[str, Any]:
     """`value` as plain JSON: its kind, and everything needed to compare it bit by bit.
 
-    Never raises: a value that cannot be read becomes `{"kind": "unreadable", "why": …}`.
+    `text(value, stored)` makes the text of an array or tensor from its stored copy. Never raises: a
+    value that cannot be read becomes `{"kind": "unreadable", "why": …}`.
     """
     try:
-        encoded = _encode(value)
+        encoded = _encode(value, text)
         size = len(json.dumps(encoded))
     except Exception as error:  # a shown value can be any object, and a display hook must not raise
-        return {"kind": "unreadable", "why": f"{type(value).__name__}: {error}"}
+        return {"kind": "unreadable", "why": f"{type(value).__name__}: {_message(error)}"}
     if size > LARGEST:
         return {"kind": "unreadable", "why": f"{size} bytes, more than {LARGEST}"}
     return encoded
 
 
-def _encode(value: Any) -> dict[str, Any]:
+def _message(error: Exception) -> str:
+    try:
+        return str(error).encode("utf-8", "backslashreplace").decode()
+    except Exception:
+        return type(error).__name__
+
+
+def _encode(value: Any, text: LeafText) -> dict[str, Any]:
     # Exact types, because a subclass can show the student another value than it contains.
-    if value is None or type(value) in (bool, int, str):
+    kind = type(value)
+    if kind is str:
+        value.encode()  # raises for a lone surrogate, which no file can hold
+    if value is None or kind in (bool, int, str):
         return {"kind": "plain", "value": value}
-    if type(value) is float:
+    if kind is float:
         return {"kind": "float", "value": repr(value)}  # JSON has no NaN
-    if type(value) is np.ndarray or isinstance(value, np.generic):
-        return _array(np.asarray(value), str(value.dtype), None)
-    if isinstance(value, list | tuple):
-        return {"kind": "sequence", "items": [_encode(item) for item in value]}
-    if isinstance(value, dict):
+    if kind is np.ndarray or (isinstance(value, np.generic) and kind is value.dtype.type):
+        return _array(value, np.asarray(value), str(value.dtype), None, text)
+    if kind in (list, tuple) or _has_named_items(value):
+        items = [_encode(item, text) for item in value]
+        return {"kind": "sequence", **_sequence_type(value), "items": items}
+    if kind in MAPPINGS:
         # Pairs, because a notebook file sorts the keys of objects.
-        if len({_key_text(key) for key in value}) < len(value):
+        pairs = [[_encode(key, text), _encode(item, text)] for key, item in value.items()]
+        if len({_key(_decode(key)) for key, _ in pairs}) < len(value):
             raise TypeError("two keys with the same text")
-        return {"kind": "mapping", "items": [[_key_text(k), _encode(v)] for k, v in value.items()]}
+        return {"kind": "mapping", "type": kind.__name__, "items": pairs}
     if isinstance(value, type):
-        return {"kind": "plain", "value": f"{value.__module__}.{value.__qualname__}"}
-    return _encode_torch(value)
+        return {"kind": "plain", "type": "type", "value": kind_name(value)}
+    return _encode_torch(value, text)
 
 
-def _key_text(key: Any) -> str:
-    """A key as text: in quotes if it is a text that looks like a number, since 1 is not "1"."""
-    is_number = isinstance(key, str) and re.fullmatch(r"[-+.\d(].*|True|False|None", key)
-    return repr(key) if is_number else str(key)
+def kind_name(value: type) -> str:
+    """Module and name of a class."""
+    return f"{value.__module__}.{value.__qualname__}"
 
 
-def _encode_torch(value: Any) -> dict[str, Any]:
+def _has_named_items(value: Any) -> bool:
+    """Whether it is a named tuple, or one of torch's types that are like it."""
+    kind = type(value)
+    named = issubclass(kind, tuple) and (hasattr(kind, "_fields") or hasattr(kind, "n_fields"))
+    return (named or kind_name(kind) == "torch.Size") and kind.__iter__ is tuple.__iter__
+
+
+def _sequence_type(value: Any) -> dict[str, Any]:
+    """What the text of a sequence shows besides its items."""
+    kind = type(value)
+    name = kind_name(kind) if kind.__module__.split(".")[0] == "torch" else kind.__name__
+    if kind in (list, tuple) or name == "torch.Size":
+        return {"type": name}
+    return {"type": name, "names": list(getattr(kind, "_fields", kind.__match_args__))}
+
+
+def _encode_torch(value: Any, text: LeafText) -> dict[str, Any]:
     import torch
 
-    if isinstance(value, torch.Tensor):
+    if type(value) in (torch.Tensor, torch.nn.Parameter):
         tensor = value.detach().cpu().resolve_conj().resolve_neg()
         dtype = str(value.dtype).removeprefix("torch.")
         if tensor.dtype == torch.bfloat16:  # which NumPy lacks; float32 contains all its values
             tensor = tensor.float()
-        return _array(tensor.numpy(), dtype, str(value.device))
-    if isinstance(value, torch.dtype | torch.device):
-        return {"kind": "plain", "value": str(value)}
+        return _array(value, tensor.numpy(), dtype, str(value.device), text)
+    if isinstance(value, torch.dtype):
+        return {"kind": "plain", "type": "dtype", "value": str(value)}
+    if isinstance(value, torch.device):
+        return {"kind": "plain", "type": "device", "value": str(value)}
     raise TypeError("a check cannot read this type")
 
 
-def _array(array: np.ndarray, dtype: str, device: str | None) -> dict[str, Any]:
+def _array(
+    value: Any, array: np.ndarray, dtype: str, device: str | None, text: LeafText
+) -> dict[str, Any]:
     if array.dtype.kind not in "biufc":
         raise TypeError(f"an array of {array.dtype}")
+    stored = array.astype(array.dtype.newbyteorder("<"))  # a copy
     return {
         "kind": "array",
         "dtype": dtype,
         "shape": list(array.shape),
         "device": device,
-        "stored": array.dtype.newbyteorder("<").str,
-        "data": base64.b64encode(array.astype(array.dtype.newbyteorder("<")).tobytes()).decode(),
+        "stored": stored.dtype.str,
+        "data": base64.b64encode(stored.tobytes()).decode(),
+        "text": text(value, stored),
     }
 
 
@@ -169,7 +219,7 @@ def _decode(value: Mapping[str, Any]) -> Comparable:
             items = {str(i): _decode(item) for i, item in enumerate(value["items"])}
             return Comparable("sequence", items=items)
         case "mapping":
-            items = {key: _decode(item) for key, item in value["items"]}
+            items = {_key(_decode(key)): _decode(item) for key, item in value["items"]}
             return Comparable("mapping", items=items)
         case "array":
             data = np.frombuffer(base64.b64decode(value["data"]), dtype=value["stored"])
@@ -177,6 +227,18 @@ def _decode(value: Mapping[str, Any]) -> Comparable:
             wide = array.astype(np.float64) if array.dtype.kind == "f" else array
             return Comparable("array", wide, value["dtype"], value["device"])
     raise ValueError(f"its value cannot be read: {value.get('why', value['kind'])}")
+
+
+def _expected_key(key: Any) -> Comparable:
+    return Comparable("plain", None) if key is None else expected_value(key)
+
+
+def _key(key: Comparable) -> str:
+    """The text that identifies a key of a mapping: `1` for 1, and `'1'` for the text 1."""
+    value = key.python()
+    if isinstance(value, str):
+        return repr(value) if LITERAL.match(value) else value
+    return repr(value.item() if isinstance(value, np.generic) else value)
 
 
 def expected_value(value: Any) -> Comparable:
@@ -195,7 +257,7 @@ def expected_value(value: Any) -> Comparable:
         items = {str(i): expected_value(item) for i, item in enumerate(value)}
         return Comparable("sequence", items=items)
     if isinstance(value, dict):
-        items = {_key_text(key): expected_value(item) for key, item in value.items()}
+        items = {_key(_expected_key(key)): expected_value(item) for key, item in value.items()}
         return Comparable("mapping", items=items)
     if value is None:
         raise TypeError(

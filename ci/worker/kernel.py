@@ -1,22 +1,30 @@
 """The kernel of a lesson: IPython's, with a display hook that makes shown values readable.
 
-The value of a cell goes to the student as text and, in the same message, to the judge as data in
-full precision. `python -m ci.worker.kernel -f FILE` starts one.
+The result of a cell goes to the student as text and, in the same message, to the judge as data in
+full precision; the text is made from the data. `python -m ci.worker.kernel -f FILE` starts one.
 """
 
+import dis
 import os
+import sys
 from collections.abc import Callable
+from types import CodeType, FrameType
 from typing import Any
 
 from ipykernel.displayhook import ZMQShellDisplayHook
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
 from ipykernel.zmqshell import ZMQInteractiveShell
+from IPython.display import display
 from traitlets import Type
 from traitlets.config import Config
 
-from ci.lesson.value import MIME, encode
+from ci.lesson.value import MIME
 from ci.worker.import_path import add_after_standard_library
+from ci.worker.text import encode_with_text
+
+# From Python 3.12 on, an intrinsic function that no other code of a cell's last line calls:
+PRINT_EXPRESSION = dis.opmap.get("PRINT_EXPR") or dis.opmap["CALL_INTRINSIC_1"]
 
 SETTINGS = Config(
     IPKernelApp={"exec_PYTHONSTARTUP": False},  # only the lesson's code runs in a lesson
@@ -30,18 +38,60 @@ SETTINGS = Config(
 
 
 class DisplayHook(ZMQShellDisplayHook):
-    """Shows a cell's value and attaches it as data. `display()` does not pass through it."""
+    """Shows the result of a cell and attaches it as data."""
+
+    def __call__(self, result: Any = None) -> None:
+        """Show `result` as that of the cell, or like `display()` if it is another object.
+
+        Only the last expression of a cell gives its result: not a thread, and no call of the hook.
+        """
+        caller = sys._getframe(1)
+        shell: Any = self.shell
+        if shell.is_running(caller.f_code) and _prints_expression(caller):
+            super().__call__(result)
+        elif result is not None:
+            display(result)
 
     def compute_format_data(self, result: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """IPython's formats of `result`, and its value, which a type cannot supply itself."""
+        """The value of `result` and its text, or IPython's formats if no check could read it."""
+        encoded, text = encode_with_text(result)
+        if text:
+            return {"text/plain": text, MIME: encoded}, {}
         data, metadata = super().compute_format_data(result)
-        return {**data, MIME: encode(result)}, metadata
+        return {**data, MIME: encoded}, metadata
+
+
+def _prints_expression(frame: FrameType) -> bool:
+    """Whether the frame is at the instruction that shows the value of an expression."""
+    return frame.f_code.co_code[frame.f_lasti] == PRINT_EXPRESSION
 
 
 class Shell(ZMQInteractiveShell):
     """IPython's shell with this display hook."""
 
     displayhook_class = Type(DisplayHook)
+    _running: CodeType | None = None
+
+    def is_running(self, code: CodeType) -> bool:
+        """Whether this is the code of the cell that is executed."""
+        return code is self._running
+
+    async def run_code(self, code_obj: CodeType, *arguments: Any, **options: Any) -> bool:
+        """Execute a part of a cell; True if it raises."""
+        if self._running:  # the cell itself executes a cell
+            return bool(await super().run_code(code_obj, *arguments, **options))
+        self._running = code_obj
+        try:
+            return bool(await super().run_code(code_obj, *arguments, **options))
+        finally:
+            self._running = None
+
+    def _showtraceback(self, etype: type, evalue: BaseException, stb: list[str]) -> None:
+        hook: Any = self.displayhook
+        if hook.msg is not None:  # the text of the cell's result raises
+            hook.msg = None
+            raise evalue
+        super()._showtraceback(etype, evalue, stb)
 
 
 class Kernel(IPythonKernel):

@@ -17,8 +17,7 @@ from ci.judge import tolerances
 from ci.judge.compare import Comparison
 from ci.judge.outcome import Answer
 from ci.lesson.expect import Rule
-from ci.lesson.value import _decode, expected_value
-from ci.worker import kernel
+from ci.lesson.value import _decode, encode, expected_value
 
 FOUR = np.array([0.0, 4.0, 8.0, 12.0])
 
@@ -164,7 +163,7 @@ def course_verdict(answer: Any, expected: Any, rule: Rule, dtype: str) -> tuple[
     """Whether ci.judge.compare finds no fault, and whether its comparison is valid."""
     comparison = Comparison(rule, {"dtype": dtype, "device": "cpu"})
     try:
-        comparison.compare(_decode(kernel.encode(answer)), expected_value(expected))
+        comparison.compare(_decode(encode(answer)), expected_value(expected))
     except ValueError:
         return False, True
     return not comparison.faults, not comparison.invalid

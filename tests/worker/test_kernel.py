@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ci.lesson.value import LARGEST, _decode, encode
+from ci.lesson.value import LARGEST, _decode, encode, expected_value
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ UNREADABLE = [
     torch.ones(2).to_sparse(),
     np.ma.masked_array([1.0, 2.0], [True, False]),
     np.array(["a"]),
-    {1: 999, "1": 2},
+    {torch.float32: 999, "torch.float32": 2},
 ]
 
 
@@ -60,3 +60,11 @@ def test_a_later_change_does_not_affect_a_shown_value() -> None:
     shown = encode(tensor)
     tensor.zero_()
     assert _decode(shown).value.tolist() == [1.0, 1.0]
+
+
+def test_keys_of_different_types_are_different() -> None:
+    """A check of `{"1": 4.0}` does not accept `{1: 4.0}`."""
+    shown = _decode(encode({1: 4.0, None: 5.0, "1": 6.0, "a": 7.0, 2.5: 8.0}))
+    assert list(shown.items) == ["1", "None", "'1'", "a", "2.5"]
+    assert shown.python() == {1: 4.0, None: 5.0, "1": 6.0, "a": 7.0, 2.5: 8.0}
+    assert expected_value({"1": 4.0}).items.keys() != expected_value({1: 4.0}).items.keys()
