@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 from ci.errors import CourseError
 from ci.execute.events import End, Execution
 from ci.judge.compare import Comparison
-from ci.judge.not_compared import not_compared
+from ci.judge.not_compared import IMAGES, not_compared
 from ci.judge.outcome import Answer, CheckStatus, Outcome, Result, Status, unchanged_outcome
 from ci.lesson.expect import Rule
 from ci.lesson.lesson import Check, Lesson
@@ -95,6 +95,9 @@ def _judge_completed(
     """Status, reason and cell at fault of an execution that reached its end."""
     if cell := _first_incomplete_cell(notebook):
         return Status.FAILED, "a cell did not run, or raised an error without raises=", cell
+    if cell := _first_figure_not_drawn(notebook):
+        reason = "a cell tagged figure draws no figure: call plt.show(), or remove the tag"
+        return Status.FAILED, reason, cell
     status, reason = _judge_results(run, results)
     if status == Status.VERIFIED and (cell := _first_unchecked_cell(notebook)):
         reason = "a cell shows a value without a check: add check=, or end the cell in ;"
@@ -109,6 +112,16 @@ def _first_incomplete_cell(notebook: NotebookNode) -> str:
             errors = [output for output in cell.outputs if output.output_type == "error"]
             if cell.execution_count is None or (errors and "raises" not in cell.metadata):
                 return str(cell.id)
+    return ""
+
+
+def _first_figure_not_drawn(notebook: NotebookNode) -> str:
+    """The first code cell tagged `figure` without an image."""
+    figures = [cell for cell in notebook.cells if "figure" in cell.metadata.get("tags", [])]
+    for cell in figures:
+        drawn = any(IMAGES & output.get("data", {}).keys() for output in cell.get("outputs", []))
+        if cell.cell_type == "code" and not drawn:
+            return str(cell.id)
     return ""
 
 

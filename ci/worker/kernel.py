@@ -4,10 +4,14 @@ The result of a cell goes to the student as text and, in the same message, to th
 full precision; the text is made from the data. `python -m ci.worker.kernel -f FILE` starts one.
 """
 
+import codecs
 import dis
+import json
 import os
+import re
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Mapping
 from types import CodeType, FrameType
 from typing import Any
 
@@ -16,6 +20,7 @@ from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
 from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.display import display
+from jupyter_client.jsonutil import json_default
 from traitlets import Type
 from traitlets.config import Config
 
@@ -28,13 +33,19 @@ PRINT_EXPRESSION = dis.opmap.get("PRINT_EXPR") or dis.opmap["CALL_INTRINSIC_1"]
 
 SETTINGS = Config(
     IPKernelApp={"exec_PYTHONSTARTUP": False},  # only the lesson's code runs in a lesson
-    InteractiveShell={"colors": "nocolor"},  # in tracebacks they cost a tenth of a second each
+    InteractiveShell={
+        "colors": "nocolor",  # in tracebacks they cost a tenth of a second each
+        "system_raise_on_error": True,  # `!false` raises
+    },
+    Session={"packer": "ci.worker.kernel.pack"},
     InlineBackend={
         "figure_formats": {"svg"},  # sharp on paper and on any screen
         "print_figure_kwargs": {"bbox_inches": "tight", "metadata": {"Date": None}},
         "rc": {"svg.hashsalt": "pytorch-course"},  # the same figure has the same bytes
     },
 )
+STREAMS = ("stdout", "stderr")
+CELL_FILE = re.compile(r'File "[^"]*/ipykernel_\d+/\d+\.py"')
 
 
 class DisplayHook(ZMQShellDisplayHook):
@@ -47,6 +58,7 @@ class DisplayHook(ZMQShellDisplayHook):
         """
         caller = sys._getframe(1)
         shell: Any = self.shell
+        shell.repair_streams()
         if shell.is_running(caller.f_code) and _prints_expression(caller):
             super().__call__(result)
         elif result is not None:
@@ -71,6 +83,7 @@ class Shell(ZMQInteractiveShell):
 
     displayhook_class = Type(DisplayHook)
     _running: CodeType | None = None
+    _streams: Mapping[str, Any] = {}
 
     def is_running(self, code: CodeType) -> bool:
         """Whether this is the code of the cell that is executed."""
@@ -80,18 +93,72 @@ class Shell(ZMQInteractiveShell):
         """Execute a part of a cell; True if it raises."""
         if self._running:  # the cell itself executes a cell
             return bool(await super().run_code(code_obj, *arguments, **options))
-        self._running = code_obj
+        self._running, self._streams = code_obj, {name: getattr(sys, name) for name in STREAMS}
         try:
             return bool(await super().run_code(code_obj, *arguments, **options))
         finally:
             self._running = None
+            self.repair_streams()
+
+    def repair_streams(self) -> None:
+        """Undo an assignment to `sys.stdout` of something that cannot be flushed.
+
+        The kernel could answer nothing more.
+        """
+        for name, stream in self._streams.items():
+            try:
+                if getattr(sys, name) is not stream:
+                    getattr(sys, name).flush()
+            except Exception:
+                setattr(sys, name, stream)
+
+    def ask_exit(self) -> None:
+        """Make `exit()` the end of the lesson, at its cell. IPython would end the kernel later."""
+        raise SystemExit
+
+    def showtraceback(self, exc_tuple: Any = None, *arguments: Any, **options: Any) -> None:
+        """Show an exception; also one with a group in it, which IPython would only print."""
+        self.repair_streams()
+        error: Any = exc_tuple or sys.exc_info()
+        kind, value, trace = error
+        if not _contains_group(value):
+            super().showtraceback(exc_tuple, *arguments, **options)
+            return
+        below_shell = trace.tb_next if trace else None
+        text = "".join(traceback.format_exception(kind, value, below_shell)).rstrip()
+        cell = f"Cell In[{self.execution_count}]"  # not its temporary file
+        self._showtraceback(kind, value, CELL_FILE.sub(cell, text).split("\n"))
 
     def _showtraceback(self, etype: type, evalue: BaseException, stb: list[str]) -> None:
         hook: Any = self.displayhook
-        if hook.msg is not None:  # the text of the cell's result raises
+        if getattr(hook, "msg", None) is not None:  # the text of the cell's result raises
             hook.msg = None
             raise evalue
         super()._showtraceback(etype, evalue, stb)
+
+
+def _contains_group(error: BaseException | None) -> bool:
+    while error and not isinstance(error, BaseExceptionGroup):
+        error = error.__context__
+    return error is not None
+
+
+def pack(message: Any) -> bytes:
+    """A message as JSON, in which a lone surrogate is text, as in Python's own stderr.
+
+    Jupyter would lose the message, or put a replacement character in its place.
+    """
+    text = json.dumps(message, default=json_default, ensure_ascii=False)
+    return text.encode("utf-8", "lone-surrogates")
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    escaped = ascii(error.object[error.start : error.end])[1:-1]
+    return escaped.replace("\\", "\\\\"), error.end
+
+
+codecs.register_error("lone-surrogates", _escape)
 
 
 class Kernel(IPythonKernel):

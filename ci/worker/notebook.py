@@ -36,7 +36,11 @@ from ci.worker.forked import ForkingProvisioner, ForkServer
 
 ENGINE = "pytorch-course"
 MOST_PRINTED = 50_000  # characters per cell
-BACKEND = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # or figures vanish
+VARIABLES = {  # of each kernel
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # or figures vanish
+    # `!python` is the kernel's interpreter:
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+}
 ASK_AGAIN_S = 1.0  # until a kernel is ready
 LONGEST_TMP = 60  # a socket's path has at most 107 bytes, including our own names
 
@@ -128,7 +132,7 @@ class LessonEngine(NBClientEngine):
             **options["variables"],
             "IPYTHONDIR": str(folder),
             "TMPDIR": str(folder),  # so that a killed kernel leaves nothing behind
-            **BACKEND,
+            **VARIABLES,
         }
         try:
             client.execute(env=environment, cleanup_kc=True)

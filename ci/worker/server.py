@@ -30,7 +30,7 @@ from ci.errors import CourseError
 from ci.lesson import reader
 from ci.lesson.lesson import Lesson
 from ci.worker.forked import ForkServer
-from ci.worker.notebook import BACKEND, Verdict, execute, save
+from ci.worker.notebook import VARIABLES, Verdict, execute, save
 
 NOTEBOOK, LOG = "executed.ipynb", "log.txt"  # in an attempt
 PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
@@ -75,7 +75,7 @@ def _serve(
     attempt = Path(request["attempt"])
     with _log_to(attempt / LOG):
         if request["forked"]:
-            fork_server.start({**os.environ, **BACKEND}, Path(request["lesson"]).parent)
+            fork_server.start({**os.environ, **VARIABLES}, Path(request["lesson"]).parent)
         _send(events, event="executing", run=request["run"])
         start = time.monotonic()
         ended = _execute(request, attempt, requests, events, fork_server)

@@ -31,7 +31,7 @@ def memory(answer: str) -> None:
 
     from ci.lesson import reader
     from ci.worker.forked import ForkServer
-    from ci.worker.notebook import BACKEND, execute
+    from ci.worker.notebook import VARIABLES, execute
 
     (path,) = Path("lessons").resolve().glob("0*.py")
     lesson, fork_server = reader.read(path), ForkServer()
@@ -42,7 +42,7 @@ def memory(answer: str) -> None:
             private = sum(p.memory_full_info().uss for p in parent.children(recursive=True))
             Path(answer).write_text(json.dumps({"private_mb": private / 1e6}))
 
-    fork_server.start({**os.environ, **BACKEND}, path.parent)
+    fork_server.start({**os.environ, **VARIABLES}, path.parent)
     execute(lesson, lesson.defaults, on_cell=look, fork_server=fork_server)
 
 

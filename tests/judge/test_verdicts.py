@@ -260,3 +260,14 @@ def test_outputs_that_nobody_compared_are_counted(read: Read) -> None:
     outcome = judge_run(run, notebook)
     again = unchanged_outcome(run, lesson.path.parent, outcome.to_json())
     assert (outcome.status, outcome.not_compared, again.not_compared) == ("verified", 1, 1)
+
+
+@pytest.mark.parametrize("data", [{"text/plain": "<Figure>"}, {"image/svg+xml": "<svg/>"}])
+def test_a_figure_cell_draws_a_figure(read: Read, data: dict[str, str]) -> None:
+    """Its caption would stand without one."""
+    lesson = read(GRADIENT + '# %% tags=["figure"]\nx = 1\n', expected=ORACLE)
+    notebook = completed(lesson, gradient=RIGHT)
+    notebook.cells[-1].outputs = [new_output("display_data", data)]
+    outcome = judge_run(Run(lesson, lesson.defaults), notebook)
+    fault = ("failed", notebook.cells[-1].id)
+    assert (outcome.status, outcome.cell) == (fault if "text/plain" in data else ("verified", ""))

@@ -13,7 +13,7 @@ import pytest
 from ci.lesson import reader
 from ci.lesson.lesson import Lesson, find_lessons
 from ci.worker.forked import ForkedProcess, ForkServer
-from ci.worker.notebook import BACKEND, execute
+from ci.worker.notebook import VARIABLES, execute
 from tests.conftest import ROOT, Read, write_lesson
 
 pytestmark = [
@@ -46,7 +46,7 @@ class CountingForkServer(ForkServer):
 def start_server(folder: Path, **environment: str) -> CountingForkServer:
     """A fork server for the lessons in `folder`."""
     fork_server = CountingForkServer()
-    fork_server.start({**os.environ, **BACKEND, **ALL, **environment}, folder)
+    fork_server.start({**os.environ, **VARIABLES, **ALL, **environment}, folder)
     return fork_server
 
 
@@ -234,7 +234,7 @@ def test_a_dead_fork_server_is_replaced(read: Read, fork_server: CountingForkSer
     os.kill(first, signal.SIGKILL)
     verdict = execute(lesson, {}, variables=ALL, fork_server=fork_server)
     assert verdict.reason == "the kernel: the fork server is gone, or hangs"
-    fork_server.start({**os.environ, **BACKEND, **ALL}, lesson.path.parent)
+    fork_server.start({**os.environ, **VARIABLES, **ALL}, lesson.path.parent)
     shown(lesson, fork_server)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from ci.worker import notebook as module
 from ci.worker.forked import ForkServer
-from ci.worker.notebook import BACKEND, Verdict
+from ci.worker.notebook import VARIABLES, Verdict
 from tests.conftest import GRADIENT, Read
 
 pytestmark = pytest.mark.kernel
@@ -34,7 +34,7 @@ def execute(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Execute]
         if sys.platform != "linux":
             pytest.skip("kernels are cold here")
         (tmp_path / "lessons").mkdir(exist_ok=True)
-        fork_server.start({**os.environ, **BACKEND, **FIXED}, tmp_path / "lessons")
+        fork_server.start({**os.environ, **VARIABLES, **FIXED}, tmp_path / "lessons")
         assert fork_server.pids
     yield partial(module.execute, variables=FIXED, fork_server=fork_server)
     fork_server.end()

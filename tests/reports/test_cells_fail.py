@@ -1,0 +1,72 @@
+"""What fails in a cell fails the cell at once, by name, and what it shows is not lost."""
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ci.lesson import reader
+from ci.worker.notebook import Verdict, execute
+from tests.conftest import write_lesson
+
+pytestmark = pytest.mark.kernel
+
+
+def run(folder: Path, cells: str) -> Verdict:
+    """The execution of a lesson with these cells."""
+    return execute(reader.read(write_lesson(folder, cells)), {})
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("!false", "CalledProcessError: Command 'false' returned non-zero exit status 1."),
+        ("files = !exit 3", "CalledProcessError: Command 'exit 3' returned non-zero exit status 3"),
+        ("exit()", "the lesson left by sys.exit()"),
+        ("quit()", "the lesson left by sys.exit()"),
+        ("import sys; sys.stdout = None; 1 / 0", "ZeroDivisionError"),
+        (r'raise ValueError("\ud800")', r"ValueError: \ud800"),
+    ],
+)
+def test_a_fault_is_reported_at_once(tmp_path: Path, source: str, reason: str) -> None:
+    """Neither later, at the deadline, nor as the death of the kernel, nor never."""
+    start = time.monotonic()
+    verdict = run(tmp_path, f"# %%\n{source}\n")
+    assert (verdict.cell, verdict.reason[: len(reason)]) == ("cell-4", reason)
+    assert time.monotonic() - start < 60
+
+
+SHOWN = r"""
+# %%
+print("\ud800 and \udcff")
+# %%
+import sys; sys.stdout = None
+# %%
+print("again")
+# %%
+del sys.stdout
+5
+# %%
+!python -c "import sys; print(sys.executable)"
+# %% raises="ExceptionGroup"
+raise ExceptionGroup("two", [ValueError(1), KeyError(2)])
+# %% raises="ExceptionGroup"
+try:
+    raise ExceptionGroup("two", [ValueError(1), KeyError(2)])
+except* ValueError:
+    raise RuntimeError("later")
+"""
+
+
+def test_what_cells_show_is_not_lost(tmp_path: Path) -> None:
+    """Lone surrogates are escaped, a stream is repaired, and groups of exceptions are errors."""
+    verdict = run(tmp_path, SHOWN)
+    assert verdict.reason == ""
+    printed, _, again, result, python, group, later = verdict.notebook.cells[-7:]
+    assert printed.outputs[0].text == "\\ud800 and \\udcff\n"
+    assert again.outputs[0].text == "again\n"
+    assert result.outputs[0].data["text/plain"] == "5"
+    assert Path(python.outputs[0].text.strip()).parent == Path(sys.executable).parent
+    assert [group.outputs[0].ename, later.outputs[0].ename] == ["ExceptionGroup", "ExceptionGroup"]
+    assert "Cell In[8], line 1" in "\n".join(group.outputs[0].traceback)
