@@ -45,6 +45,7 @@ SETTINGS = Config(
     },
 )
 STREAMS = ("stdout", "stderr")
+# The temporary file of a cell, in a traceback of Python's own:
 CELL_FILE = re.compile(r'File "[^"]*/ipykernel_\d+/\d+\.py"')
 
 
@@ -126,8 +127,7 @@ class Shell(ZMQInteractiveShell):
             return
         below_shell = trace.tb_next if trace else None
         text = "".join(traceback.format_exception(kind, value, below_shell)).rstrip()
-        cell = f"Cell In[{self.execution_count}]"  # not its temporary file
-        self._showtraceback(kind, value, CELL_FILE.sub(cell, text).split("\n"))
+        self._showtraceback(kind, value, CELL_FILE.sub('File "<cell>"', text).split("\n"))
 
     def _showtraceback(self, etype: type, evalue: BaseException, stb: list[str]) -> None:
         hook: Any = self.displayhook

@@ -69,4 +69,4 @@ def test_what_cells_show_is_not_lost(tmp_path: Path) -> None:
     assert result.outputs[0].data["text/plain"] == "5"
     assert Path(python.outputs[0].text.strip()).parent == Path(sys.executable).parent
     assert [group.outputs[0].ename, later.outputs[0].ename] == ["ExceptionGroup", "ExceptionGroup"]
-    assert "Cell In[8], line 1" in "\n".join(group.outputs[0].traceback)
+    assert 'File "<cell>", line 1' in "\n".join(group.outputs[0].traceback)
