@@ -81,6 +81,7 @@ def plan(options: Options, root: Path) -> Plan:
     build = root / "build"
     request = gpus.parse(options.gpus)
     paths = find_lessons(root / "lessons")
+    attempts.remove_bytecode(root / "lessons")
     selected = select_lessons(paths, options.lessons)
     timeout_s = planner.parse_timeout(options.timeout)
     granted = gpus.grant(request)

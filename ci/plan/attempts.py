@@ -6,10 +6,25 @@ import stat
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ci.errors import MachineError
 from ci.plan.planner import Run
 
 NOTEBOOK, LOG, CHECKS = "executed.ipynb", "log.txt", "checks.json"  # the files of an attempt
 KEPT = 3  # attempts of a run
+
+
+def remove_bytecode(lessons: Path) -> None:
+    """Remove the bytecode below `lessons`, so that each run imports its helpers from their source.
+
+    Python takes bytecode for current if size and date of the source are, which archives, copies and
+    version control can restore for another text. Raises MachineError if it cannot be removed.
+    """
+    for folder in [path for path in lessons.rglob("__pycache__") if not path.is_symlink()]:
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            message = f"{folder}: {error.strerror}: remove it, since its bytecode may be stale"
+            raise MachineError(message) from None
 
 
 def begin(run: Run, folder: Path) -> Path:
@@ -26,10 +41,19 @@ def timestamp() -> str:
 
 
 def complete(attempt: Path) -> Path:
-    """Make a finished attempt visible; the new path."""
+    """Make a finished attempt visible; the new path.
+
+    Its name is the date, and comes after the names of earlier attempts even if the clock was set
+    back: the last attempt in the order of names is the last execution.
+    """
     if not attempt.name.startswith("."):
         return attempt
-    return attempt.rename(attempt.with_name(attempt.name[1:].partition("-")[0]))
+    date = attempt.name[1:].partition("-")[0]
+    last = max((path.name for path in complete_attempts(attempt.parent)), default="")
+    if date <= last:
+        before, _, count = last.partition("+")
+        date = f"{before}+{int(count or 0) + 1:06d}"
+    return attempt.rename(attempt.with_name(date))
 
 
 def complete_attempts(folder: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from ci.plan import gpus, memory
 from ci.plan.gpus import Gpu
 
 TIMEOUT_S = 600.0
+PYTHON = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -58,12 +59,12 @@ class Run:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment variables that fix its threads.
+        """Environment variables that fix its threads, and keep bytecode out of `lessons/`.
 
         Waiting OpenMP threads must sleep: spinning threads slow down the other lessons.
         """
         threads = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
-        return {**threads, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
+        return {**threads, "OMP_WAIT_POLICY": "PASSIVE", **PYTHON}
 
     @property
     def lacks_gpus(self) -> bool:

@@ -9,7 +9,7 @@ import functools
 import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ class RunCache:
     def _find(self, run: Run) -> Previous | None:
         """The last execution of `run` decides, unless its files are damaged."""
         now = self._keys[id(run)]
-        for path in sorted(self._folder(run).glob("*.json"), reverse=True):
+        for path in _last_first(self._folder(run).glob("*.json")):
             record = atomic.read_json(path)
             attempt = self._runs / run.lesson.name / run.key / path.stem
             if record.get("execution") != now.execution:
@@ -126,8 +126,7 @@ class RunCache:
         """How long `run` took the last time, or another run of its lesson; None if unknown."""
         own = self._folder(run).glob("*.json")
         others = (self._records / run.lesson.name).glob("*/*.json")
-        by_date = sorted(others, key=lambda path: path.name, reverse=True)
-        for path in (*sorted(own, reverse=True), *by_date):
+        for path in (*_last_first(own), *_last_first(others)):
             if seconds := self._recorded_seconds(path):
                 return seconds
         return None
@@ -165,6 +164,11 @@ class RunCache:
 
     def _folder(self, run: Run) -> Path:
         return self._records / run.lesson.name / run.key
+
+
+def _last_first(records: Iterable[Path]) -> list[Path]:
+    """Records in the order of their attempts' names, which is that of the executions."""
+    return sorted(records, key=lambda path: path.stem, reverse=True)
 
 
 def clean(build: Path) -> None:

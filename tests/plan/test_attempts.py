@@ -22,3 +22,28 @@ def test_a_linked_folder_is_not_swept(tmp_path: Path) -> None:
     (tmp_path / "runs" / "01_small" / "key").symlink_to(tmp_path / "elsewhere")
     attempts.remove_incomplete(tmp_path / "runs")
     assert (tmp_path / "elsewhere" / ".hidden").exists()
+
+
+def test_the_last_attempt_is_the_last_by_name(read: Read, tmp_path: Path) -> None:
+    """Also if the clock was set back, once or more often; none is removed as the oldest."""
+    run, folder = planner.Run(read(), {}), tmp_path / "runs"
+    future = attempts.begin(run, folder)
+    future = attempts.complete(future.rename(future.with_name(".29990101T000000.000000-1")))
+    later = [attempts.complete(attempts.begin(run, folder)) for _ in range(11)]
+    assert attempts.complete_attempts(later[0].parent) == [future, *later]
+
+
+def test_bytecode_is_removed(tmp_path: Path) -> None:
+    """A helper of the same size and date would be executed as it was before."""
+    source, elsewhere = tmp_path / "parallel" / "ring.py", tmp_path / "a" / "b" / "__pycache__"
+    elsewhere.mkdir(parents=True)
+    (source.parent / "__pycache__").mkdir(parents=True)
+    source.write_text("a = 1")
+    attempts.remove_bytecode(tmp_path)
+    assert not list(tmp_path.rglob("__pycache__"))
+    assert source.exists()
+
+
+def test_runs_write_no_bytecode(read: Read) -> None:
+    """Neither kernels nor ranks nor other programs that they start."""
+    assert planner.Run(read(), {}).environment["PYTHONDONTWRITEBYTECODE"] == "1"

@@ -313,3 +313,24 @@ def test_the_expected_duration_is_that_of_the_last_execution(
     fake_execution(run, tmp_path)
     assert run_cache.seconds(run) == 1.5
     assert run_cache.seconds(replace(run, parameters={"size": 9})) == 1.5
+
+
+def test_the_last_execution_decides_when_the_clock_was_set_back(
+    lesson: Lesson, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It differs, so that an earlier result with a later date is not `unchanged`."""
+    begin = attempts.begin
+
+    def begin_in_the_future(run: Run, folder: Path) -> Path:
+        attempt = begin(run, folder)
+        return attempt.rename(attempt.with_name(".29990101T000000.000000-1"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(attempts, "begin", begin_in_the_future)
+        fake_execution(default_run(lesson), tmp_path)
+    last = fake_execution(default_run(lesson), tmp_path)
+    assert work(default_run(lesson), build=tmp_path).unchanged[0].attempt == last.attempt
+    (lesson.path.parent / "expected" / "01_small.py").write_text(WRONG)
+    differs = fake_execution(default_run(lesson), tmp_path)
+    assert differs.status == "differs"
+    assert work(default_run(lesson), build=tmp_path).execute
