@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import typst
@@ -13,7 +13,7 @@ from ci.handout import dialect, markdown, pdf
 from ci.handout.formulas import refusal
 from ci.handout.markdown import Formula, plain
 from ci.handout.prose_tree import WEB, Node, nodes
-from ci.handout.refusals import first_refused, reason
+from ci.handout.refusals import reason
 from ci.lesson.lesson import Lesson
 
 # What remains in the words of a document if Markdown did not read a formula or an emphasis.
@@ -21,9 +21,13 @@ LEFT_OVER = {
     r"\\begin\{": r"write this formula between $$ and $$; \begin{…} alone does not start one",
     r"\$\$": "$$ must open and close a formula of its own, without an empty line in it",
     r"\\[A-Za-z]|^\$$": "this is not a formula: its dollars must touch it, its braces must close",
-    r"\*\*": "** is not read here: next to Chinese, punctuation goes outside, as in **图**。",
+    r"\*\*.*[\u4e00-\u9fff]|[\u4e00-\u9fff].*\*\*": (
+        "** is not read here: next to Chinese, punctuation goes outside, as in **图**。"
+    ),
+    r"\*\*": "** is not read here: it must touch the words that it emphasises, as in **word**",
 }
 
+ADDRESS = re.compile(r"\]\([^)\s]*\)")
 Fault = tuple[str, str]  # the text at fault, and what is wrong with it
 
 
@@ -92,6 +96,7 @@ def _word_faults(document: Node) -> Iterator[Fault]:
         for sign, advice in LEFT_OVER.items():
             if re.search(sign, text):
                 yield text, f"{text}: {advice}"
+                break
 
 
 def _refused_formulas(formulas: list[Formula]) -> dict[Formula, str]:
@@ -119,16 +124,31 @@ def _refusal(formulas: str) -> str:
 
 
 def _character_faults(lesson: Lesson) -> list[str]:
-    def typeset_characters(cells: Sequence[NotebookNode]) -> None:
-        used = sorted({character for cell in cells for character in plain(cell.source)})
-        pdf.typeset(f"#{pdf.literal(' '.join(used))}")
+    """The characters that no font has, each where it is first."""
+    texts = {cell.id: _printed(cell) for cell in lesson.notebook.cells}
+    used, faults = {*"".join(texts.values())}, []
+    while used and (found := _missing(used)):
+        missing, why = found
+        used -= {*missing}
+        cell = next(c for c in lesson.notebook.cells if missing in texts[c.id])
+        faults.append(f"{_location(lesson, cell, missing)}: {why}: replace it by words or a sign")
+    return faults
 
+
+def _printed(cell: NotebookNode) -> str:
+    """What of a cell is printed: no comments and no addresses of links."""
+    source = dialect.canonical(cell.source) if cell.cell_type == "markdown" else cell.source
+    return ADDRESS.sub("]", plain(source))
+
+
+def _missing(characters: set[str]) -> tuple[str, str] | None:
+    """One of `characters` that no font has, and the words that say so."""
     try:
-        typeset_characters(lesson.notebook.cells)
+        pdf.typeset(f"#{pdf.literal(' '.join(sorted(characters)))}")
     except typst.TypstError as error:
-        cell = first_refused(lesson.notebook.cells, typeset_characters)
-        return [f"{lesson.location(cell.id if cell else '')}: {reason(error)}"]
-    return []
+        named = [chr(int(point, 16)) for point in re.findall(r"U\+([0-9A-F]+)", reason(error))]
+        return next(((c, reason(error)) for c in named if c in characters), None)
+    return None
 
 
 def _location(lesson: Lesson, cell: NotebookNode, text: str) -> str:

@@ -29,12 +29,16 @@ Formula = tuple[str, str]  # "InlineMath" or "DisplayMath", and its TeX
 # Line breaks between Chinese characters are not spaces. `:smile:` and a leading `---` stay text.
 READER = "gfm+tex_math_dollars+east_asian_line_breaks-emoji-yaml_metadata_block"
 SEPARATOR = "\x1e"  # between texts, which contain no control characters
+# Kangxi radicals and compatibility ideographs, which look like usual characters and are others.
+TWINS = re.compile("[\u2e9f\u2ef3\u2f00-\u2fd5\uf900-\ufaff\U0002f800-\U0002fa1f]")
 RENDERED: dict[Target, dict[str, str]] = {}  # kept, because editions share nearly all texts
 
 
 def plain(text: str) -> str:
-    """`text` without colours and other control characters, except newlines and tabs."""
+    """`text` without colours and other control characters, except newlines and tabs, and with the
+    usual form of Chinese characters that Unicode has twice."""
     text = re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]", "", text).replace("\r\n", "\n")
+    text = TWINS.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffe\uffff]", "", text)
 
 

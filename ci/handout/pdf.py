@@ -3,6 +3,7 @@
 What comes from a notebook goes into Typst as string literals, so that nothing in it can be markup.
 """
 
+import contextlib
 import functools
 import json
 import math
@@ -127,6 +128,10 @@ def typeset(
 
 @functools.cache
 def _fonts() -> typst.Fonts:
-    """Typst's own fonts and Noto Sans SC, which has Chinese in every weight; no others."""
-    folder = files("justmytype_intl_cjk") / "fonts" / "ofl" / "notosanssc"
-    return typst.Fonts(include_system_fonts=False, font_paths=[str(folder)])
+    """Typst's own fonts; Noto Sans SC and KR, which have Chinese and Korean in every weight; Noto
+    Emoji and the scripts beside it in its package. No others."""
+    east_asian = files("justmytype_intl_cjk") / "fonts" / "ofl"
+    folders = [str(east_asian / "notosanssc"), str(east_asian / "notosanskr")]
+    with contextlib.suppress(ModuleNotFoundError):  # without it, an emoji is refused by name
+        folders.append(str(files("manimgx_fonts")))
+    return typst.Fonts(include_system_fonts=False, font_paths=folders)

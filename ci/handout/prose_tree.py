@@ -6,9 +6,11 @@ text, and what is left loads nothing and contains no markup.
 
 import json
 import re
+import string
 from collections.abc import Iterator
 from html import escape, unescape
 from typing import Any
+from urllib.parse import quote
 
 from ci.handout.dialect import ATTACHMENT, LESSON_LINK
 
@@ -125,6 +127,9 @@ def for_target(node: Node, target: str) -> Node:
         case "Link" if lesson := LESSON_LINK.fullmatch(node["c"][2][0]):
             suffix = "pdf" if target == "typst" else "html"
             return {"t": "Link", "c": [*node["c"][:2], [f"{lesson[1]}.{suffix}", ""]]}
+        case "Link" if target == "typst":  # the PDF prints the address, in any font
+            address = quote(node["c"][2][0], safe=string.punctuation)
+            return {"t": "Link", "c": [*node["c"][:2], [address, node["c"][2][1]]]}
         case "Image" if target in ("html", "typst"):
             words = " ".join(_words(node["c"][1]))
             name = json.dumps(node["c"][2][0].removeprefix(ATTACHMENT))

@@ -46,7 +46,8 @@ def test_a_good_lesson_has_nothing_to_refuse(read: Read) -> None:
             r"$\hspace{1pt}x$",
             r"03_gradients.py:14: the formula .*: \\hspace is not the same in HTML",
         ),
-        ("a 🦙", r"03_gradients.py:7: no font .* 🦙"),
+        ("** not** touching", r"03_gradients.py:14: \*\*: \*\* is not read here: it must touch"),
+        ("a 𓀀", r"03_gradients.py:14: no font .* 𓀀 \(U\+13000\): replace it by words"),
         ("see <video src='x'>", r"03_gradients.py:14: the HTML <video src='x'> is not in the"),
         ("<script>\nalert(1)\n</script>", r"03_gradients.py:14: the HTML <script> is not in"),
         ("![a](cat.png)", r"03_gradients.py:14: the picture cat.png: there is no such file"),
@@ -71,3 +72,20 @@ def test_all_faults_are_named_together(read: Read) -> None:
     assert [line.split(": ")[0] for line in str(refused.value).split("\n")] == [
         f"lessons/03_gradients.py:{line}" for line in (14, 16, 18)
     ]
+
+
+def test_all_characters_without_a_font_are_named_together(read: Read) -> None:
+    """Each with the line of the character itself."""
+    with pytest.raises(CourseError) as refused:
+        check_prose.check([read("a\n𓀁\n𓀀")])
+    assert [line.split(": ")[0] for line in str(refused.value).split("\n")] == [
+        "lessons/03_gradients.py:16",
+        "lessons/03_gradients.py:15",
+    ]
+
+
+@pytest.mark.parametrize("prose", ["[a](https://x.y/𓀀)", "<!-- 𓀀 -->", "列 ⼀ 한국어 🦙 ✅"])
+def test_what_is_not_printed_or_has_a_font_is_no_fault(read: Read, prose: str) -> None:
+    """An address behind words, a comment, emoji, Korean, and characters with a usual form."""
+    pytest.importorskip("manimgx_fonts")
+    check_prose.check([read(prose)])

@@ -28,7 +28,7 @@ def shown(kind: str, content: str) -> NotebookNode:
     ("output", "message"),
     [
         (printed("a \ue000 b"), "a PDF may not contain the character U+E000; remove it"),
-        (printed("a 🦙"), "no font of the handouts has the character 🦙 (U+1F999)"),
+        (printed("a 𓀀"), "no font of the handouts has the character 𓀀 (U+13000)"),
         (
             shown("image/svg+xml", LINKING_SVG),
             "an SVG in its output loads the file a.png: embed it as a data: URL",

@@ -197,3 +197,13 @@ def test_a_lesson_of_all_this_is_accepted(tmp_path: Path) -> None:
     cells = f'# %% [markdown] lang="en"\n{source}\n\n# %% [markdown] lang="zh"\n{source}\n'
     path.write_text(f"{HEADER}\n{cells}\n# %%\nx = 1\n", "utf-8")
     check_prose.check([reader.read(path)])
+
+
+def test_characters_of_every_kind_are_in_the_pdf() -> None:
+    """Emoji and Korean have a font; a character that Unicode has twice has its usual form."""
+    pytest.importorskip("manimgx_fonts")
+    text = "🦙 한국어 ⼀ \uf99c [a](https://x.y/🦙)"
+    words = words_of(pdf_of(new_markdown_cell(text)))
+    assert "🦙 한국어 一 列" in words
+    assert "https://x.y/%F0%9F%A6%99" in words
+    assert "一 列" in html(text)
