@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from nbformat import NotebookNode
 
-from ci.errors import closest
 from ci.lesson import script
-from ci.lesson.script import ScriptError
+from ci.lesson.fault import ScriptError, misspelt
 
-EXERCISE, SOLUTION, SETUP = TAGS = ["exercise", "solution", "setup"]
+EXERCISE, SOLUTION, SETUP = "exercise", "solution", "setup"
+TAGS = [EXERCISE, SOLUTION, SETUP, "parameters", "figure"]
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,17 @@ def extract(notebook: NotebookNode) -> tuple[Exercise, ...]:
     Raises ScriptError unless each exercise is a task, a blank and a solution, one after the other,
     where blank and solution end in the name of the same check.
     """
-    for cell in notebook.cells:
-        _validate_tags(cell)
     exercises = tuple(_exercises(notebook.cells))
     blanks = {exercise.blank.id for exercise in exercises}
     notebook.cells = [cell for cell in notebook.cells if cell.id not in blanks]
     return exercises
 
 
-def _validate_tags(cell: NotebookNode) -> None:
+def validate_tags(cell: NotebookNode) -> None:
+    """Raise ScriptError for a misspelt tag, or one that the cell cannot have."""
     found, line = {*tags(cell)}, cell.metadata.line
     for tag in found - {*TAGS}:
-        if match := closest(tag, TAGS):  # a misspelt tag could show a solution to students
+        if match := misspelt(tag, TAGS):  # a misspelt tag could show a solution to students
             raise ScriptError(f"unknown tag '{tag}'; did you mean '{match}'?", line)
     if cell.cell_type != "code" and {SOLUTION, SETUP} & found:
         raise ScriptError("only a code cell can be a solution or a setup", line)
@@ -102,7 +101,7 @@ def _validate(blank: NotebookNode, solution: NotebookNode) -> None:
         raise ScriptError(message, solution.metadata.line)
     name = solution.metadata.check
     for cell in (blank, solution):
-        if cell.source.rstrip().splitlines()[-1:] != [name]:
+        if cell.source.rstrip().split("\n")[-1] != name:
             message = f"the last line of a blank and of its solution must be their check, `{name}`"
             raise ScriptError(message, cell.metadata.line)
     code = ast.Module(script.parse_code(blank.source, line, f"the blank of '{name}'"), [])
@@ -112,9 +111,11 @@ def _validate(blank: NotebookNode, solution: NotebookNode) -> None:
 
 def without_solutions(text: str) -> str:
     """A lesson's script as students get it; the same text if it has no solution."""
-    notebook = script.parse(text)
-    cells = [cell for cell in notebook.cells if SOLUTION not in tags(cell)]
-    if len(cells) == len(notebook.cells):
-        return text
-    notebook.cells = cells
-    return script.write(notebook)
+    lines = script.split_lines(text)
+    kept = lines[:]
+    for block in reversed(list(script.blocks(lines, script.header_end(lines)))):
+        if block.mark is not None and SOLUTION in script.attributes(block, lines).get("tags", []):
+            del kept[block.mark : block.start + len(block.lines)]
+    if kept[-1:] != [""]:
+        kept.append("")
+    return text if len(kept) == len(lines) else "\n".join(kept)

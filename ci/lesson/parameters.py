@@ -8,6 +8,7 @@ import ast
 import io
 import json
 import math
+import re
 import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from typing import Any
 
 from ci.errors import UsageError
 from ci.lesson import script
-from ci.lesson.script import ScriptError
+from ci.lesson.fault import ScriptError
 
 Value = int | float | str | bool
 
@@ -91,14 +92,22 @@ def read(source: str, line: int) -> dict[str, Parameter]:
 def with_rule(parameter: Parameter, rule: Mapping[str, Any]) -> Parameter:
     """`parameter` with the range or the choices from the lesson's header. Raises ScriptError."""
     limits, choices = [rule.get("min"), rule.get("max")], rule.get("choices", [])
-    valid = all(isinstance(limit, int | float | None) for limit in limits)
-    if not valid or type(choices) is not list:
+    valid = all(_is_limit(limit) for limit in limits) and type(choices) is list
+    if not valid or not all(_has_type(choice, parameter.type) for choice in choices):
         name = parameter.name
         raise ScriptError(f"header: {name} must be {{min: 1, max: 2}} or {{choices: [a, b]}}")
     ruled = replace(parameter, minimum=limits[0], maximum=limits[1], choices=tuple(choices))
     if fault := ruled.fault(ruled.default):
         raise ScriptError(f"header: the default {ruled.name} = {ruled.default} {fault}")
     return ruled
+
+
+def _is_limit(limit: Any) -> bool:
+    return limit is None or (type(limit) in (int, float) and math.isfinite(limit))
+
+
+def _has_type(choice: Any, kind: type) -> bool:
+    return type(choice) is kind or (kind is float and type(choice) is int)
 
 
 def with_values(source: str, values: Mapping[str, Value]) -> str:
@@ -126,20 +135,31 @@ def _parameter(statement: ast.stmt, comments: Mapping[int, str]) -> Parameter | 
         return None
     if statement.lineno != statement.end_lineno:
         return None
-    kind = TYPES.get(ast.unparse(statement.annotation))
+    annotation = statement.annotation
+    kind = TYPES.get(annotation.id) if isinstance(annotation, ast.Name) else None
     try:
         value: Any = ast.literal_eval(statement.value) if statement.value else None
-    except ValueError:
+    except (ValueError, TypeError, RecursionError, MemoryError):
         return None
     if kind is float and type(value) is int:
         value = float(value)
-    if kind is None or type(value) is not kind:
+    if kind is None or type(value) is not kind or not _is_plain(value):
         return None
     default: Any = value
     return Parameter(statement.target.id, kind, default, comments.get(statement.lineno, ""))
 
 
+def _is_plain(value: object) -> bool:
+    """Whether a value can be passed on as JSON in UTF-8."""
+    if isinstance(value, str):
+        return not re.search("[\ud800-\udfff]", value)
+    return math.isfinite(value) if isinstance(value, float) else True
+
+
 def _comments(source: str) -> dict[int, str]:
     """The comments, by their lines."""
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    except (tokenize.TokenError, SyntaxError):
+        return {}
     return {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}

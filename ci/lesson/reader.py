@@ -9,81 +9,118 @@ import hashlib
 import io
 import re
 import tokenize
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-from nbformat import NotebookNode, ValidationError
+from nbformat import NotebookNode
 
-from ci.errors import CourseError, closest, suggest
-from ci.lesson import exercises, parameters, script
-from ci.lesson.lesson import CELL_ATTRIBUTES, KERNELSPEC, LANGUAGES, Check, Lesson
+from ci.errors import CourseError, suggest
+from ci.lesson import exercises, parameters, script, titles
+from ci.lesson.fault import ScriptError
+from ci.lesson.header import LESSON_KEYS
+from ci.lesson.lesson import KERNELSPEC, LANGUAGES, Check, Lesson
 from ci.lesson.parameters import LONGEST_S, Parameter
-from ci.lesson.script import ScriptError
+from ci.lesson.script import LessonError
 
-HEADER_KEYS = ["gpus", "parameters", "timeout", "checks"]
 CHECK_ATTRIBUTES = ["check", "given", "raises"]
+INSTALL = re.compile(r"(?m)^\s*[!%]+\s*(?:\S*python\S* -m )?(?:pip3?|conda|mamba|uv)\b.*")
 FORBIDDEN_TAGS = {"raises-exception", "skip-execution", "injected-parameters"}
 
 
 def read(path: Path, parse: Callable[[str], NotebookNode] = script.parse) -> Lesson:
     """The lesson in the script at `path`; `parse` makes a notebook of its text.
 
-    Raises CourseError, with file and line, if the script is malformed.
+    Raises CourseError, with file and line, if the script is malformed. If it has several faults,
+    the error is a LessonError, with one line for each.
     """
     place = f"{path.parent.name}/{path.name}"
     try:
         text = path.read_text(encoding="utf-8-sig")
-        return _lesson(path, text, _parse(text, parse))
     except OSError as error:
         raise CourseError(f"{place}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise CourseError(f"{place}: the file is not UTF-8 text: save it as UTF-8") from None
-    except ScriptError as error:
-        raise error.in_file(place) from None
+    found = _Faults()
+    lesson = _lesson(path, text, parse(text), found)
+    if lesson is None or found.errors:
+        raise found.in_file(place)
+    return lesson
 
 
-def _parse(text: str, parse: Callable[[str], NotebookNode]) -> NotebookNode:
+def faults(path: Path) -> list[CourseError]:
+    """All faults of the lesson at `path` and of its oracle, which is read for a valid lesson."""
+    from ci.lesson import oracle
+
     try:
-        return parse(text)
-    except ValidationError as error:
-        raise ScriptError(f"a cell's attributes are malformed: {error.message}") from None
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
-        problem = " ".join(str(getattr(error, "problem", error)).split())
-        raise ScriptError(f"the header is not valid YAML: {problem}", line) from None
+        oracle.load(read(path))
+    except LessonError as error:
+        return error.faults
+    except CourseError as error:
+        return [error]
+    return []
 
 
-def _lesson(path: Path, text: str, notebook: NotebookNode) -> Lesson:
-    _identify_cells(notebook, text)
+class _Faults:
+    """The faults of a lesson, collected so that all of them are reported together."""
+
+    def __init__(self) -> None:
+        self.errors: list[ScriptError] = []
+
+    def collect(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What the function returns, or None if it raises ScriptError."""
+        try:
+            return function(*arguments)
+        except ScriptError as error:
+            self.errors.append(error)
+            return None
+
+    def in_file(self, place: str) -> CourseError:
+        """The error that reports all faults of this file, each of them once."""
+        ordered = sorted(self.errors, key=lambda error: error.line or 0)
+        lines = {str(error.in_file(place)): error.in_file(place) for error in ordered}
+        return LessonError(list(lines.values())) if len(lines) > 1 else next(iter(lines.values()))
+
+
+def _lesson(path: Path, text: str, notebook: NotebookNode, found: _Faults) -> Lesson | None:
+    """The lesson, or None if a fault leaves no lesson; `found` collects all faults."""
+    found.errors += [ScriptError(message, line) for line, message in notebook.metadata.faults]
+    _identify_cells(notebook)
     for cell in notebook.cells:
-        _validate_cell(cell)
-    extracted = exercises.extract(notebook)
-    header = _header(notebook)
+        found.collect(_validate_cell, cell)
+        found.collect(exercises.validate_tags, cell)
+    readable = not found.errors
+    checks = [check for cell in notebook.cells if (check := found.collect(_check, cell))]
+    extracted = None  # a cell with unknown attributes would be missed in an exercise
+    if readable:
+        extracted = found.collect(exercises.extract, notebook)
+    header = found.collect(_header, notebook) or {}
+    parameters = found.collect(_parameters, notebook, header)
+    limits = found.collect(_limits, header)
+    languages = found.collect(_languages, notebook, header)
+    if extracted is None or None in (parameters, limits, languages):
+        return None
+    kept = {cell.id for cell in notebook.cells}
     lesson = Lesson(
         path=path,
         digest=hashlib.sha256(text.encode()).hexdigest(),
         notebook=notebook,
-        titles={language: _title(notebook, language) or path.stem for language in LANGUAGES},
-        checks=tuple(_checks(notebook)),
+        titles={language: titles.title(notebook, language) or path.stem for language in LANGUAGES},
+        checks=tuple(check for check in checks if check.cell in kept),
         exercises=extracted,
-        parameters=_parameters(notebook, header),
-        **_limits(header),
+        parameters=parameters,
+        languages=languages,
+        **limits,
     )
-    _reject_duplicates(lesson)
+    found.collect(_reject_duplicates, lesson)
     notebook.metadata = NotebookNode(kernelspec=NotebookNode(KERNELSPEC))
     return lesson
 
 
-def _identify_cells(notebook: NotebookNode, text: str) -> None:
-    """Give each cell its line, and an id that stays the same and that translations share."""
-    lines = text.splitlines()
-    start, number, previous = 0, 0, None
+def _identify_cells(notebook: NotebookNode) -> None:
+    """Give each cell an id that stays the same and that translations share."""
+    number, previous = 0, None
     for cell in notebook.cells:
-        start = _find(cell, lines, start)
-        cell.metadata["line"] = start + 1
-        start += len(cell.source.splitlines())
         language = cell.metadata.get("lang")
         if (previous, language) != ("en", "zh"):
             number += 1
@@ -91,43 +128,37 @@ def _identify_cells(notebook: NotebookNode, text: str) -> None:
         previous = language
 
 
-def _find(cell: NotebookNode, lines: Sequence[str], start: int) -> int:
-    """The index in `lines`, from `start` on, of a cell's first line that is not blank."""
-    first = next((line for line in cell.source.splitlines() if line.strip()), None)
-    prefix = "" if cell.cell_type == "code" else "# "
-    for number in range(start, len(lines)):
-        if lines[number].removeprefix(prefix) == first:
-            return number
-    return start
-
-
 def _validate_cell(cell: NotebookNode) -> None:
     line, language = cell.metadata.line, cell.metadata.get("lang")
     if language not in (None, *LANGUAGES):
         raise ScriptError(f'lang="{language}": expected "en" or "zh"', line)
-    for attribute in cell.metadata.keys() - {*CELL_ATTRIBUTES, "line"}:
-        if match := closest(attribute, CELL_ATTRIBUTES):
-            raise ScriptError(f"unknown attribute '{attribute}'; did you mean '{match}'?", line)
-    for tag in FORBIDDEN_TAGS & {*exercises.tags(cell)}:
+    for tag in sorted(FORBIDDEN_TAGS & {*exercises.tags(cell)}):
         message = f"the tag '{tag}' could hide a fault: remove it (raises= declares an error)"
         raise ScriptError(message, line)
+    installs = INSTALL.search(cell.source) if cell.cell_type == "code" else None
+    if installs:
+        at = line + cell.source[: installs.start()].count("\n")
+        message = f"`{installs[0].strip()}` installs packages during the lesson: remove it"
+        raise ScriptError(f"{message}, and install them beforehand", at)
 
 
-def _title(notebook: NotebookNode, language: str) -> str | None:
+def _languages(notebook: NotebookNode, header: Mapping[str, Any]) -> tuple[str, ...]:
+    """The languages of the lesson, in which each piece of prose has to be written."""
+    chosen = header.get("languages", list(LANGUAGES))
+    valid = type(chosen) is list and chosen and all(word in LANGUAGES for word in chosen)
+    if not valid or len({*chosen}) != len(chosen):
+        raise ScriptError("header: languages must be [en], [zh] or [en, zh]")
     for cell in notebook.cells:
-        heading = re.search(r"(?m)^# (.*)", cell.source)
-        is_text = cell.cell_type == "markdown"
-        if is_text and heading and cell.metadata.get("lang", language) == language:
-            return heading[1].strip()
-    return None
+        language = cell.metadata.get("lang")
+        if language and language in LANGUAGES and language not in chosen:
+            message = f'lang="{language}": the header has languages: [{", ".join(chosen)}]'
+            raise ScriptError(message, cell.metadata.line)
+    return tuple(language for language in LANGUAGES if language in chosen)
 
 
 def _header(notebook: NotebookNode) -> Mapping[str, Any]:
     """The part of the header below `jupyter:` and `lesson:`."""
-    for cell in notebook.cells[:1]:
-        if cell.cell_type == "raw" and re.search("jupyter|lesson", cell.source):
-            raise ScriptError("the header must be indented below `# jupyter:`", 1)
-    return _section({"lesson": notebook.metadata.get("lesson", {})}, "lesson", HEADER_KEYS)
+    return _section({"lesson": notebook.metadata.lesson}, "lesson", LESSON_KEYS)
 
 
 def _section(
@@ -166,24 +197,24 @@ def _limits(header: Mapping[str, Any]) -> dict[str, Any]:
     if not (type(least) is int and type(most) is int and 0 <= least <= most):
         raise ScriptError("header: gpus must be two whole numbers in order, as {min: 0, max: 1}")
     timeout = header.get("timeout")
-    if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout <= LONGEST_S):
+    if timeout is not None and not (type(timeout) in (int, float) and 0 < timeout <= LONGEST_S):
         raise ScriptError(f"header: timeout must be a number of seconds up to {LONGEST_S:.0f}")
+    reason = _section(header, "checks", ["none"]).get("none")
+    if "checks" in header and not (isinstance(reason, str) and reason.strip()):
+        raise ScriptError("header: checks must be {none: why the lesson has no checks}")
     return {
         "min_gpus": least,
         "max_gpus": most,
         "timeout_s": timeout,
-        "unchecked_because": _section(header, "checks", ["none"]).get("none"),
+        "unchecked_because": reason,
     }
 
 
-def _checks(notebook: NotebookNode) -> Iterator[Check]:
-    for cell in notebook.cells:
-        names = {key: cell.metadata[key] for key in CHECK_ATTRIBUTES if key in cell.metadata}
-        if names:
-            yield _check(cell, names)
-
-
-def _check(cell: NotebookNode, names: Mapping[str, Any]) -> Check:
+def _check(cell: NotebookNode) -> Check | None:
+    """The check that a cell declares, if any."""
+    names = {key: cell.metadata[key] for key in CHECK_ATTRIBUTES if key in cell.metadata}
+    if not names:
+        return None
     line = cell.metadata.line
     for attribute, name in names.items():
         if not (isinstance(name, str) and name.isidentifier()):
@@ -197,6 +228,9 @@ def _check(cell: NotebookNode, names: Mapping[str, Any]) -> Check:
     name = names.get("check") or names.get("given") or f"raises_at_line_{line}"
     if "raises" in names:
         return Check(name, "raises", cell.id, line, names["raises"])
+    if magic := re.search(r"(?m)^[%!]+\S*", cell.source):
+        message = f"the check '{name}' must be plain Python: move `{magic[0]}` to a cell of its own"
+        raise ScriptError(message, line + cell.source[: magic.start()].count("\n"))
     statements = script.parse_code(cell.source, line, f"the cell of '{name}'")
     if not _shows_value(statements, cell.source):
         raise ScriptError(f"'{name}' shows no value: end its cell in the expression to check", line)
@@ -215,11 +249,18 @@ def _shows_value(statements: Sequence[ast.stmt], source: str) -> bool:
 
 def _ends_in_semicolon(source: str) -> bool:
     """Whether the code ends in a semicolon, which may be followed by a comment."""
-    tokens = [t.string for t in tokenize.generate_tokens(io.StringIO(source).readline)]
+    try:
+        tokens = [t.string for t in tokenize.generate_tokens(io.StringIO(source).readline)]
+    except (tokenize.TokenError, SyntaxError):
+        return True  # code that Python parses and tokenize does not: refuse it
     return [t for t in tokens if t.strip() and not t.startswith("#")][-1:] == [";"]
 
 
 def _reject_duplicates(lesson: Lesson) -> None:
+    if lesson.unchecked_because and lesson.checks:
+        check = lesson.checks[0]
+        message = f"'{check.name}' is a check, but the header says that there are none: remove one"
+        raise ScriptError(message, check.line)
     seen: set[str] = set()
     for check in lesson.checks:
         if check.name in seen:
