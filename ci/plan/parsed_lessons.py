@@ -15,6 +15,7 @@ from ci.lesson.lesson import Lesson
 from ci.plan import keys
 
 LESSONS = "lessons"  # folder below build/records/
+PARSER = ("script", "marks", "header", "fault")  # modules of ci/lesson/ that parse a script
 
 
 def read(path: Path, build: Path) -> Lesson:
@@ -41,4 +42,4 @@ def read(path: Path, build: Path) -> Lesson:
 
 @functools.cache
 def _parser() -> str:
-    return keys.digest(keys.packages(tuple(sys.path)), keys.code(["lesson/script.py"]))
+    return keys.digest(keys.packages(tuple(sys.path)), keys.code([f"lesson/{name}.py" for name in PARSER]))
