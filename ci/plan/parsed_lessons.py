@@ -42,4 +42,6 @@ def read(path: Path, build: Path) -> Lesson:
 
 @functools.cache
 def _parser() -> str:
-    return keys.digest(keys.packages(tuple(sys.path)), keys.code([f"lesson/{name}.py" for name in PARSER]))
+    return keys.digest(
+        keys.packages(tuple(sys.path)), keys.code([f"lesson/{name}.py" for name in PARSER])
+    )
