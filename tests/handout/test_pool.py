@@ -67,7 +67,7 @@ def test_a_character_without_a_font_is_the_courses_fault(
 ) -> None:
     """With the same message as in one process, and nothing is copied."""
     made = outcome(read, "01_small")
-    made.run.lesson.notebook.cells[-1].source = "print('\U0001f600')"
+    made.run.lesson.notebook.cells[-1].source = "print('\U00013000')"
     with pytest.raises(CourseError, match=r"no font of the handouts has the character"):
         pool.copy_to(tmp_path / "page", made, [], STUDENTS)
     assert not (tmp_path / "page").exists()
