@@ -5,7 +5,6 @@ beside the cells, and its cells hold nothing private; exporters turn it into HTM
 """
 
 import copy
-import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from ci.handout import check_table, dialect
+from ci.handout import check_table, dialect, outputs
 from ci.handout.markdown import plain
 from ci.handout.translations import translations
 from ci.judge.not_compared import is_not_compared
@@ -130,7 +129,7 @@ def prepare(handout: Handout, language: str) -> NotebookNode:
     outcome, lesson, edition = handout.outcome, handout.lesson, handout.edition
     assert outcome.notebook is not None, "only a run that was executed has handouts"
     labels, values = translations(language), outcome.run.parameters
-    executed = edition.cells(lesson, outcome.notebook.cells)
+    executed = list(map(_with_whole_streams, edition.cells(lesson, outcome.notebook.cells)))
     loose = {cell.id: positions for cell in executed if (positions := _not_compared(cell))}
     about = {
         "name": lesson.name,
@@ -149,7 +148,7 @@ def prepare(handout: Handout, language: str) -> NotebookNode:
         "folder": str(lesson.path.parent),
     }
     cells = [
-        _prepare_cell(cell, values, lesson.path.parent)
+        _prepare_cell(cell, values, lesson.path.parent, labels)
         for cell in executed
         if cell.metadata.get("lang", language) == language
         and "injected-parameters" not in tags(cell)
@@ -162,13 +161,23 @@ def prepare(handout: Handout, language: str) -> NotebookNode:
     return prepared
 
 
+def _with_whole_streams(cell: NotebookNode) -> NotebookNode:
+    return (
+        NotebookNode({**cell, "outputs": outputs.merged(cell.outputs)})
+        if cell.get("outputs")
+        else cell
+    )
+
+
 def _not_compared(cell: NotebookNode) -> list[int]:
     """The positions of the outputs of a cell that are shown but not compared."""
-    outputs = enumerate(cell.get("outputs", []))
-    return [position for position, output in outputs if is_not_compared(cell, output)]
+    found = enumerate(cell.get("outputs", []))
+    return [position for position, output in found if is_not_compared(cell, output)]
 
 
-def _prepare_cell(cell: NotebookNode, values: Mapping[str, Value], folder: Path) -> NotebookNode:
+def _prepare_cell(
+    cell: NotebookNode, values: Mapping[str, Value], folder: Path, labels: Mapping[str, str]
+) -> NotebookNode:
     cell = copy.deepcopy(cell)
     if cell.cell_type == "markdown":
         dialect.attach(cell, folder)
@@ -183,6 +192,7 @@ def _prepare_cell(cell: NotebookNode, values: Mapping[str, Value], folder: Path)
             if output.output_type == "execute_result" and {"check", "given"} & {*cell.metadata}:
                 # Other formats could show another value than the text that was compared.
                 output.data = NotebookNode({"text/plain": output.data.get("text/plain", "")})
+        outputs.settle(cell, labels)
     return cell
 
 
@@ -190,28 +200,11 @@ def _clean(output: NotebookNode) -> None:
     """Remove from an output the private value, folders of this machine, and library frames."""
     output.pop("transient", None)
     if output.output_type == "error":
-        output.evalue = _without_folders(plain(output.evalue))
-        output.traceback = _short_traceback(output).splitlines()
+        output.traceback = outputs.short_traceback(output).splitlines()
+        output.evalue = outputs.without_folders(plain(output.evalue))
     elif output.output_type == "stream":
-        output.text = _without_folders(output.text) if output.name == "stderr" else output.text
+        output.text = (
+            outputs.without_folders(output.text) if output.name == "stderr" else output.text
+        )
     else:
         output.data.pop(MIME, None)
-
-
-def _short_traceback(error: NotebookNode) -> str:
-    """The frames in the notebook's own cells, `…` for those of libraries, and the last line."""
-    text = plain("\n".join(error.traceback))
-    blocks = text.rpartition("Traceback (most recent call last)")[2].strip("\n").split("\n\n")
-    last = f"{error.ename}: {error.evalue}"
-    parts = []
-    for block in blocks:
-        if block.lstrip().startswith("Cell In["):
-            parts.append(block.removesuffix(last).rstrip())  # a SyntaxError's frame contains it
-        elif block.startswith("File ") and parts[-1:] != ["…"]:
-            parts.append("…")
-    return "\n\n".join([*parts, last])
-
-
-def _without_folders(text: str) -> str:
-    """`text` with file names in the place of absolute paths: `…/functional.py`."""
-    return re.sub(r"(?<![\w.:/~])~?/(?:[^\s/'\"]+/)+", "…/", text)

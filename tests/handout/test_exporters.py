@@ -155,7 +155,8 @@ def test_hostile_outputs_do_nothing_in_the_page(make: Make) -> None:
     html = page(
         make(
             text("</code></pre><script>alert(1)</script>"),
-            shown(text_html="<b>kept</b><script>alert(2)</script><img src='http://x.y/z.png'>"),
+            shown(text_html="<table><tr><td><b>kept</b><script>alert(2)</script></table>"),
+            shown(text_html="<table><tr><td>1<img src='http://x.y/z.png'></table>"),
             shown(text_html="<a href='javascript:alert(3)' onclick='alert(4)'>link</a>"),
             shown(image_svg="<svg xmlns='http://www.w3.org/2000/svg'><script>a()</script></svg>"),
             shown(text_markdown="<script>alert(5)</script>"),
