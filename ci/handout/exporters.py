@@ -23,7 +23,7 @@ from ci.errors import CourseError
 from ci.handout import check_table, html, markdown, notebook, pdf
 from ci.handout.dialect import ATTACHMENT
 from ci.handout.handout import Handout, prepare
-from ci.handout.markdown import plain
+from ci.handout.markdown import plain, visible
 from ci.handout.refusals import REFUSED, first_refused, reason
 from ci.handout.translations import translations
 from ci.lesson.lesson import LANGUAGES
@@ -132,6 +132,7 @@ class HandoutHTMLExporter(_HandoutExporter):
         environment: jinja2.Environment = super()._create_environment()
         environment.autoescape = True
         environment.filters |= {"code": html.code, "plain": plain, "clean": html.clean}
+        environment.filters |= {"visible": visible, "failure": html.failure}
         environment.filters["data"] = _data_url
         environment.globals |= {"html": html, "check_table": check_table}
         return environment

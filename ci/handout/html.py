@@ -25,7 +25,7 @@ from nbformat import NotebookNode
 from pygments import highlight  # type: ignore[import-untyped]
 from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
 
-from ci.handout.markdown import plain
+from ci.handout.markdown import plain, visible
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPT = TEMPLATES / "html" / "handout.js"
@@ -141,10 +141,19 @@ def alternative(caption: str) -> str:
 @functools.lru_cache(maxsize=4096)
 def code(source: str) -> Markup:
     """Highlighted Python, one element per line, so that a folded line is indented further."""
-    source = plain(source).rstrip("\n")
+    source = visible(plain(source)).rstrip("\n")
     markup = highlight(source, IPython3Lexer(stripnl=False), HtmlFormatter(nowrap=True))
     lines = UNSTYLED.sub(r"\1", markup.rstrip("\n")).split("\n")
     return Markup("").join(map(_code_line, source.split("\n"), lines))
+
+
+def failure(traceback: str, name: str) -> Markup:
+    """A traceback in which the error itself, at its end, is marked."""
+    lines = visible(plain(traceback)).split("\n")
+    starts = [number for number, line in enumerate(lines) if line.startswith(name)]
+    first = starts[-1] if name and starts else len(lines)
+    before = escape("".join(f"{line}\n" for line in lines[:first]))
+    return before + Markup("<strong>{}</strong>").format("\n".join(lines[first:]))
 
 
 def _code_line(line: str, markup: str) -> Markup:

@@ -42,6 +42,11 @@ def plain(text: str) -> str:
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffe\uffff]", "", text)
 
 
+def visible(text: str) -> str:
+    """`text` with the names of characters that would turn its direction around: `<U+202E>`."""
+    return re.sub("[\u202a-\u202e\u2066-\u2069]", lambda c: f"<U+{ord(c[0]):04X}>", text)
+
+
 def escape(text: str) -> str:
     """`text` as Markdown that means exactly this text, in one line."""
     return re.sub(r"([\\`*_{}\[\]<>()#+!|$~&-])", r"\\\1", " ".join(text.split()))

@@ -7,7 +7,6 @@ import contextlib
 import functools
 import json
 import math
-import re
 import tempfile
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 import typst
 from markupsafe import Markup
 
-from ci.handout.markdown import plain
+from ci.handout.markdown import plain, visible
 
 EACH_GLYPH = ["a-2u"]  # PDF/A, level u: Typst refuses a character that no font has
 ACCESSIBLE = ["a-2a"]  # level a: it also refuses a picture or a formula without a description
@@ -50,8 +49,7 @@ def fold(text: str, columns: int = COLUMNS, mark: str = CONTINUED) -> str:
     `mark` begins each line that was folded. Characters that turn the direction of text around are
     shown and not obeyed, so that code reads as it runs.
     """
-    text = re.sub("[\u202a-\u202e\u2066-\u2069]", lambda c: f"<U+{ord(c[0]):04X}>", plain(text))
-    lines = text.expandtabs(8).split("\n")
+    lines = visible(plain(text)).expandtabs(8).split("\n")
     return "\n".join(piece for line in lines for piece in _pieces(line, columns, mark))
 
 

@@ -186,3 +186,15 @@ def test_the_exporters_take_any_notebook(name: str) -> None:
     plain = new_notebook(cells=[nbformat.v4.new_markdown_cell("# Mine\n\n$x$"), cell])
     made, _ = get_exporter(name)().from_notebook_node(plain)
     assert len(made) > 1000
+
+
+def test_the_error_itself_is_marked(make: Make) -> None:
+    """The last line of a traceback, after the frames."""
+    assert "<strong>ValueError: invalid literal in …/file.py</strong>" in page(make())
+
+
+def test_the_check_table_is_folded_unless_something_failed(make: Make) -> None:
+    """A link to a check opens it."""
+    bad = replace(RESULTS[0], status="differs", message="largest difference 1")
+    assert "<details><summary>2 values verified" in page(make())
+    assert "<details open><summary>1 of 3" in page(make(results=(bad, *RESULTS[1:])))

@@ -41,6 +41,18 @@ for (const code of document.querySelectorAll("pre.source > code, .prose pre > co
   code.before(button);
 }
 
+// Open the table around a check that a link leads to, in browsers that do not.
+function reveal() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const fold = target?.closest("details");
+  if (fold && !fold.open) {
+    fold.open = true;
+    target.scrollIntoView();
+  }
+}
+addEventListener("hashchange", reveal);
+reveal();
+
 // Lead to the other language at the place where the reader is.
 function keepPlace(event) {
   const link = event.currentTarget;
