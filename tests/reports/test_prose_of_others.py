@@ -17,8 +17,8 @@ from tests.conftest import HEADER
 from tests.handout.test_pdf import png
 
 CALLOUTS = {
-    # https://github.com/mwouts/jupytext/issues and JupyterLab show these as code and as text
     "MyST, fenced": "```{note}\nMind the *gap*.\n```",
+    "MyST, not closed": "```{note}\nMind the *gap*.",
     "MyST, colons": ":::{note}\nMind the *gap*.\n:::",
     "pandoc": "::: note\nMind the *gap*.\n:::",
     "GitHub": "> [!NOTE]\n> Mind the *gap*.",
