@@ -67,8 +67,14 @@ class Lesson:
 def find_lessons(folder: Path) -> list[Path]:
     """The lesson scripts of a folder, in the order of their names, which is that of the course."""
     lessons = sorted(
-        path for path in folder.glob("*.py") if path.name[0] not in "._" and path.is_file()
+        path
+        for path in folder.glob("*")
+        if path.suffix.lower() == ".py" and path.name[0] not in "._"
     )
+    for path in lessons:
+        if not path.is_file() or path.suffix != ".py":
+            message = "is not a lesson: it must be a file, and its name must end in .py"
+            raise CourseError(f"{folder.name}/{path.name} {message}; rename or remove it")
     if not lessons:
         raise CourseError(f"{folder}: found no lessons (*.py)")
     return lessons
