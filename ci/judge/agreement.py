@@ -115,7 +115,7 @@ def _matrices(outcomes: Sequence[Outcome], oracles: Mapping[str, Oracle]) -> Ite
 def _claims(outcome: Outcome, oracles: Mapping[str, Oracle]) -> dict[str, _Claim]:
     assert outcome.notebook, "a verified outcome has a notebook"
     run, cells = outcome.run, {cell.id: cell for cell in outcome.notebook.cells}
-    checks = [check for check in run.lesson.checks if check.kind != "raises"]
+    checks = [check for check in run.lesson.checks if check.kind in ("value", "given")]
     shown = {check: shown_value(cells[check.cell]) for check in checks}
     givens = {check.name: shown[check].python() for check in checks if check.kind == "given"}
     known = {**run.parameters, **givens}

@@ -19,6 +19,7 @@ from ci.execute.events import End, Execution
 from ci.judge.compare import Comparison
 from ci.judge.not_compared import IMAGES, not_compared
 from ci.judge.outcome import Answer, CheckStatus, Outcome, Result, Status, unchanged_outcome
+from ci.judge.printed import compare_printed, printed_text, shortened
 from ci.lesson.expect import Rule
 from ci.lesson.lesson import Check, Lesson
 from ci.lesson.oracle import Oracle
@@ -204,10 +205,10 @@ def _judge_value(
 ) -> Result:
     facts: dict[str, Any] = {"derivation": oracle.derivation}
     try:
-        shown = shown_value(cell)
+        shown = printed_text(cell) if check.kind == "stdout" else shown_value(cell)
     except ValueError as error:
         return Result(check, CheckStatus.MISSING, str(error), **facts)
-    facts |= {"shown": shown.text(), "devices": tuple(sorted(shown.devices()))}
+    facts |= {"shown": _short(check, shown), "devices": tuple(sorted(shown.devices()))}
     if missing := [name for name in oracle.argument_names if name not in known]:
         return Result(
             check, CheckStatus.MISSING, f"the given '{missing[0]}' was not shown", **facts
@@ -239,6 +240,10 @@ def _are_equal(one: Comparable, other: Comparable) -> bool:
     )
 
 
+def _short(check: Check, value: Comparable) -> str:
+    return shortened(value.value) if check.kind == "stdout" else value.text()
+
+
 def _compare(
     check: Check,
     rule: Rule,
@@ -248,13 +253,16 @@ def _compare(
     facts: dict[str, Any],
 ) -> Result:
     comparison = Comparison(rule, parameters, given=check.kind == "given")
-    comparison.compare(shown, expected)
+    if check.kind == "stdout":
+        compare_printed(comparison, shown, expected)
+    else:
+        comparison.compare(shown, expected)
     if check.kind == "given":
         facts["expected"] = "given, not derived"
         comparison.reject_empty(shown)
     else:
         comparison.reject_vacuous(expected)
-        facts["expected"] = expected.text()
+        facts["expected"] = _short(check, expected)
         facts["tolerance"] = ", ".join(sorted(comparison.tolerances)) or "exact"
         facts["margin"] = comparison.margin
     if comparison.invalid:

@@ -18,10 +18,10 @@ KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3
 
 @dataclass(frozen=True)
 class Check:
-    """A declared check of a lesson: the value that a cell shows, or the error that it raises."""
+    """A declared check of a lesson: what a cell shows, prints or raises."""
 
     name: str
-    kind: Literal["value", "given", "raises"]
+    kind: Literal["value", "given", "raises", "stdout"]
     cell: str
     line: int
     raises: str = ""

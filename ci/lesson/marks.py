@@ -7,7 +7,7 @@ from typing import Any
 
 from ci.lesson.fault import misspelt
 
-CELL_ATTRIBUTES = ["lang", "check", "given", "raises", "tags"]
+CELL_ATTRIBUTES = ["lang", "check", "given", "raises", "stdout", "tags"]
 
 MARK = re.compile(r"#\s*%%(%*)(?:[ \t]+(.*))?$")
 TYPE = re.compile(r"\[([^\]\[\"'=]*)\]?")

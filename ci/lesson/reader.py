@@ -23,7 +23,7 @@ from ci.lesson.lesson import KERNELSPEC, LANGUAGES, Check, Lesson
 from ci.lesson.parameters import LONGEST_S, Parameter
 from ci.lesson.script import LessonError
 
-CHECK_ATTRIBUTES = ["check", "given", "raises"]
+CHECK_ATTRIBUTES = ["check", "given", "raises", "stdout"]
 INSTALL = re.compile(r"(?m)^\s*[!%]+\s*(?:\S*python\S* -m )?(?:pip3?|conda|mamba|uv)\b.*")
 FORBIDDEN_TAGS = {"raises-exception", "skip-execution", "injected-parameters"}
 
@@ -222,9 +222,11 @@ def _check(cell: NotebookNode) -> Check | None:
     if "lang" in cell.metadata:
         raise ScriptError("a check is part of both languages: remove lang=", line)
     if cell.cell_type != "code":
-        raise ScriptError("only a code cell can have check=, given= or raises=", line)
+        raise ScriptError("only a code cell can have check=, given=, raises= or stdout=", line)
     if {"check", "given"} <= names.keys():
         raise ScriptError("a cell has either check= or given=: remove one of them", line)
+    if "stdout" in names:
+        return _check_of_printed(cell, names)
     name = names.get("check") or names.get("given") or f"raises_at_line_{line}"
     if "raises" in names:
         return Check(name, "raises", cell.id, line, names["raises"])
@@ -235,6 +237,14 @@ def _check(cell: NotebookNode) -> Check | None:
     if not _shows_value(statements, cell.source):
         raise ScriptError(f"'{name}' shows no value: end its cell in the expression to check", line)
     return Check(name, "given" if "given" in names else "value", cell.id, line)
+
+
+def _check_of_printed(cell: NotebookNode, names: Mapping[str, Any]) -> Check:
+    line = cell.metadata.line
+    if len(names) > 1:
+        message = "stdout= is the only check of its cell: move the other to a cell of its own"
+        raise ScriptError(message, line)
+    return Check(names["stdout"], "stdout", cell.id, line)
 
 
 def _shows_value(statements: Sequence[ast.stmt], source: str) -> bool:

@@ -1,0 +1,72 @@
+"""Compare the text that a cell prints with its expected text, number by number."""
+
+import re
+
+import numpy as np
+from nbformat import NotebookNode
+
+from ci.judge.compare import Comparison, floating_dtype
+from ci.lesson.value import Comparable
+
+NUMBER = re.compile(r"[-+]?(?<![\w.])(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.]*\w)")
+LONGEST = 60  # characters of a text in a table
+
+
+def printed_text(cell: NotebookNode) -> Comparable:
+    """The text that an executed cell printed. Raises ValueError if there is none."""
+    if cell.execution_count is None:
+        raise ValueError("its cell never ran")
+    streams = [out for out in cell.outputs if out.output_type == "stream"]
+    text = "".join(out.text for out in streams if out.name == "stdout")
+    if not text.strip():
+        raise ValueError("its cell prints nothing")
+    return Comparable("plain", text)
+
+
+def shortened(text: object) -> str:
+    """The text on one line, for a table."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+
+
+def compare_printed(comparison: Comparison, shown: Comparable, expected: Comparable) -> None:
+    """Compare two texts line by line: equal words, and numbers within the usual tolerances.
+
+    Space at the end of a line is ignored, and whole numbers must be equal.
+    """
+    if not isinstance(expected.value, str) or not expected.value.strip():
+        comparison.invalid.append("its oracle must return the text that the cell prints")
+        return
+    lines, wanted = _lines(str(shown.value)), _lines(expected.value)
+    if len(lines) != len(wanted):
+        comparison.faults.append(f"prints {len(lines)} lines, expected {len(wanted)}")
+    for number, pair in enumerate(zip(lines, wanted, strict=False), start=1):
+        _compare_line(comparison, f"line {number}", *pair)
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.rstrip().split("\n")]
+
+
+def _compare_line(comparison: Comparison, place: str, shown: str, expected: str) -> None:
+    if _form(shown) != _form(expected):
+        comparison.faults.append(f"{place}: shown {shown!r}, expected {expected!r}")
+        return
+    for one, other in zip(NUMBER.findall(shown), NUMBER.findall(expected), strict=True):
+        if _is_whole(one):
+            if int(one) != int(other):
+                comparison.faults.append(f"{place}: shown {one}, expected {other}")
+        else:
+            dtype = floating_dtype(comparison.rule, comparison.parameters)
+            device = str(comparison.rule.device or comparison.parameters.get("device", "cpu"))
+            array = Comparable("array", np.array(float(one)), dtype, device)
+            comparison.compare(array, Comparable("array", np.array(float(other)), "float64"), place)
+
+
+def _form(line: str) -> str:
+    """The line with a mark for each number, which says whether it is whole."""
+    return NUMBER.sub(lambda match: "\0" if _is_whole(match[0]) else "\1", line)
+
+
+def _is_whole(number: str) -> bool:
+    return number.lstrip("+-").isdigit()
