@@ -5,6 +5,7 @@ oracles in lessons/expected, which compute them without torch. Only a check that
 green: a value that is missing, that cannot be read or that could not differ is a fault.
 """
 
+import ast
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -117,13 +118,23 @@ def _first_incomplete_cell(notebook: NotebookNode) -> str:
 
 
 def _first_figure_not_drawn(notebook: NotebookNode) -> str:
-    """The first code cell tagged `figure` without an image."""
+    """The first code cell tagged `figure` without an image. One that only defines the functions of
+    the next figure needs none."""
     figures = [cell for cell in notebook.cells if "figure" in cell.metadata.get("tags", [])]
     for cell in figures:
         drawn = any(IMAGES & output.get("data", {}).keys() for output in cell.get("outputs", []))
-        if cell.cell_type == "code" and not drawn:
+        if cell.cell_type == "code" and not drawn and not _only_defines(cell.source):
             return str(cell.id)
     return ""
+
+
+def _only_defines(source: str) -> bool:
+    """Whether a cell contains nothing but functions and classes."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:  # a magic of IPython
+        return False
+    return bool(body) and all(isinstance(s, ast.FunctionDef | ast.ClassDef) for s in body)
 
 
 def _first_unchecked_cell(notebook: NotebookNode) -> str:

@@ -271,3 +271,10 @@ def test_a_figure_cell_draws_a_figure(read: Read, data: dict[str, str]) -> None:
     outcome = judge_run(Run(lesson, lesson.defaults), notebook)
     fault = ("failed", notebook.cells[-1].id)
     assert (outcome.status, outcome.cell) == (fault if "text/plain" in data else ("verified", ""))
+
+
+def test_a_figure_cell_that_only_defines_draws_nothing() -> None:
+    """Functions of the next figure may have a cell of their own; other code must draw."""
+    assert verdicts._only_defines("def draw(panel):\n    panel.plot([1])")
+    assert not verdicts._only_defines("x = 1")
+    assert not verdicts._only_defines("%matplotlib inline")
