@@ -9,7 +9,7 @@ import yaml
 from ci.lesson.fault import ScriptError, misspelt
 from ci.lesson.marks import MARK, Fault
 
-LESSON_KEYS = ["gpus", "parameters", "timeout", "checks", "languages"]
+LESSON_KEYS = ["gpus", "parameters", "timeout", "checks"]
 JUPYTER_KEYS = ["jupytext", "kernelspec", "lesson", "language_info"]
 
 
@@ -29,6 +29,9 @@ def read(lines: Sequence[str]) -> tuple[dict[str, Any], int, list[Fault]]:
         return {}, end, [(start + 1, "the header is not closed: end it with a line `# ---`")]
     try:
         body = [line.removeprefix("#").removeprefix(" ") for line in lines[start + 1 : end]]
+        for number, line in enumerate(body, start + 2):
+            if re.search(r"\S\s*#\s*\w+:", line):
+                raise ScriptError("the header: a setting after `#` is not read: move it", number)
         return _lesson(_load("\n".join(body), start + 2)), end + 1, []
     except ScriptError as error:
         return {}, end + 1, [(error.line or start + 1, str(error))]

@@ -42,7 +42,6 @@ class Lesson:
     max_gpus: int = 1
     timeout_s: float | None = None
     unchecked_because: str | None = None
-    languages: tuple[str, ...] = LANGUAGES
 
     @property
     def name(self) -> str:

@@ -97,8 +97,7 @@ def _lesson(path: Path, text: str, notebook: NotebookNode, found: _Faults) -> Le
     header = found.collect(_header, notebook) or {}
     parameters = found.collect(_parameters, notebook, header)
     limits = found.collect(_limits, header)
-    languages = found.collect(_languages, notebook, header)
-    if extracted is None or None in (parameters, limits, languages):
+    if extracted is None or None in (parameters, limits):
         return None
     kept = {cell.id for cell in notebook.cells}
     lesson = Lesson(
@@ -109,7 +108,6 @@ def _lesson(path: Path, text: str, notebook: NotebookNode, found: _Faults) -> Le
         checks=tuple(check for check in checks if check.cell in kept),
         exercises=extracted,
         parameters=parameters,
-        languages=languages,
         **limits,
     )
     found.collect(_reject_duplicates, lesson)
@@ -140,20 +138,6 @@ def _validate_cell(cell: NotebookNode) -> None:
         at = line + cell.source[: installs.start()].count("\n")
         message = f"`{installs[0].strip()}` installs packages during the lesson: remove it"
         raise ScriptError(f"{message}, and install them beforehand", at)
-
-
-def _languages(notebook: NotebookNode, header: Mapping[str, Any]) -> tuple[str, ...]:
-    """The languages of the lesson, in which each piece of prose has to be written."""
-    chosen = header.get("languages", list(LANGUAGES))
-    valid = type(chosen) is list and chosen and all(word in LANGUAGES for word in chosen)
-    if not valid or len({*chosen}) != len(chosen):
-        raise ScriptError("header: languages must be [en], [zh] or [en, zh]")
-    for cell in notebook.cells:
-        language = cell.metadata.get("lang")
-        if language and language in LANGUAGES and language not in chosen:
-            message = f'lang="{language}": the header has languages: [{", ".join(chosen)}]'
-            raise ScriptError(message, cell.metadata.line)
-    return tuple(language for language in LANGUAGES if language in chosen)
 
 
 def _header(notebook: NotebookNode) -> Mapping[str, Any]:
