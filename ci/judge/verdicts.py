@@ -21,6 +21,7 @@ from ci.judge.compare import Comparison
 from ci.judge.not_compared import IMAGES, not_compared
 from ci.judge.outcome import Answer, CheckStatus, Outcome, Result, Status, unchanged_outcome
 from ci.judge.printed import compare_printed, printed_text, shortened
+from ci.judge.prose import with_current_prose
 from ci.lesson.expect import Rule
 from ci.lesson.lesson import Check, Lesson
 from ci.lesson.oracle import Oracle
@@ -41,7 +42,7 @@ def judge(execution: Execution, oracles: Mapping[str, Oracle]) -> Outcome:
     """The outcome of an execution."""
     run, notebook = execution.run, execution.run.lesson.notebook
     if execution.notebook:
-        notebook = nbformat.read(execution.notebook, as_version=4)
+        notebook = with_current_prose(notebook, nbformat.read(execution.notebook, as_version=4))
     results = judge_checks(run.lesson, oracles, run.parameters, notebook)
     cell, reason = execution.cell, execution.reason
     if execution.end == End.COMPLETED:

@@ -1,9 +1,9 @@
 """What a result depends on, as two digests: with the same digest, the result is still valid.
 
-The execution key covers a lesson with everything that it may import or read, its parameters and
-devices, the pipeline's code that executes it, the machine, and the executor. The handout key covers
-the verdict and the pages: the execution, the expected values, the code that judges and renders,
-and the packages of this interpreter.
+The execution key covers the code cells of a lesson with everything that they may import or read,
+its parameters and devices, the pipeline's code that executes it, the machine, and the executor. The
+handout key covers the verdict and the pages: the execution, the prose, the expected values, the
+code that judges and renders, and the packages of this interpreter.
 
 Neither key sees a package that was edited where it is installed, nor what a lesson reads from
 hidden files, files outside `lessons/`, its own environment variables, the clock or the network.
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
 
+from ci.lesson.lesson import Lesson
 from ci.plan.planner import Run
 
 CODE = Path(__file__).parents[1]
@@ -73,11 +74,27 @@ def environment(executor: Mapping[str, object]) -> Environment:
 def run_keys(run: Run, environment: Environment) -> Keys:
     """The keys of `run`, from the files as they are now."""
     lesson, gpus = run.lesson.path, [gpu.name for gpu in run.gpus]
-    asked = [run.lesson.digest, dict(run.parameters), gpus, run.threads]
+    asked = [_code_cells(run.lesson), dict(run.parameters), gpus, run.threads]
     expected = [path for path in _files(lesson.parent / "expected") if _serves(path, lesson)]
     expected += [path for path in (lesson.parents[1] / PROJECT,) if _name_it(PROJECT, expected)]
-    execution = digest(asked, environment.execution, list(contents(inputs(lesson))))
-    return Keys(execution, digest(execution, environment.handout, list(contents(expected))))
+    read = [path for path in inputs(lesson) if path != lesson or _reads_itself(run.lesson)]
+    execution = digest(asked, environment.execution, list(contents(read)))
+    shown = [run.lesson.digest, list(contents([lesson, *expected]))]
+    return Keys(execution, digest(execution, environment.handout, shown))
+
+
+def _reads_itself(lesson: Lesson) -> bool:
+    """Whether the code of a lesson, or a file that it may import, names the lesson's script."""
+    cells = [cell.source for cell in lesson.notebook.cells if cell.cell_type == "code"]
+    files = [path for path in inputs(lesson.path) if path.suffix == ".py" and path != lesson.path]
+    return any(lesson.name in text for text in cells) or _name_it(lesson.name, files)
+
+
+def _code_cells(lesson: Lesson) -> list[tuple[str, dict[str, object]]]:
+    """What is executed of a lesson: its code cells with their attributes, but not their lines."""
+    cells = [cell for cell in lesson.notebook.cells if cell.cell_type == "code"]
+    attributes = [{k: v for k, v in cell.metadata.items() if k != "line"} for cell in cells]
+    return [(cell.source, found) for cell, found in zip(cells, attributes, strict=True)]
 
 
 def inputs(lesson: Path) -> list[Path]:

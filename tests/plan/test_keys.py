@@ -10,6 +10,7 @@ import pytest
 from ci.execute.container import ContainerExecutor
 from ci.execute.local import LocalExecutor
 from ci.lab.image import Image
+from ci.lesson import reader
 from ci.plan import keys, planner
 from ci.plan.gpus import Gpu
 from ci.plan.keys import Keys
@@ -47,7 +48,7 @@ def changed_keys(before: Keys, after: Keys) -> list[str]:
 ALL = ["execution", "handout"]
 
 CHANGES: dict[str, list[str]] = {
-    "01_small.py": ALL,
+    "01_small.py": ["handout"],  # the file; its code cells are below
     "parallel/ring.py": ALL,
     "parallel/new.py": ALL,
     "data/table.csv": ALL,
@@ -109,6 +110,26 @@ def test_another_lesson_named_by_a_lesson_is_an_input(run: Run) -> None:
     before = current_keys(run)
     with (folder / "02_neighbour.py").open("a") as neighbour:
         neighbour.write("# more\n")
+    assert changed_keys(before, current_keys(run)) == ALL
+
+
+def test_only_code_cells_are_executed(run: Run) -> None:
+    """A change of prose, or of line numbers, changes the pages and executes nothing."""
+    path, before = run.lesson.path, current_keys(run)
+    prose_cell = "# %% [markdown]\n# New prose.\n\n# %%"
+    path.write_text(path.read_text().replace("# %%", prose_cell, 1))
+    prose = current_keys(replace(run, lesson=reader.read(path)))
+    assert changed_keys(before, prose) == ["handout"]
+    path.write_text(path.read_text() + "# %%\nmore = 1\n")
+    assert changed_keys(prose, current_keys(replace(run, lesson=reader.read(path)))) == ALL
+
+
+def test_a_lesson_that_names_its_script_depends_on_its_prose(run: Run) -> None:
+    """Its helper may read the script."""
+    path = run.lesson.path
+    (path.parent / "parallel" / "ring.py").write_text('open("01_small.py")\n')
+    before = current_keys(run)
+    path.write_text(path.read_text() + "# more\n")
     assert changed_keys(before, current_keys(run)) == ALL
 
 

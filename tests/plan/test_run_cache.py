@@ -334,3 +334,17 @@ def test_the_last_execution_decides_when_the_clock_was_set_back(
     differs = fake_execution(default_run(lesson), tmp_path)
     assert differs.status == "differs"
     assert work(default_run(lesson), build=tmp_path).execute
+
+
+def test_a_change_of_prose_is_rendered_and_not_executed(lesson: Lesson, tmp_path: Path) -> None:
+    """The notebook has the new prose and the outputs of the execution, with the current ids."""
+    fake_execution(default_run(lesson), tmp_path)
+    text = lesson.path.read_text()
+    lesson.path.write_text(text + "\n# %% [markdown]\n# New prose.\n")
+    changed = reader.read(lesson.path)
+    assert work(default_run(changed), build=tmp_path).execute == []
+    outcome = judge_again(default_run(changed), tmp_path)
+    assert outcome.status == "verified"
+    assert outcome.notebook
+    assert outcome.notebook.cells[-1].source == "New prose."
+    assert [c.id for c in outcome.notebook.cells] == [c.id for c in changed.notebook.cells]
