@@ -119,12 +119,12 @@ def _first_incomplete_cell(notebook: NotebookNode) -> str:
 
 
 def _first_figure_not_drawn(notebook: NotebookNode) -> str:
-    """The first code cell tagged `figure` without an image. One that only defines the functions of
-    the next figure needs none."""
-    figures = [cell for cell in notebook.cells if "figure" in cell.metadata.get("tags", [])]
-    for cell in figures:
-        drawn = any(IMAGES & output.get("data", {}).keys() for output in cell.get("outputs", []))
-        if cell.cell_type == "code" and not drawn and not _only_defines(cell.source):
+    """The first code cell tagged `figure` without an image, unless the next one is a figure too."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    figures = ["figure" in cell.metadata.get("tags", []) for cell in code]
+    for cell, is_figure, continues in zip(code, figures, [*figures[1:], False], strict=True):
+        drawn = any(IMAGES & output.get("data", {}).keys() for output in cell.outputs)
+        if is_figure and not (drawn or continues or _only_defines(cell.source)):
             return str(cell.id)
     return ""
 
