@@ -1,7 +1,9 @@
 """The commands: `invoke run`, and `invoke --list` for the others. Each parses, calls, and exits."""
 
 import sys
+import webbrowser
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from invoke import Context, task
@@ -21,7 +23,7 @@ install(program)
     auto_shortflags=False,
     iterable=["p"],
     help={
-        "lessons": "numbers or names, comma separated: 03,tensors (default: all)",
+        "lessons": "numbers or names: 03,tensors; also by position (default: all)",
         "p": "a parameter, name=value; name=2,4,16 is a sweep; repeatable",
         "on": "auto | here | lab: on this machine or in the lab's containers (default: auto)",
         "gpus": "auto | all | none | a number | device=0,2 (default: auto)",
@@ -30,6 +32,12 @@ install(program)
         "fresh": "execute all lessons, also those that are unchanged since they were verified",
         "jobs": "how many runs execute in parallel (default: one per GPU, or one per core)",
         "as-root": "in the lab, be root in the container",
+        "failed": "only the runs that failed in the last run",
+        "dry-run": "say what would be executed, and why, and execute nothing",
+        "x": "stop at the first failure",
+        "q": "quiet: print faults alone",
+        "v": "verbose: print each cell, and why each lesson is executed",
+        "watch": "run the changed lessons again whenever a file is saved; Ctrl-C ends it",
     },
 )
 def run(
@@ -43,12 +51,23 @@ def run(
     jobs: str = "",
     fresh: bool = False,
     as_root: bool = False,
+    failed: bool = False,
+    dry_run: bool = False,
+    x: bool = False,
+    q: bool = False,
+    v: bool = False,
+    watch: bool = False,
 ) -> None:
     """Execute the lessons, check what they show, and write the handouts."""
     with boundary("interrupted; nothing was published"):
         from ci.run import Options, run
 
-        options = Options(lessons, p or (), on, gpus, handouts, timeout, jobs, fresh, as_root)
+        plan = Options(lessons, p or (), on, gpus, handouts, timeout, jobs, fresh, as_root)
+        options = replace(plan, failed=failed, dry_run=dry_run, stop_first=x, quiet=q, verbose=v)
+        if watch:
+            from ci.watch import watch as run_again
+
+            sys.exit(run_again(options, ROOT))
         sys.exit(run(options, ROOT))
 
 
@@ -109,21 +128,24 @@ def open_lab(_: Context, gpus: str = "auto", port: str = "8888", as_root: bool =
     help={
         "edition": "students | instructors (default: students)",
         "port": "the port of the handouts on this machine (default: 8000)",
+        "open": "open them in the browser",
     },
 )
-def serve(_: Context, edition: str = "students", port: str = "8000") -> None:
+def serve(_: Context, edition: str = "students", port: str = "8000", open: bool = False) -> None:
     """Serve the handouts to browsers on this machine; Ctrl-C ends it."""
     with boundary():
         from ci.handout.serve import serve_edition
 
         for line in serve_edition(edition, port, BUILD):
             print(line, flush=True)
+            if open:
+                webbrowser.open(line.partition(" ")[0])
 
 
 @task(
     auto_shortflags=False,
     help={
-        "lessons": "numbers or names, comma separated: 03,tensors (default: all)",
+        "lessons": "numbers or names: 03,tensors; also by position (default: all)",
         "sample": "how many of the generated mistakes to plant (default: 40)",
         "seed": "which of them: a seed for the draw (default: 0)",
         "all": "plant all of them",
@@ -159,6 +181,29 @@ def bench(_: Context, rows: str = "", rounds: str = "3") -> None:
 
         status = benchmark.run(rows, rounds, ROOT)
     sys.exit(status)
+
+
+@task(
+    auto_shortflags=False,
+    help={"lessons": "numbers or names: 03,tensors; also by position (default: all)"},
+)
+def lint(_: Context, lessons: str = "") -> None:
+    """Print all faults of lessons and oracles that show without executing; status 1 if any."""
+    with boundary():
+        from ci.lint import lint
+
+        sys.exit(lint(lessons, ROOT))
+
+
+@task(auto_shortflags=False, help={"lessons": "the name, such as 06_mean; also by position"})
+def new(_: Context, lessons: str = "") -> None:
+    """Write a new lesson and its oracle, which verify at once: `invoke new 06_mean`."""
+    with boundary():
+        from ci.new_lesson import write
+
+        for path in write(lessons, LESSONS):
+            print(path.relative_to(ROOT))
+        print(f"verify it with: invoke run {lessons}")
 
 
 @task

@@ -10,7 +10,7 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -158,7 +158,7 @@ def printable(text: str) -> str:
 
 
 @contextlib.contextmanager
-def boundary(interrupted: Callable[[], str] | str = "interrupted") -> Iterator[None]:
+def boundary(interrupted: str = "interrupted") -> Iterator[None]:
     """Turn a fault of the course, the command line or the machine into a line and a status."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
@@ -178,8 +178,8 @@ def boundary(interrupted: Callable[[], str] | str = "interrupted") -> Iterator[N
         if not (line := machine_fault(error)):  # a library's own exception: a bug
             raise
         raise Exit(printable(line), MachineError.status) from None
-    except KeyboardInterrupt:
-        raise Exit(interrupted if isinstance(interrupted, str) else interrupted(), 1) from None
+    except KeyboardInterrupt as interrupt:
+        raise Exit(str(interrupt) or interrupted, 1) from None
 
 
 def _interrupt(*_: Any) -> None:

@@ -1,7 +1,7 @@
 """`invoke run` from beginning to end."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,12 +18,12 @@ from ci.judge.outcome import Outcome, Status, exit_status
 from ci.lesson import oracle
 from ci.lesson.lesson import find_lessons, select_lessons
 from ci.lesson.oracle import Oracle
-from ci.plan import attempts, gpus, parsed_lessons, planner, run_cache, schedule
+from ci.plan import attempts, gpus, parsed_lessons, planner, reasons, run_cache, schedule
 from ci.plan.gpus import Gpu
 from ci.plan.planner import Run
 from ci.plan.run_cache import RUNS, RunCache, Work
 from ci.report import github, report_files
-from ci.report.terminal import Terminal
+from ci.report.terminal import Terminal, interrupted_text
 from ci.report.utilization import slot_utilization
 
 WAITING = "another invocation is using this checkout: waiting until it ends"
@@ -42,18 +42,28 @@ class Options:
     jobs: str = ""
     fresh: bool = False
     as_root: bool = False
+    failed: bool = False
+    dry_run: bool = False
+    stop_first: bool = False
+    quiet: bool = False
+    verbose: bool = False
 
 
-def run(options: Options, root: Path) -> int:
+def run(options: Options, root: Path, pool: HandoutPool | None = None) -> int:
     """Run the course in the folder `root`, and return the exit status.
 
-    Raises CourseError for a fault that keeps the plan from starting, or handouts from rendering.
+    Handouts are made by `pool`, or by new processes. Raises CourseError for a fault that keeps the
+    plan from starting, or handouts from rendering.
     """
     build = root / "build"
     with atomic.exclusive(build, on_wait=lambda: print(WAITING, flush=True)):
+        if options.dry_run:
+            for line in dry_run(plan(options, root), options, build):
+                print(line)
+            return 0
         attempts.remove_incomplete(build / RUNS)
         atomic.remove_abandoned_folders()
-        return _run(options, root, build)
+        return _run(options, root, build, pool)
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,8 @@ def plan(options: Options, root: Path) -> Plan:
     executor.parse(options.on)
     lessons = [parsed_lessons.read(path, build) for path in selected]
     runs = planner.runs(lessons, options.parameters, granted, timeout_s=timeout_s, slots=slots)
+    if options.failed:
+        runs = _failed(runs, build)
     chosen, remarks = executor.choose(
         options.on, granted, root / "docker", slots=slots, as_root=options.as_root
     )
@@ -114,6 +126,39 @@ def plan(options: Options, root: Path) -> Plan:
     )
 
 
+def _failed(runs: list[Run], build: Path) -> list[Run]:
+    """Those that failed in the last run; all of them if nothing is known of it."""
+    found = report_files.failed(build)
+    if found is None:
+        return runs
+    lessons = [lesson for lesson, _ in found]
+    chosen = [run for run in runs if (run.lesson.name, dict(run.parameters)) in found]
+    chosen = chosen or [run for run in runs if run.lesson.name in lessons]
+    if not chosen:
+        raise UsageError("--failed: none of these lessons failed in the last run")
+    return chosen
+
+
+def dry_run(planned: Plan, options: Options, build: Path) -> Iterator[str]:
+    """One line per run: what `invoke run` would do with it, and why."""
+    unchanged = {id(previous.run): previous for previous in planned.work.unchanged}
+    judge = {id(previous.run): previous for previous in planned.work.judge}
+    facts = planned.executor.facts()
+    for run in planned.runs:
+        if run.lacks_gpus:
+            yield f"{run.name}: skip: {verdicts.skipped(run).status_text}"
+        elif id(run) in unchanged:
+            yield f"{run.name}: unchanged since {unchanged[id(run)].facts.get('date')}"
+        elif id(run) in judge:
+            date = judge[id(run)].facts.get("date")
+            yield (
+                f"{run.name}: judge the execution of {date} again and write its handouts: expected "
+                "values, prose or the code for them changed, or handouts are missing"
+            )
+        else:
+            yield f"{run.name}: execute: {reasons.reason(build, run, facts, fresh=options.fresh)}"
+
+
 def _valid_plan(options: Options, root: Path) -> Plan:
     """The plan. The last reports go with it, but stay if a word of the command line is wrong."""
     try:
@@ -127,7 +172,7 @@ def _valid_plan(options: Options, root: Path) -> Plan:
     return planned
 
 
-def _run(options: Options, root: Path, build: Path) -> int:
+def _run(options: Options, root: Path, build: Path, pool: HandoutPool | None) -> int:
     planned = _valid_plan(options, root)
     runs, work, oracles, cache = planned.runs, planned.work, planned.oracles, planned.cache
     slots, notes = planned.slots, planned.notes
@@ -135,7 +180,10 @@ def _run(options: Options, root: Path, build: Path) -> int:
 
     events: list[Event] = []
     outcomes: list[Outcome] = []
-    with ExitStack() as stack:
+    terminal = Terminal(
+        runs, expected_s=cache.seconds, quiet=options.quiet, verbose=options.verbose
+    )
+    with ExitStack() as stack, _interruptible(runs, outcomes):
         # Execute, judge, and render handouts, all at the same time.
         executing = stack.enter_context(
             closing(
@@ -144,11 +192,14 @@ def _run(options: Options, root: Path, build: Path) -> int:
                 )
             )
         )
-        pool = stack.enter_context(HandoutPool())
+        pool = pool or stack.enter_context(HandoutPool())
         check_prose.check(work.lessons)  # while the kernels start
-        terminal = stack.enter_context(Terminal(runs))
+        stack.enter_context(terminal)
         for remark in (*planned.remarks, *(note["en"] for note in notes)):
             terminal.print(remark)
+        if options.verbose:
+            for line in dry_run(planned, options, build):
+                terminal.print(line)
 
         def on_event(event: Event) -> None:
             events.append(event)
@@ -156,8 +207,13 @@ def _run(options: Options, root: Path, build: Path) -> int:
 
         for outcome in _outcomes(runs, work, oracles, executing, on_event):
             outcomes.append(keep(outcome, cache))
+            if outcome.status not in (Status.NEEDS_GPUS, Status.UNCHANGED):
+                reasons.note(build, outcome.run, outcome.status, planned.executor.facts())
             terminal.on_outcome(outcomes[-1])
             publish.submit(outcomes[-1], pool, handouts=options.handouts, notes=notes)
+            if options.stop_first and not (outcome.green or outcome.skipped):
+                terminal.print(f"-x: stopped at the first failure, {outcome.run.name}")
+                break
 
         # Report, then publish: a fault while publishing must not prevent the report.
         outcomes.sort(key=lambda outcome: runs.index(outcome.run))
@@ -178,6 +234,15 @@ def _run(options: Options, root: Path, build: Path) -> int:
         ):
             terminal.print(f"{folder.relative_to(root)}/")
     return exit_status(outcomes, gpus_required=planned.gpus_required)
+
+
+@contextmanager
+def _interruptible(runs: Sequence[Run], outcomes: Sequence[Outcome]) -> Iterator[None]:
+    """Let an interrupt say what it has left."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(interrupted_text(runs, outcomes)) from None
 
 
 def _outcomes(

@@ -9,7 +9,7 @@ from typing import Any
 
 from ci import atomic
 from ci.judge.agreement import Matrix
-from ci.judge.outcome import Outcome
+from ci.judge.outcome import Outcome, Status
 from ci.report import github, junit
 from ci.report.utilization import Utilization
 
@@ -18,6 +18,15 @@ def forget(folder: Path) -> None:
     """Remove the last reports: a run that fails before its own must not leave a green one."""
     for name in ("report.json", "junit.xml", "summary.md"):
         (folder / name).unlink(missing_ok=True)
+
+
+def failed(folder: Path) -> list[tuple[str, dict[str, Any]]] | None:
+    """Lesson and parameters of the runs that the last report has as red; None without a report."""
+    runs = atomic.read_json(folder / "report.json").get("runs")
+    if runs is None:
+        return None
+    good = (Status.VERIFIED, Status.UNCHANGED)
+    return [(run["lesson"], run["parameters"]) for run in runs if run["status"] not in good]
 
 
 def write(

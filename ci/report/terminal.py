@@ -1,6 +1,6 @@
 """The outcomes for people: the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from sys import maxsize
 
@@ -10,12 +10,13 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
-from ci.execute.events import CellStarted, Event, Waiting
+from ci.execute.events import CellStarted, Event, Started, Waiting
 from ci.judge.agreement import Matrix
 from ci.judge.outcome import Outcome, Status
 from ci.plan.planner import Run
 from ci.report.console import PatientConsole
 from ci.report.faults import faults
+from ci.report.progress import Heartbeat, Progress, lines
 from ci.report.utilization import Utilization
 
 EPSILON = {"float32": ", epsilon 1.2e-07", "float64": ", epsilon 2.2e-16"}
@@ -29,44 +30,80 @@ COLOURS = {
 
 
 class Terminal:
-    """The live table of a plan; plain lines where there is no terminal. A context."""
+    """The live table of a plan; plain lines where there is no terminal. A context.
 
-    def __init__(self, runs: Sequence[Run], console: Console | None = None) -> None:
+    `expected_s` is how long a run took before, if it is known. A quiet terminal prints faults
+    alone, a verbose one each cell too.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        console: Console | None = None,
+        *,
+        expected_s: Callable[[Run], float | None] = lambda run: None,
+        quiet: bool = False,
+        verbose: bool = False,
+    ) -> None:
         self.console = console or PatientConsole()
+        self.quiet, self.verbose = quiet, verbose
+        self._expected_s = expected_s
         self._rows = {id(run): (run, "waiting", "") for run in runs}
+        self._running: dict[int, Progress] = {}
+        self._is_live = self.console.is_terminal and not quiet
         self._live = Live(
             get_renderable=self._live_table,
             console=self.console,
             transient=True,
             refresh_per_second=8,
-            auto_refresh=self.console.is_terminal,
+            auto_refresh=self._is_live,
         )
+        self._heartbeat = Heartbeat(self._print_progress)
 
     def __enter__(self) -> "Terminal":
-        if self.console.is_terminal:
+        if self._is_live:
             self._live.start()
+        elif not self.quiet:
+            self._heartbeat.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.console.is_terminal:
+        if self._is_live:
             self._live.stop()
+        elif not self.quiet:
+            self._heartbeat.stop()
 
     def print(self, line: object) -> None:
         """Print a line that stays, above the table."""
-        self.console.print(str(line), markup=False, soft_wrap=True)
+        if not self.quiet:
+            self.console.print(str(line), markup=False, soft_wrap=True)
+
+    def _print_progress(self) -> None:
+        for line in lines(self._running):
+            self.print(line)
 
     def on_event(self, event: Event) -> None:
         """Show how far a run is."""
         if isinstance(event, Waiting):
             self.print(f"{event.run.name} waits for GPUs that another run on this machine uses")
-        if isinstance(event, CellStarted):
-            progress = f"cell {event.cell + 1}/{event.cells}"
-            self._rows[id(event.run)] = (event.run, "running", progress)
+        if isinstance(event, Started | CellStarted):
+            self._show_progress(event)
+
+    def _show_progress(self, event: Started | CellStarted) -> None:
+        run = event.run
+        known = self._running.setdefault(id(run), Progress(run, self._expected_s(run)))
+        known.on_event(event)
+        self._rows[id(run)] = (run, "running", "")
+        if isinstance(event, Started) and not self._is_live:
+            self.print(known.start)
+        if isinstance(event, CellStarted) and self.verbose:
+            self.print(known.line)
 
     def on_outcome(self, outcome: Outcome) -> None:
         """Show what became of a run."""
+        self._running.pop(id(outcome.run), None)
         self._rows[id(outcome.run)] = (outcome.run, outcome.status_text, check_count(outcome))
-        if not self.console.is_terminal:
+        if not self._is_live:
             self.print(_summary(outcome))
 
     def finish(
@@ -78,9 +115,11 @@ class Terminal:
         """Print all faults, the table of outcomes, the utilization, and how the runs agree."""
         for outcome in outcomes:
             for fault in faults(outcome):
-                self.print(fault)
+                self.console.print(str(fault), markup=False, soft_wrap=True)
+        if self.quiet:
+            return
         self.console.print(_final_table(outcomes))
-        if utilization:
+        if sum(slot.runs for slot in utilization) > 1:
             self.print(f"{utilization_text(utilization)}\n")
         for matrix in matrices:
             table, wide = _agreement_table(matrix), self.console.options.update(max_width=maxsize)
@@ -89,10 +128,24 @@ class Terminal:
             self.print(f"{agreement_text(matrix)}\n")
 
     def _live_table(self) -> Table:
-        table = Table("lesson", "parameters", "device", "status", "checks", box=None)
-        for run, status, text in self._rows.values():
-            table.add_row(run.lesson.name, run.label, run.device, _coloured(status), text)
+        table = Table("lesson", "parameters", "device", "status", "time", "progress", box=None)
+        for run, status, text in list(self._rows.values()):
+            known = self._running.get(id(run))
+            time, place = (known.elapsed, known.place) if known else ("", text)
+            table.add_row(run.lesson.name, run.label, run.device, _coloured(status), time, place)
         return table
+
+
+def interrupted_text(runs: Sequence[Run], outcomes: Sequence[Outcome]) -> str:
+    """What an interrupt has left: nothing is published, and what was executed is kept."""
+    kept = [o.run.name for o in outcomes if not o.skipped]
+    if not kept:
+        return "interrupted; nothing was published"
+    names = ", ".join(kept[:5]) + (", …" if len(kept) > 5 else "")
+    return (
+        f"interrupted; nothing was published; {len(kept)} of {len(runs)} runs are kept, and the "
+        f"next invoke run does not execute them again: {names}"
+    )
 
 
 def _coloured(status: str) -> Text:
@@ -102,16 +155,25 @@ def _coloured(status: str) -> Text:
 def _summary(outcome: Outcome) -> str:
     reason = f" ({outcome.reason})" if outcome.reason else ""
     time = "" if outcome.status == Status.UNCHANGED else f", {outcome.seconds:.1f} s"
-    return f"{outcome.run.name}: {outcome.verdict}{reason}, checks {check_count(outcome)}{time}"
+    counted = f"checks {check_count(outcome)}{not_compared_text(outcome)}"
+    return f"{outcome.run.name}: {outcome.verdict}{reason}, {counted}{time}"
+
+
+def not_compared_text(outcome: Outcome) -> str:
+    """How many shown outputs nobody compared, after a comma; empty if there are none."""
+    number = outcome.not_compared
+    return f", {number} output{'s' * (number > 1)} not compared" if number else ""
 
 
 def _final_table(outcomes: Sequence[Outcome]) -> Table:
     is_sweep = any(outcome.run.label for outcome in outcomes)
+    is_incomplete = any(outcome.not_compared for outcome in outcomes)
     table = Table(
         Column("lesson", no_wrap=True),
         *([Column("parameters", overflow="fold")] if is_sweep else []),
         "device",
         "checks",
+        *(["not compared"] if is_incomplete else []),
         Column("margin used", no_wrap=True),
         "time",
         Column("status", no_wrap=True),
@@ -124,6 +186,7 @@ def _final_table(outcomes: Sequence[Outcome]) -> Table:
             *([outcome.run.label] if is_sweep else []),
             outcome.run.device,
             check_count(outcome),
+            *([str(outcome.not_compared or "-")] if is_incomplete else []),
             _margin(outcome),
             _time(outcome),
             _coloured(outcome.status_text),
