@@ -30,8 +30,10 @@ def read(lines: Sequence[str]) -> tuple[dict[str, Any], int, list[Fault]]:
     try:
         body = [line.removeprefix("#").removeprefix(" ") for line in lines[start + 1 : end]]
         for number, line in enumerate(body, start + 2):
-            if re.search(r"\S\s*#\s*\w+:", line):
-                raise ScriptError("the header: a setting after `#` is not read: move it", number)
+            if re.search(r"#.*[:{]", line):
+                raise ScriptError(
+                    "the header: a setting after `#` is not read: move or remove it", number
+                )
         return _lesson(_load("\n".join(body), start + 2)), end + 1, []
     except ScriptError as error:
         return {}, end + 1, [(error.line or start + 1, str(error))]
@@ -104,6 +106,9 @@ def _lesson(settings: Any) -> dict[str, Any]:
             raise ScriptError(f"header: unknown key '{key}'; did you mean '{guess}'?")
         elif _is_lesson(value):
             raise ScriptError(f"header: unknown key '{key}'; did you mean 'lesson'?")
+    unknown = sorted((top.keys() - {"jupyter"}) | (jupyter.keys() - {*JUPYTER_KEYS}))
+    if "lesson" in jupyter and unknown:  # the rest of a damaged word, perhaps
+        raise ScriptError(f"header: unknown key '{unknown[0]}' beside 'lesson': remove it")
     language = jupyter.get("kernelspec", {}).get("language", "python")
     if language != "python":
         raise ScriptError(f"header: the kernel's language must be python, not {language!r}")

@@ -68,6 +68,8 @@ HEADERS = {
     "section twice": (LESSON, LESSON + "#     timeout: 5\n" + LESSON),
     "second header": ("64}}\n# ---\n", "64}}\n# ---\n\n# ---\n# jupyter:\n#   x: 1\n# ---\n"),
     "two lines in one": ("max: 1}\n#", "max: 1}#"),
+    "half a word": ("#     parameters", "#ameters"),
+    "commented out": ("#     parameters", "##     parameters"),
     "date": ("#     gpus", "#     date: 2024-01-01\n#     gpus"),
     "binary": ("{min: 0, max: 1}", "!!binary aGVsbG8="),
     "set": ("{min: 0, max: 1}", "!!set {min, max}"),
