@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
+from ci import atomic
 from ci.errors import MachineError
 from ci.execute import engine
 from ci.execute.events import Execution, Finished
@@ -108,11 +110,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The fixtures through which tests get an engine, the wheels of its images, or a browser.
 NEEDS = {"docker_engine": "docker", "cpu_wheel": "docker", "browser": "browser"}
-# The modules that share one Docker engine: they build its images once, and count its containers.
+# The modules with tests of Docker, by the process that runs them. All share one engine; a group
+# counts its own containers, or removes images.
 WITH_ENGINE = {
-    *("doctor/test_examine.py", "execute/test_container.py", "jupyterlab/test_server.py"),
-    *("system/test_docker.py", "system/test_image.py", "system/test_lab.py"),
-    "system/test_workflow.py",
+    "docker: images": {"system/test_docker.py", "system/test_image.py", "system/test_workflow.py"},
+    "docker: containers": {"execute/test_container.py", "system/test_lab.py"},
+    "docker: commands": {"doctor/test_examine.py", "jupyterlab/test_server.py"},
 }
 
 
@@ -123,22 +126,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for fixture, need in NEEDS.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(need)
-        if item.get_closest_marker("docker") and _group(item.nodeid) != "docker":
+        if item.get_closest_marker("docker") and not _group(item.nodeid).startswith("docker"):
             raise pytest.UsageError(f"{item.nodeid} needs an engine: add its module to WITH_ENGINE")
     if hasattr(config, "workerinput"):
-        first = ["docker", "kernel", "browser", ""]
-        needs = {
-            _group(item.nodeid): need
-            for need in reversed(first)
-            for item in items
-            if not need or item.get_closest_marker(need)
-        }
-        items.sort(key=lambda item: first.index(needs[_group(item.nodeid)]))
+        # The first group builds the lab's image, for which the other groups with an engine wait.
+        order = [next(iter(WITH_ENGINE)), "kernel", "docker", "browser", ""]
+        ranks: dict[str, int] = {}
+        for item in items:
+            group = _group(item.nodeid)
+            needs = {group, "", *(mark.name for mark in item.iter_markers())}
+            rank = min(order.index(need) for need in needs.intersection(order))
+            ranks[group] = min(rank, ranks.get(group, rank))
+        items.sort(key=lambda item: ranks[_group(item.nodeid)])
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give a module to one process, as its tests share fixtures, and the engine's modules too.
+    """Give a module to one process, as its tests share fixtures, or a group of `WITH_ENGINE`.
 
     pytest-xdist 3.8 has groups too, but they have no effect with pytest 9.2, without a warning.
     """
@@ -154,7 +158,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def _group(nodeid: str) -> str:
     module = nodeid.partition("::")[0].removeprefix("tests/")
-    return "docker" if module in WITH_ENGINE else module
+    return next((group for group, modules in WITH_ENGINE.items() if module in modules), module)
 
 
 def missing(part: str) -> NoReturn:
@@ -217,16 +221,20 @@ def docker_engine() -> None:
         missing(f"a Docker engine: {error}")
 
 
+def once() -> AbstractContextManager[None]:
+    """What the block makes is made by one process, and found by the others."""
+    return atomic.exclusive(ROOT / "build/tests", on_wait=lambda: None)
+
+
 @pytest.fixture(scope="session")
 def base_image(docker_engine: None) -> str:
     """The name of a base image, made by docker/make_base where it is not there."""
     name = "pytorch-course-base:bookworm"
-    with connect() as client:
-        if client.images.list(name=name):
-            return name
-    if os.getuid() != 0 or not shutil.which("mmdebstrap"):
-        missing("root and mmdebstrap")
-    subprocess.run([DOCKER / "make_base", name], check=True)
+    with once(), connect() as client:
+        if not client.images.list(name=name):
+            if os.getuid() != 0 or not shutil.which("mmdebstrap"):
+                missing("root and mmdebstrap")
+            subprocess.run([DOCKER / "make_base", name], check=True)
     return name
 
 
@@ -234,9 +242,10 @@ def base_image(docker_engine: None) -> str:
 def cpu_wheel() -> Path:
     """The folder of wheels, with torch's CPU build in it, which PyPI does not have."""
     wheels = DOCKER / "wheels"
-    if not list(wheels.glob("torch-*+cpu-*.whl")):
-        wheel = ["torch==2.13.0+cpu", "--no-deps", "--dest", str(wheels)]
-        subprocess.run([sys.executable, "-m", "pip", "download", "-q", *wheel], check=True)
+    with once():
+        if not list(wheels.glob("torch-*+cpu-*.whl")):
+            wheel = ["torch==2.13.0+cpu", "--no-deps", "--dest", str(wheels)]
+            subprocess.run([sys.executable, "-m", "pip", "download", "-q", *wheel], check=True)
     return wheels
 
 
@@ -244,8 +253,8 @@ def cpu_wheel() -> Path:
 def lab_image(base_image: str, cpu_wheel: Path) -> Image:
     """The lab's image of today's docker/, with the CPU build of torch."""
     build = ["build-lab", "--variant", "cpu", "--base-image", base_image]
-    subprocess.run([sys.executable, "-m", "invoke", *build], cwd=ROOT, check=True)
-    with connect() as client:
+    with once(), connect() as client:
+        subprocess.run([sys.executable, "-m", "invoke", *build], cwd=ROOT, check=True)
         return image.find(client, ["cpu"], DOCKER)
 
 

@@ -146,7 +146,10 @@ def test_a_build_gets_the_callers_package_index_by_name(
 
 @pytest.fixture(params=["the classic builder", "BuildKit"])
 def base(
-    request: pytest.FixtureRequest, base_image: str, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    base_image: str,
+    lab_image: Image,  # is there, so that no other process builds it while leftovers are removed
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[image.Base]:
     """The base image, with one builder available and no package index; leftovers are removed."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
