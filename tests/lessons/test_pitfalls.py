@@ -30,7 +30,7 @@ NEEDS_RANKS = [
 def expected(name: str, **settings: Value) -> NDArray[np.float64]:
     """What a check is to show; of several tensors the last one, where it tells more."""
     known: dict[str, Any] = {**LESSON.defaults, **settings}
-    value = ORACLES[name].value(known)
+    value = ORACLES[name].value(known).python()
     if isinstance(value, dict):
         value = value["var"]
     if name in ("evaluated_apart", "begun_apart"):
