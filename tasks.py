@@ -60,7 +60,8 @@ def run(
 ) -> None:
     """Execute the lessons, check what they show, and write the handouts."""
     with boundary("interrupted; nothing was published"):
-        from ci.run import Options, run
+        from ci.run import run
+        from ci.run_plan import Options
 
         plan = Options(lessons, p or (), on, gpus, handouts, timeout, jobs, fresh, as_root)
         options = replace(plan, failed=failed, dry_run=dry_run, stop_first=x, quiet=q, verbose=v)

@@ -11,7 +11,8 @@ from ci.command_line import printable
 from ci.errors import CourseError, UsageError
 from ci.handout.pool import HandoutPool
 from ci.lesson.lesson import find_lessons, select_lessons
-from ci.run import Options, run
+from ci.run import run
+from ci.run_plan import Options
 
 DEBOUNCE_MS = 100  # an editor saves in several steps
 SUFFIXES = (".swp", "~", ".tmp", ".pyc")

@@ -18,11 +18,11 @@ def checked(jobs: str) -> None:
     """`invoke run` without handouts: execute and judge all lessons, and report."""
     from unittest.mock import patch
 
-    from ci.run import Options, run
+    from ci import run, run_plan
 
     for step in ("HandoutPool", "check_prose.check", "publish.submit", "publish.publish"):
         patch(f"ci.run.{step}").start()  # does nothing
-    sys.exit(run(Options(on="here", gpus="none", jobs=jobs, fresh=True), Path.cwd()))
+    sys.exit(run.run(run_plan.Options(on="here", gpus="none", jobs=jobs, fresh=True), Path.cwd()))
 
 
 def memory(answer: str) -> None:

@@ -1,0 +1,146 @@
+"""What `invoke run` has to do: its options, its runs, and which of them are unchanged."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ci.errors import UsageError
+from ci.execute import executor
+from ci.execute.executor import Executor
+from ci.handout import manifest, publish
+from ci.handout.handout import Note
+from ci.judge import verdicts
+from ci.lesson import oracle
+from ci.lesson.lesson import find_lessons, select_lessons
+from ci.lesson.oracle import Oracle
+from ci.plan import attempts, gpus, parsed_lessons, planner, reasons
+from ci.plan.gpus import Gpu
+from ci.plan.planner import Run
+from ci.plan.run_cache import RunCache, Work
+from ci.report import report_files
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `invoke run`, as they were typed."""
+
+    lessons: str = ""
+    parameters: Sequence[str] = ()
+    on: str = "auto"
+    gpus: str = "auto"
+    handouts: str = "default"
+    timeout: str = ""
+    jobs: str = ""
+    fresh: bool = False
+    as_root: bool = False
+    failed: bool = False
+    dry_run: bool = False
+    stop_first: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run has to do, once its options and lessons are known to be valid."""
+
+    order: list[str]
+    runs: list[Run]
+    work: Work
+    oracles: Mapping[str, Mapping[str, Oracle]]
+    cache: RunCache
+    executor: Executor
+    granted: Sequence[Gpu]
+    slots: int
+    notes: list[Note]
+    remarks: list[str]
+    gpus_required: bool
+
+
+def plan(options: Options, root: Path) -> Plan:
+    """Which lessons run with which parameters, where, and which of them have to be executed.
+
+    Raises UsageError for an option, CourseError for a lesson, MachineError for the machine.
+    """
+    build = root / "build"
+    request = gpus.parse(options.gpus)
+    paths = find_lessons(root / "lessons")
+    attempts.remove_bytecode(root / "lessons")
+    selected = select_lessons(paths, options.lessons)
+    timeout_s = planner.parse_timeout(options.timeout)
+    granted = gpus.grant(request)
+    slots = planner.count_slots(options.jobs, granted)
+    notes = publish.notes(request, granted, options.handouts)
+    executor.parse(options.on)
+    lessons = [parsed_lessons.read(path, build) for path in selected]
+    runs = planner.runs(lessons, options.parameters, granted, timeout_s=timeout_s, slots=slots)
+    if options.failed:
+        runs = _failed(runs, build)
+    chosen, remarks = executor.choose(
+        options.on, granted, root / "docker", slots=slots, as_root=options.as_root
+    )
+    cache = RunCache(build, chosen.facts)
+    work = cache.work(
+        [run for run in runs if not run.lacks_gpus],
+        manifest.settled(build, notes),
+        fresh=options.fresh,
+    )
+    return Plan(
+        order=[path.stem for path in paths],
+        runs=runs,
+        work=work,
+        oracles={lesson.name: oracle.load(lesson) for lesson in work.lessons},
+        cache=cache,
+        executor=chosen,
+        granted=granted,
+        slots=slots,
+        notes=notes,
+        remarks=remarks,
+        gpus_required=request.strict,
+    )
+
+
+def _failed(runs: list[Run], build: Path) -> list[Run]:
+    """Those that failed in the last run; all of them if nothing is known of it."""
+    found = report_files.failed(build)
+    if found is None:
+        return runs
+    lessons = [lesson for lesson, _ in found]
+    chosen = [run for run in runs if (run.lesson.name, dict(run.parameters)) in found]
+    chosen = chosen or [run for run in runs if run.lesson.name in lessons]
+    if not chosen:
+        raise UsageError("--failed: none of these lessons failed in the last run")
+    return chosen
+
+
+def dry_run(planned: Plan, options: Options, build: Path) -> Iterator[str]:
+    """One line per run: what `invoke run` would do with it, and why."""
+    unchanged = {id(previous.run): previous for previous in planned.work.unchanged}
+    judge = {id(previous.run): previous for previous in planned.work.judge}
+    facts = planned.executor.facts()
+    for run in planned.runs:
+        if run.lacks_gpus:
+            yield f"{run.name}: skip: {verdicts.skipped(run).status_text}"
+        elif id(run) in unchanged:
+            yield f"{run.name}: unchanged since {unchanged[id(run)].facts.get('date')}"
+        elif id(run) in judge:
+            date = judge[id(run)].facts.get("date")
+            yield (
+                f"{run.name}: judge the execution of {date} again and write its handouts: expected "
+                "values, prose or the code for them changed, or handouts are missing"
+            )
+        else:
+            yield f"{run.name}: execute: {reasons.reason(build, run, facts, fresh=options.fresh)}"
+
+
+def valid_plan(options: Options, root: Path) -> Plan:
+    """The plan. The last reports go with it, but stay if a word of the command line is wrong."""
+    try:
+        planned = plan(options, root)
+    except UsageError:
+        raise
+    except BaseException:
+        report_files.forget(root / "build")
+        raise
+    report_files.forget(root / "build")
+    return planned
