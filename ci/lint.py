@@ -16,29 +16,29 @@ def lint(lessons: str, root: Path) -> int:
     found = [fault for path in paths for fault in faults(path, root / "build")]
     for fault in found:
         print(fault)
-    count = f"{len(paths)} lesson{'s' * (len(paths) != 1)}"
-    print(f"{count}: {len(found)} faults" if found else f"{count}: no faults")
+    print(f"{_count(len(paths), 'lesson')}: {_count(len(found), 'fault')}")
     return CourseError.status if found else 0
 
 
 def faults(path: Path, build: Path) -> Iterator[str]:
-    """The faults of a lesson's script; if it can be read, also of its oracle and its formulas."""
+    """The faults of a lesson's script; if it can be read, also of its oracle and its prose."""
     try:
         lesson = parsed_lessons.read(path, build)
     except CourseError as error:
-        yield _line(error)
+        yield from _lines(error)
         return
-    try:
-        oracle.load(lesson)
-    except CourseError as error:
-        yield _line(error)
-    try:
-        check_prose.check([lesson])
-    except CourseError as error:
-        yield _line(error)
+    for check in (oracle.load, lambda lesson: check_prose.check([lesson])):
+        try:
+            check(lesson)
+        except CourseError as error:
+            yield from _lines(error)
 
 
-def _line(error: CourseError) -> str:
+def _lines(error: CourseError) -> list[str]:
     if error.status != CourseError.status:
         raise error
-    return str(error)
+    return str(error).splitlines()
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number or 'no'} {noun}{'s' * (number != 1)}"

@@ -48,19 +48,6 @@ def read(path: Path, parse: Callable[[str], NotebookNode] = script.parse) -> Les
     return lesson
 
 
-def faults(path: Path) -> list[CourseError]:
-    """All faults of the lesson at `path` and of its oracle, which is read for a valid lesson."""
-    from ci.lesson import oracle
-
-    try:
-        oracle.load(read(path))
-    except LessonError as error:
-        return error.faults
-    except CourseError as error:
-        return [error]
-    return []
-
-
 class _Faults:
     """The faults of a lesson, collected so that all of them are reported together."""
 

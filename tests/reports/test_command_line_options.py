@@ -63,7 +63,7 @@ def test_a_dry_run_executes_nothing_and_says_why(course: Path, invoke: Invoke) -
 def test_lint_prints_the_faults_of_all_lessons(invoke: Invoke, write: Write) -> None:
     """Of a script, of an oracle, and of a formula; with status 1."""
     assert invoke("lint") == (0, "1 lesson: no faults\n")
-    write("# %% check=1\n1\n", name="02_script")
+    write("# %% check=1\n1\n# %% tags=paramters\n1\n", name="02_script")
     write(GRADIENT, name="03_oracle")
     formula = '# %% [markdown] lang="en"\n# $\\foo$\n# %% [markdown] lang="zh"\n# 无\n'
     write(formula + GRADIENT, name="04_formula", expected=ORACLE)
@@ -71,7 +71,7 @@ def test_lint_prints_the_faults_of_all_lessons(invoke: Invoke, write: Write) -> 
     assert status == 1
     for place in ("02_script.py:", "03_oracle.py:", "04_formula.py:"):
         assert f"lessons/{place}" in output
-    assert output.splitlines()[-1] == "4 lessons: 3 faults"
+    assert output.splitlines()[-1] == "4 lessons: 4 faults"
     assert invoke("lint", "01")[0] == 0
 
 
