@@ -78,7 +78,8 @@ class LessonShell:
         if cell.cell_type != "code" or not cell.source.strip():
             return ""
         cell.execution_count = self.position
-        if "figure" in tags:
+        if "figure" in tags:  # is not executed, so nobody may expect a figure of it
+            cell.metadata.tags = [tag for tag in tags if tag != "figure"]
             return ""
         result = self._shell.run_cell(cell.source)
         if "parameters" in tags:
