@@ -105,7 +105,7 @@ def halves(size):
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Tests run in two processes on two cores, and so do the lessons that they execute.
+# One thread each: more tests run at once than there are cores, as many of them wait.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The fixtures through which tests get an engine, the wheels of its images, or a browser.

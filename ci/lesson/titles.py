@@ -7,6 +7,7 @@ from nbformat import NotebookNode
 
 FENCE = re.compile(r" {0,3}(```+|~~~+)")
 ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*")
+SMALL_TAGS = re.compile(r"(`+.+?`+)|</?(?:b|i|s|u|br|kbd|sub|sup)\b[^<>]*>")
 UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*")
 
 
@@ -38,7 +39,8 @@ def _headings(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _plain(text: str) -> str:
-    """Markdown without its marks: of code, formulas, links, pictures and emphasis."""
+    """Markdown without its marks: small tags, and those of code, formulas, links and emphasis."""
+    text = SMALL_TAGS.sub(lambda found: found[1] or "", text)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
     text = re.sub(r"(`+|\$\$?)(.+?)\1", r"\2", text)
     return re.sub(r"(\*\*|__|\*|\b_)(\S(?:.*?\S)?)\1", r"\2", text).strip()

@@ -128,6 +128,7 @@ TITLES = {
     "```\n# install first\n```\n# A": "A",
     "Setext\n======": "Setext",
     "# The `mean` of $x^2$": "The mean of x^2",
+    "# <b>Water</b> is H<sub>2</sub>O, `<b>`": "Water is H2O, <b>",
     "## Only a *second* level": "Only a second level",
     "# A [link](b.html) ##": "A link",
 }

@@ -264,10 +264,8 @@ def test_hostile_outputs_neither_run_nor_break_the_page(page: Page, small: Path)
     page.wait_for_timeout(300)
     assert page.url == url
     assert page.locator("script:not([type='application/json'])").count() == 1
-    assert page.locator("h1").all_inner_texts() == [
-        'Slopes <script>alert("title")</script> & <b>more</b>'
-    ]
-    assert page.title() == 'Slopes <script>alert("title")</script> & <b>more</b>'
+    assert page.locator("h1").all_inner_texts() == ['Slopes <script>alert("title")</script> & more']
+    assert page.title() == 'Slopes <script>alert("title")</script> & more'
     assert page.locator("main #environment").is_visible()
     assert page.locator(".neighbours").count() == 1
     assert page.locator("svg, iframe, object, form, input, link[rel=stylesheet]").count() == 0
