@@ -35,7 +35,7 @@ ADVICE = {
 
 
 class CourseProgram(Program):
-    """Invoke's program, with status 2 and one line for whatever it cannot parse."""
+    """Invoke's program, with status 2 and one line for words that it cannot parse."""
 
     def parse_tasks(self) -> None:
         """Check the words after Invoke's own options, then let Invoke parse them."""

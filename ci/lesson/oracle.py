@@ -133,7 +133,7 @@ def _load(path: Path) -> tuple[list[Facts], Callable[[str, dict[str, Any]], Comp
     module = ModuleType(f"expected_{path.stem}")
     module.__file__ = str(path)
     # Not by import: bytecode can be stale if a file changes twice within a second. With docstrings
-    # and assertions, whatever the interpreter's options.
+    # and assertions, with any options of the interpreter.
     exec(compile(_read(path), str(path), "exec", dont_inherit=True, optimize=0), vars(module))
     functions = {
         name: function

@@ -87,5 +87,4 @@ def test_all_characters_without_a_font_are_named_together(read: Read) -> None:
 @pytest.mark.parametrize("prose", ["[a](https://x.y/𓀀)", "<!-- 𓀀 -->", "列 ⼀ 한국어 🦙 ✅"])
 def test_what_is_not_printed_or_has_a_font_is_no_fault(read: Read, prose: str) -> None:
     """An address behind words, a comment, emoji, Korean, and characters with a usual form."""
-    pytest.importorskip("manimgx_fonts")
     check_prose.check([read(prose)])

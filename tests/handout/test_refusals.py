@@ -67,7 +67,7 @@ def test_many_long_lines_can_be_set(make: Make) -> None:
 
 
 def test_the_first_refused_item_is_found() -> None:
-    """Wherever it is, and whatever follows it."""
+    """At any place, also before others that are refused."""
 
     def convert(items: list[int]) -> None:
         if any(item < 0 for item in items):

@@ -1,14 +1,9 @@
 """The options that people expect of a command line."""
 
-import shutil
-import signal
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from invoke.main import program
 
 from ci import watch
 from ci.execute.events import CellStarted, Started
@@ -16,38 +11,7 @@ from ci.plan import planner
 from ci.report import progress, report_files, terminal
 from ci.report.progress import Progress
 from tests.conftest import GRADIENT, ORACLE, Read, Write, eventually
-
-TASKS = Path(__file__).parents[2] / "tasks.py"
-Invoke = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def course(tmp_path: Path, write: Write) -> Path:
-    """A course of one lesson with the project's tasks."""
-    shutil.copy(TASKS, tmp_path)
-    write(expected=ORACLE)
-    return tmp_path
-
-
-@pytest.fixture
-def invoke(
-    course: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Invoke]:
-    """`invoke` in this process: its exit status and what it prints."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    monkeypatch.setattr(sys, "path", sys.path[:])
-    monkeypatch.chdir(course)
-
-    def run(*words: str) -> tuple[int, str]:
-        try:
-            program.run(["invoke", *words])
-        except SystemExit as ended:
-            return int(ended.code or 0), "".join(capsys.readouterr())
-        return 0, "".join(capsys.readouterr())
-
-    yield run
-    for number, handler in before.items():
-        signal.signal(number, handler)
+from tests.reports.conftest import Invoke
 
 
 def test_a_dry_run_executes_nothing_and_says_why(course: Path, invoke: Invoke) -> None:

@@ -45,7 +45,7 @@ def test_a_tolerance_is_a_finite_number_that_is_not_negative(case: str) -> None:
 
 
 def test_an_absolute_tolerance_is_bounded_where_zero_is_expected() -> None:
-    """0.9 is not 0, whatever is said about other tensors of the check."""
+    """0.9 is not 0, also if other tensors of the check are large."""
     far = torch.full((2,), 0.9)
     assert (
         "share of an expected zero"

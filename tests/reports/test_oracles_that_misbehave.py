@@ -48,7 +48,7 @@ def failing(read: Read, body: str) -> Lesson:
 
 @pytest.mark.parametrize("case", ENDS)
 def test_an_oracle_that_computes_nothing_is_at_fault(read: Read, case: str) -> None:
-    """One line, whatever it raises or does to its process; the next call computes again."""
+    """One line for any exception or end of its process; the next call computes again."""
     lesson = failing(read, f"if size == 2:\n        {ENDS[case]}")
     found = oracle.load(lesson)["gradient"]
     with pytest.raises(CourseError, match=r"^its oracle failed: [^\n]+$"):

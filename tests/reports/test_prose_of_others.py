@@ -201,7 +201,6 @@ def test_a_lesson_of_all_this_is_accepted(tmp_path: Path) -> None:
 
 def test_characters_of_every_kind_are_in_the_pdf() -> None:
     """Emoji and Korean have a font; a character that Unicode has twice has its usual form."""
-    pytest.importorskip("manimgx_fonts")
     text = "🦙 한국어 ⼀ \uf99c [a](https://x.y/🦙)"
     words = words_of(pdf_of(new_markdown_cell(text)))
     assert "🦙 한국어 一 列" in words
