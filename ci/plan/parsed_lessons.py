@@ -1,4 +1,4 @@
-"""Lessons as they were parsed before: jupytext's parsing takes most of the time of reading."""
+"""Lessons as they were parsed before: parsing takes most of the time of reading a lesson."""
 
 import functools
 import json
