@@ -26,7 +26,6 @@ from ci.handout.handout import Handout, prepare
 from ci.handout.markdown import plain, visible
 from ci.handout.refusals import REFUSED, first_refused, reason
 from ci.handout.translations import translations
-from ci.lesson.lesson import LANGUAGES
 
 # Of an output, the first of these formats that it has is shown. Widgets and scripts never are.
 PICTURES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
@@ -37,15 +36,15 @@ PDF_FORMATS = [*PICTURES, *MARKDOWN, "text/plain", "text/html"]
 CAPTIONS = ("**Figure", "**图")  # a caption follows its figure and begins with one of these
 
 
-def write(handout: Handout, folder: Path, languages: Sequence[str] = LANGUAGES) -> list[Path]:
+def write(handout: Handout, folder: Path, languages: Sequence[str] | None = None) -> list[Path]:
     """Write `{en,zh}/<lesson>.{html,pdf,ipynb}` below `folder`, and the notebook of the exercises
-    if there are any. Returns the paths.
+    if there are any. Returns the paths. A lesson in one language has only files in this language.
 
     Raises CourseError, with its place, for content that can't be set.
     """
     html_exporter, pdf_exporter = _exporters()
     paths = []
-    for language in languages:
+    for language in languages or handout.lesson.languages:
         prepared, name = prepare(handout, language), handout.lesson.name
         contents = {
             f"{name}.html": html_exporter.from_notebook_node(prepared)[0].encode(),

@@ -19,7 +19,7 @@ from ci.handout.translations import translations
 from ci.judge.not_compared import is_not_compared
 from ci.judge.outcome import Outcome
 from ci.lesson.exercises import tags
-from ci.lesson.lesson import CELL_ATTRIBUTES, KERNELSPEC, LANGUAGES, Lesson
+from ci.lesson.lesson import CELL_ATTRIBUTES, KERNELSPEC, Lesson
 from ci.lesson.parameters import Value, with_values
 from ci.lesson.value import MIME
 
@@ -135,7 +135,7 @@ def prepare(handout: Handout, language: str) -> NotebookNode:
         "name": lesson.name,
         "title": lesson.titles[language],
         "language": language,
-        "other": next(other for other in LANGUAGES if other != language),
+        "other": next((other for other in lesson.languages if other != language), ""),
         "course": labels["instructors" if edition.solutions else "course"],
         "home": "../" * (1 + len(run_folder(outcome).parts)) + "index.html",
         "workbook": handout.workbook,

@@ -96,7 +96,7 @@ def places(prose: str, cell: str, about: Mapping[str, Any], labels: Mapping[str,
 
 
 def _other_language(cell: str, about: Mapping[str, Any], labels: Mapping[str, str]) -> str:
-    if not about or not cell.endswith(f"-{about['language']}"):
+    if not about or not about["other"] or not cell.endswith(f"-{about['language']}"):
         return ""
     target = cell.removesuffix(about["language"]) + about["other"]
     return Markup('<a href="{0}#{1}" lang="{2}" hreflang="{2}" aria-label="{3}">{4}</a>').format(

@@ -1,7 +1,6 @@
 """The pages around the handouts: the course page, the summary of runs, links between lessons."""
 
 import functools
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ def entry(outcome: Outcome, edition: Edition = STUDENTS) -> dict[str, Any]:
     return {
         "name": lesson.name,
         "titles": dict(lesson.titles),
-        "abstracts": {language: _abstract(lesson, language) for language in LANGUAGES},
+        "abstracts": {language: _abstract(lesson, language) for language in lesson.titles},
         "margins": _margins(outcome.results),
         "label": outcome.run.label,
         "folder": str(handout.run_folder(outcome)),
@@ -108,12 +107,12 @@ def connect(entries: Sequence[Entry], folder: Path) -> None:
     Earlier links are replaced, because lessons are added and removed.
     """
     template = _templates().get_template("html/neighbours.html.j2")
-    neighbours = zip([None, *entries], entries, [*entries[1:], None], strict=False)
-    for (before, entry, after), language in itertools.product(neighbours, LANGUAGES):
-        path = folder / language / f"{entry['name']}.html"
-        labels = translations(language)
-        links = template.render(before=before, after=after, language=language, labels=labels)
-        path.write_text(html.connect(path.read_text("utf-8"), links), "utf-8")
+    for language in LANGUAGES:
+        labels, shown = translations(language), [e for e in entries if language in e["titles"]]
+        for before, entry, after in zip([None, *shown], shown, [*shown[1:], None], strict=False):
+            path = folder / language / f"{entry['name']}.html"
+            links = template.render(before=before, after=after, language=language, labels=labels)
+            path.write_text(html.connect(path.read_text("utf-8"), links), "utf-8")
 
 
 @functools.cache

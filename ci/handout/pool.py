@@ -17,7 +17,6 @@ from ci.atomic import private_folder
 from ci.errors import MachineError
 from ci.handout.handout import EDITIONS, Edition, Handout, Note, provenance
 from ci.judge.outcome import Outcome
-from ci.lesson.lesson import LANGUAGES
 
 NICENESS = 10  # lessons measure time, so their execution goes first
 
@@ -67,7 +66,8 @@ class HandoutPool:
         known = provenance(outcome)
         handouts = [Handout(outcome, known, notes, edition) for edition in editions]
         jobs = [  # the editions of one language have nearly all of their prose in common
-            self._processes.submit(_write, handouts, language, folder) for language in LANGUAGES
+            self._processes.submit(_write, handouts, language, folder)
+            for language in outcome.run.lesson.languages
         ]
         for edition in editions:
             self._jobs[_key(outcome, notes, edition)] = folder / edition.folder, jobs

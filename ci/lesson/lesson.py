@@ -9,10 +9,10 @@ from nbformat import NotebookNode
 
 from ci.errors import CourseError, UsageError, suggest
 from ci.lesson.exercises import Exercise
+from ci.lesson.languages import LANGUAGES as LANGUAGES
 from ci.lesson.marks import CELL_ATTRIBUTES as CELL_ATTRIBUTES
 from ci.lesson.parameters import Parameter, Value
 
-LANGUAGES = ("en", "zh")
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -42,6 +42,7 @@ class Lesson:
     max_gpus: int = 1
     timeout_s: float | None = None
     unchecked_because: str | None = None
+    languages: tuple[str, ...] = LANGUAGES
 
     @property
     def name(self) -> str:

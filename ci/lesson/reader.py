@@ -16,7 +16,7 @@ from typing import Any
 from nbformat import NotebookNode
 
 from ci.errors import CourseError, suggest
-from ci.lesson import exercises, parameters, script, titles
+from ci.lesson import exercises, languages, parameters, script, titles
 from ci.lesson.fault import ScriptError
 from ci.lesson.header import LESSON_KEYS
 from ci.lesson.lesson import KERNELSPEC, LANGUAGES, Check, Lesson
@@ -84,17 +84,21 @@ def _lesson(path: Path, text: str, notebook: NotebookNode, found: _Faults) -> Le
     header = found.collect(_header, notebook) or {}
     parameters = found.collect(_parameters, notebook, header)
     limits = found.collect(_limits, header)
-    if extracted is None or None in (parameters, limits):
+    prose = found.collect(languages.declared, header)
+    if readable and prose:
+        found.errors += languages.faults(notebook.cells, prose)
+    if extracted is None or None in (parameters, limits, prose):
         return None
     kept = {cell.id for cell in notebook.cells}
     lesson = Lesson(
         path=path,
         digest=hashlib.sha256(text.encode()).hexdigest(),
         notebook=notebook,
-        titles={language: titles.title(notebook, language) or path.stem for language in LANGUAGES},
+        titles={language: titles.title(notebook, language) or path.stem for language in prose},
         checks=tuple(check for check in checks if check.cell in kept),
         exercises=extracted,
         parameters=parameters,
+        languages=prose,
         **limits,
     )
     found.collect(_reject_duplicates, lesson)

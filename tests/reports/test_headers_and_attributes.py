@@ -129,7 +129,7 @@ TITLES = {
     "Setext\n======": "Setext",
     "# The `mean` of $x^2$": "The mean of x^2",
     "# <b>Water</b> is H<sub>2</sub>O, `<b>`": "Water is H2O, <b>",
-    "## Only a *second* level": "Only a second level",
+    "## A *second* level": "A second level",
     "# A [link](b.html) ##": "A link",
 }
 
