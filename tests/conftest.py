@@ -115,7 +115,11 @@ NEEDS = {"docker_engine": "docker", "cpu_wheel": "docker", "browser": "browser"}
 WITH_ENGINE = {
     "docker: images": {"system/test_docker.py", "system/test_image.py", "system/test_workflow.py"},
     "docker: containers": {"execute/test_container.py", "system/test_lab.py"},
-    "docker: commands": {"doctor/test_examine.py", "jupyterlab/test_server.py"},
+    "docker: commands": {
+        "doctor/test_examine.py",
+        "jupyterlab/test_server.py",
+        "lab/test_docker_engine.py",
+    },
 }
 
 

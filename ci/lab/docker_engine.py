@@ -3,8 +3,10 @@
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from ci import atomic
 from ci.errors import MachineError
 
 SOCKET = "unix:///var/run/docker.sock"  # where the SDK looks without DOCKER_HOST
@@ -22,8 +24,11 @@ def connect(timeout_s: float = TIMEOUT_S) -> Iterator[Any]:
     """
     _require_socket()
     import docker
+    from docker.context import ContextAPI
     from docker.errors import DockerException
 
+    if (name := _context()) and not ContextAPI.get_context(name):  # the SDK would use the default
+        raise MachineError(f"no Docker context '{name}': `docker context ls` lists them")
     try:
         client = docker.from_env(timeout=timeout_s)
     except DockerException as error:
@@ -35,13 +40,22 @@ def connect(timeout_s: float = TIMEOUT_S) -> Iterator[Any]:
 def _require_socket() -> None:
     """Fail early if there is no engine, because loading the SDK takes a tenth of a second."""
     kind, _, path = os.environ.get("DOCKER_HOST", SOCKET).partition("://")
-    if kind == "unix":
+    if kind == "unix" and not _context():
         try:
             os.stat(path)  # noqa: PTH116 - Path.exists would hide a lack of permission
         except FileNotFoundError as error:
             raise MachineError(_unreachable(error)) from None
         except OSError:
             return  # the SDK's error says more
+
+
+def _context() -> str:
+    """The Docker context that names the engine; empty if DOCKER_HOST or the default does."""
+    if os.environ.get("DOCKER_HOST"):
+        return ""
+    config = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker", "config.json")
+    name = os.environ.get("DOCKER_CONTEXT") or str(atomic.read_json(config).get("currentContext"))
+    return "" if name in ("default", "None") else name
 
 
 def _unreachable(error: BaseException) -> str:
@@ -53,8 +67,8 @@ def _unreachable(error: BaseException) -> str:
             "no permission to use the Docker engine: join the group 'docker', whose members are "
             "root on this machine"
         )
-    where = os.environ.get("DOCKER_HOST")
-    return f"no Docker engine answers{f' at {where}' if where else ''}: start it"
+    where = os.environ.get("DOCKER_HOST") or (f"context '{_context()}'" if _context() else "")
+    return f"no Docker engine answers{where and f' at {where}'}: start it"
 
 
 @contextlib.contextmanager

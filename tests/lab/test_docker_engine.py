@@ -1,10 +1,12 @@
 """What engines answer and refuse, recorded."""
 
 import os
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from docker.context import ContextAPI
 from docker.errors import APIError
 from requests.exceptions import ReadTimeout
 
@@ -96,3 +98,51 @@ def test_a_refusal_is_one_line(refusal: str, line: str) -> None:
     with pytest.raises(MachineError) as raised, docker_engine.explained():
         raise APIError("500 Server Error", explanation=refusal)
     assert str(raised.value) == line
+
+
+@pytest.fixture
+def docker_host() -> str:
+    """The address of the tests' engine."""
+    return os.environ.get("DOCKER_HOST", docker_engine.SOCKET)
+
+
+@pytest.fixture
+def docker_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with the configuration of the `docker` command; DOCKER_HOST is not set."""
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    return tmp_path
+
+
+def test_an_unknown_context_is_named(docker_config: Path) -> None:
+    """The SDK would use the default engine without a word."""
+    (docker_config / "config.json").write_text('{"currentContext": "remote"}')
+    with (
+        pytest.raises(MachineError, match="no Docker context 'remote': `docker context ls`"),
+        docker_engine.connect(),
+    ):
+        pass
+
+
+def test_the_context_of_a_dead_engine_is_named(
+    docker_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DOCKER_CONTEXT counts before the configuration, as for the `docker` command."""
+    ContextAPI.create_context("dead", host="unix:///nowhere.sock")
+    monkeypatch.setenv("DOCKER_CONTEXT", "dead")
+    with (
+        pytest.raises(MachineError, match="no Docker engine answers at context 'dead'"),
+        docker_engine.connect(),
+    ):
+        pass
+
+
+@pytest.mark.usefixtures("docker_engine")
+def test_the_engine_of_the_current_context_is_used(docker_host: str, docker_config: Path) -> None:
+    """Rootless engines and Docker Desktop are found by their context alone."""
+    ContextAPI.create_context("course", host=docker_host)
+    ContextAPI.set_current_context("course")
+    with docker_engine.connect() as client:
+        assert client.ping()
