@@ -6,7 +6,8 @@ handout key covers the verdict and the pages: the execution, the prose, the expe
 code that judges and renders, and the packages of this interpreter.
 
 Neither key sees a package that was edited where it is installed, nor what a lesson reads from
-hidden files, files outside `lessons/`, its own environment variables, the clock or the network.
+hidden files, its own environment variables, the clock or the network. A lesson that reads a file
+outside `lessons/` fails (`ci.worker.outside`).
 """
 
 import functools

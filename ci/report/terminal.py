@@ -175,7 +175,7 @@ def _final_table(outcomes: Sequence[Outcome]) -> Table:
         "checks",
         *(["not compared"] if is_incomplete else []),
         Column("margin used", no_wrap=True),
-        "time",
+        Column("time", no_wrap=True),
         Column("status", no_wrap=True),
         box=box.SIMPLE_HEAD,
         pad_edge=False,

@@ -12,6 +12,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
@@ -25,6 +26,7 @@ from traitlets import Type
 from traitlets.config import Config
 
 from ci.lesson.value import MIME
+from ci.worker import outside
 from ci.worker.import_path import add_after_standard_library
 from ci.worker.text import encode_with_text
 
@@ -176,6 +178,7 @@ def start(on_ready: Callable[[], None] = lambda: None) -> None:
     app = IPKernelApp.instance(kernel_class=Kernel, config=SETTINGS, parent_handle=parent)
     app.initialize()
     on_ready()
+    outside.refuse(Path.cwd())
     app.start()
 
 
