@@ -49,10 +49,11 @@ def _run(options: Options, root: Path, build: Path, pool: HandoutPool | None) ->
 
     events: list[Event] = []
     outcomes: list[Outcome] = []
+    written: list[Path] = []
     terminal = Terminal(
         runs, expected_s=cache.seconds, quiet=options.quiet, verbose=options.verbose
     )
-    with ExitStack() as stack, _interruptible(runs, outcomes):
+    with ExitStack() as stack, _interruptible(runs, outcomes, written):
         # Execute, judge, and render handouts, all at the same time.
         executing = stack.enter_context(
             closing(
@@ -92,26 +93,32 @@ def _run(options: Options, root: Path, build: Path, pool: HandoutPool | None) ->
         terminal.finish(outcomes, matrices, utilization)
         for annotation in github.annotations(outcomes):
             terminal.print(annotation)
-        for folder in publish.publish(
-            outcomes,
-            planned.order,
-            build,
-            pool,
-            handouts=options.handouts,
-            notes=notes,
-            agreed=matrices,
-        ):
-            terminal.print(f"{folder.relative_to(root)}/")
+        for html_only in (True, False) if options.html_first else (False,):
+            written[:] = publish.publish(
+                outcomes,
+                planned.order,
+                build,
+                pool,
+                handouts=options.handouts,
+                notes=notes,
+                agreed=matrices,
+                html_only=html_only,
+            )
+            for folder in written:
+                name = folder.relative_to(root)
+                terminal.print(f"{name}/: the HTML is new" if html_only else f"{name}/")
     return exit_status(outcomes, gpus_required=planned.gpus_required)
 
 
 @contextmanager
-def _interruptible(runs: Sequence[Run], outcomes: Sequence[Outcome]) -> Iterator[None]:
+def _interruptible(
+    runs: Sequence[Run], outcomes: Sequence[Outcome], written: Sequence[Path]
+) -> Iterator[None]:
     """Let an interrupt say what it has left."""
     try:
         yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(interrupted_text(runs, outcomes)) from None
+        raise KeyboardInterrupt(interrupted_text(runs, outcomes, written)) from None
 
 
 def _outcomes(

@@ -38,6 +38,7 @@ class Options:
     stop_first: bool = False
     quiet: bool = False
     verbose: bool = False
+    html_first: bool = False
 
 
 @dataclass(frozen=True)

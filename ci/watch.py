@@ -1,7 +1,6 @@
 """`invoke run --watch`: run the lessons again whose files were saved."""
 
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,49 +14,79 @@ from ci.run import run
 from ci.run_plan import Options
 
 DEBOUNCE_MS = 100  # an editor saves in several steps
-SUFFIXES = (".swp", "~", ".tmp", ".pyc")
+WAKE_MS = 200
+IGNORED = (".swp", "~", ".tmp", ".pyc", "__pycache__", "/.")
+WATCHING = "watching lessons/: save a file to run its lesson; Ctrl-C ends it"
 
 
 def watch(options: Options, root: Path) -> int:
-    """Run the lessons, and those whose files change again until interrupted; the last status.
+    """Run the lessons, and those whose files change again until Ctrl-C; the status of the last run.
 
     The processes that make handouts are kept from one run to the next.
     """
-    with ExitStack() as stack:
-        pool = stack.enter_context(HandoutPool())
-        status = run(options, root, pool)
-        print("watching lessons/: save a file to run its lesson; Ctrl-C ends it", flush=True)
-        for changes in watchfiles.watch(
-            root / "lessons",
-            debounce=DEBOUNCE_MS,
-            step=DEBOUNCE_MS // 2,
-            watch_filter=lambda _, path: not path.endswith(SUFFIXES) and "/." not in path,
-            raise_interrupt=False,
-        ):
-            names = changed_lessons({Path(path) for _, path in changes}, options.lessons, root)
-            if names:
-                status = _again(replace(options, lessons=",".join(names)), root, pool)
+    lessons = root / "lessons"
+    saves = watchfiles.watch(
+        lessons,
+        debounce=DEBOUNCE_MS,
+        step=DEBOUNCE_MS // 2,
+        rust_timeout=WAKE_MS,
+        yield_on_timeout=True,
+        watch_filter=lambda _, path: not _is_ignored(path.removeprefix(str(lessons))),
+    )
+    next(saves)  # from here on, saved files are noted
+    with HandoutPool() as pool:
+        status = _first(options, root, pool)
+        again = replace(options, fresh=False, failed=False, html_first=True)
+        try:
+            print(WATCHING, flush=True)
+            for changes in saves:
+                changed = {Path(path) for _, path in changes}
+                if changed and (ended := _again(changed, again, root, pool)) is not None:
+                    status = ended
+                    print(WATCHING, flush=True)
+        except KeyboardInterrupt as interrupt:
+            if str(interrupt):  # of a run
+                raise
+    print(f"no longer watching; the last run ended with status {status}", flush=True)
     return status
 
 
-def _again(options: Options, root: Path, pool: HandoutPool) -> int:
+def _is_ignored(path: str) -> bool:
+    return any(part in path for part in IGNORED)
+
+
+def _first(options: Options, root: Path, pool: HandoutPool) -> int:
     try:
         return run(options, root, pool)
-    except CourseError as error:  # the next save may mend it
-        print(printable(str(error)), flush=True)
-        return error.status
+    except UsageError:  # no save can mend it
+        raise
+    except CourseError as error:
+        return _report(error)
 
 
-def changed_lessons(changed: Iterable[Path], selected: str, root: Path) -> list[str]:
+def _again(
+    changed: Collection[Path], options: Options, root: Path, pool: HandoutPool
+) -> int | None:
+    """Run the lessons that changed files belong to; None where there are none."""
+    try:
+        names = changed_lessons(changed, options.lessons, root)
+        return run(replace(options, lessons=",".join(names)), root, pool) if names else None
+    except CourseError as error:
+        return _report(error)
+
+
+def _report(error: CourseError) -> int:
+    """Print a fault that the next save may mend."""
+    print(printable(str(error)), flush=True)
+    return error.status
+
+
+def changed_lessons(changed: Collection[Path], selected: str, root: Path) -> list[str]:
     """The selected lessons that changed files belong to; all of them for a file that any may read.
 
     A lesson's own files are its script and its expected values.
     """
-    try:
-        lessons = select_lessons(find_lessons(root / "lessons"), selected)
-    except (CourseError, UsageError):
-        return []
-    names = [path.stem for path in lessons]
+    names = [path.stem for path in select_lessons(find_lessons(root / "lessons"), selected)]
     folders = (root / "lessons", root / "lessons/expected")
     own = {path.stem for path in changed if path.parent in folders and path.suffix == ".py"}
     is_shared = any(path.parent not in folders or path.suffix != ".py" for path in changed)

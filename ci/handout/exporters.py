@@ -22,7 +22,7 @@ from nbformat.v4 import new_notebook
 from ci.errors import CourseError
 from ci.handout import check_table, html, markdown, notebook, pdf
 from ci.handout.dialect import ATTACHMENT
-from ci.handout.handout import Handout, prepare
+from ci.handout.handout import FORMATS, Handout, prepare
 from ci.handout.markdown import plain, visible
 from ci.handout.refusals import REFUSED, first_refused, reason
 from ci.handout.translations import translations
@@ -36,9 +36,15 @@ PDF_FORMATS = [*PICTURES, *MARKDOWN, "text/plain", "text/html"]
 CAPTIONS = ("**Figure", "**图")  # a caption follows its figure and begins with one of these
 
 
-def write(handout: Handout, folder: Path, languages: Sequence[str] | None = None) -> list[Path]:
+def write(
+    handout: Handout,
+    folder: Path,
+    languages: Sequence[str] | None = None,
+    formats: Sequence[str] = FORMATS,
+) -> list[Path]:
     """Write `{en,zh}/<lesson>.{html,pdf,ipynb}` below `folder`, and the notebook of the exercises
-    if there are any. Returns the paths. A lesson in one language has only files in this language.
+    if there are any; of these, those in `formats`. Returns the paths. A lesson in one
+    language has only files in this language.
 
     Raises CourseError, with its place, for content that can't be set.
     """
@@ -46,14 +52,16 @@ def write(handout: Handout, folder: Path, languages: Sequence[str] | None = None
     paths = []
     for language in languages or handout.lesson.languages:
         prepared, name = prepare(handout, language), handout.lesson.name
-        contents = {
-            f"{name}.html": html_exporter.from_notebook_node(prepared)[0].encode(),
-            f"{name}.pdf": pdf_exporter.from_notebook_node(prepared)[0],
-            f"{name}.ipynb": notebook.text_of(notebook.lesson_notebook(prepared)).encode(),
-        }
-        if handout.workbook:
-            workbook = notebook.workbook(handout, language)
-            contents[handout.workbook] = notebook.text_of(workbook).encode()
+        contents: dict[str, bytes] = {}
+        if "html" in formats:
+            contents[f"{name}.html"] = html_exporter.from_notebook_node(prepared)[0].encode()
+        if "pdf" in formats:
+            contents[f"{name}.pdf"] = pdf_exporter.from_notebook_node(prepared)[0]
+        if "ipynb" in formats:
+            made = {f"{name}.ipynb": notebook.lesson_notebook(prepared)}
+            if handout.workbook:
+                made[handout.workbook] = notebook.workbook(handout, language)
+            contents |= {file: notebook.text_of(each).encode() for file, each in made.items()}
         for file, content in contents.items():
             path = folder / language / file
             path.parent.mkdir(parents=True, exist_ok=True)

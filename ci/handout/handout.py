@@ -25,6 +25,8 @@ from ci.lesson.value import MIME
 
 Note = Mapping[str, str]  # a text in each language
 
+FORMATS = ("html", "pdf", "ipynb")  # of the files of a handout
+
 
 @dataclass(frozen=True)
 class Edition:

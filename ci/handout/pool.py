@@ -8,17 +8,21 @@ import os
 import shutil
 import signal
 import threading
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from ci.atomic import private_folder
-from ci.errors import MachineError
-from ci.handout.handout import EDITIONS, Edition, Handout, Note, provenance
+from ci.errors import CourseError, MachineError
+from ci.handout.handout import EDITIONS, FORMATS, Edition, Handout, Note, provenance
 from ci.judge.outcome import Outcome
 
 NICENESS = 10  # lessons measure time, so their execution goes first
+
+HTML = ("html",)  # made first, in a tenth of the time of the others
+OTHERS = tuple(kind for kind in FORMATS if kind not in HTML)
 
 Key = tuple[int, str, Edition]
 
@@ -33,15 +37,18 @@ class HandoutPool:
         self._files = contextlib.ExitStack()
         self._folder = self._files.enter_context(private_folder())
         self._outcomes: list[Outcome] = []  # kept, so that no two have the same id
-        self._jobs: dict[Key, tuple[Path, list[Future[None]]]] = {}
+        self._jobs: dict[Key, tuple[Path, dict[tuple[str, ...], list[Future[None]]]]] = {}
 
     def __enter__(self) -> "HandoutPool":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if "_processes" in vars(self):
-            self._processes.shutdown(cancel_futures=True)
+        self._end_processes()
         self._files.close()
+
+    def _end_processes(self) -> None:
+        if processes := vars(self).pop("_processes", None):
+            processes.shutdown(cancel_futures=True)
 
     @functools.cached_property
     def _processes(self) -> ProcessPoolExecutor:
@@ -65,44 +72,66 @@ class HandoutPool:
         self._outcomes.append(outcome)
         known = provenance(outcome)
         handouts = [Handout(outcome, known, notes, edition) for edition in editions]
-        jobs = [  # the editions of one language have nearly all of their prose in common
-            self._processes.submit(_write, handouts, language, folder)
-            for language in outcome.run.lesson.languages
-        ]
+        jobs = {  # the editions of one language have nearly all of their prose in common
+            formats: [
+                self._processes.submit(_write, handouts, language, folder, formats)
+                for language in outcome.run.lesson.languages
+            ]
+            for formats in (HTML, OTHERS)
+        }
         for edition in editions:
             self._jobs[_key(outcome, notes, edition)] = folder / edition.folder, jobs
 
     def copy_to(
-        self, target: Path, outcome: Outcome, notes: Sequence[Note], edition: Edition
+        self,
+        target: Path,
+        outcome: Outcome,
+        notes: Sequence[Note],
+        edition: Edition,
+        *,
+        html_only: bool = False,
     ) -> None:
         """Copy the handouts of `outcome` into the folder `target` when they are complete.
+
+        With `html_only`, only the HTML, without waiting for the other formats.
 
         Raises CourseError for content that can't be set, MachineError if a process was killed.
         """
         try:
             self._submit(outcome, notes, [edition])
             folder, jobs = self._jobs[_key(outcome, notes, edition)]
-            for job in jobs:
+            for job in jobs[HTML] + ([] if html_only else jobs[OTHERS]):
                 job.result()
-        except BrokenProcessPool as error:
-            if error.__cause__:  # no process was killed: an exception could not be unpickled
-                raise
+        except BrokenProcessPool:
+            self._end_processes()  # the handouts of the next run get new ones
             raise MachineError(
                 f"handouts of {outcome.run.name}: a process that makes them was killed; perhaps "
                 "the machine was out of memory"
             ) from None
-        shutil.copytree(folder, target, dirs_exist_ok=True)
+        shutil.copytree(
+            folder,
+            target,
+            dirs_exist_ok=True,
+            ignore=shutil.ignore_patterns(*(f"*.{kind}" for kind in OTHERS if html_only)),
+        )
 
 
 def _key(outcome: Outcome, notes: Sequence[Note], edition: Edition) -> Key:
     return id(outcome), json.dumps([dict(note) for note in notes]), edition
 
 
-def _write(handouts: Sequence[Handout], language: str, folder: Path) -> None:
+def _write(
+    handouts: Sequence[Handout], language: str, folder: Path, formats: Sequence[str]
+) -> None:
     from ci.handout import exporters  # slow to import, and needed only in the other processes
 
-    for handout in handouts:
-        exporters.write(handout, folder / handout.edition.folder, [language])
+    try:
+        for handout in handouts:
+            exporters.write(handout, folder / handout.edition.folder, [language], formats)
+    except (CourseError, OSError):
+        raise
+    except Exception as error:  # one that pickle cannot restore would end all processes
+        raise RuntimeError("".join(traceback.format_exception(error))) from None
 
 
 def _set_up_process() -> None:

@@ -54,12 +54,14 @@ def publish(
     handouts: str = "default",
     notes: Sequence[Note] = (),
     agreed: Sequence[Matrix] = (),
+    html_only: bool = False,
 ) -> list[Path]:
     """Write the pages of a plan below `build`, and return their folders.
 
     If all runs are green, lessons with their default parameters go to the course page; else they
     become drafts, and the course page stays. Runs with other parameters get a summary, which says
-    how closely they `agreed`; with `handouts="all"` each of them gets handouts too.
+    how closely they `agreed`; with `handouts="all"` each of them gets handouts too. With
+    `html_only`, the other formats of a lesson's handouts stay as they were, until the next call.
     """
     executed = [outcome for outcome in outcomes if not outcome.skipped]
     defaults = [outcome for outcome in executed if outcome.run.is_default]
@@ -68,10 +70,17 @@ def publish(
     folders = []
     if not green:
         drafts = [o for o in executed if o.notebook and (o.run.is_default or not o.green)]
-        summarize(drafts, build / "drafts", pool, handouts=True, notes=[NOT_VERIFIED])
+        summarize(
+            drafts,
+            build / "drafts",
+            pool,
+            handouts=True,
+            notes=[NOT_VERIFIED],
+            html_only=html_only,
+        )
         folders.append(build / "drafts")
     elif defaults:
-        folders += publish_course(defaults, order, build, pool, notes)
+        folders += publish_course(defaults, order, build, pool, notes, html_only=html_only)
         shutil.rmtree(build / "drafts", ignore_errors=True)
     if swept:
         every = green and handouts == "all"
@@ -86,12 +95,15 @@ def publish_course(
     build: Path,
     pool: HandoutPool,
     notes: Sequence[Note] = (),
+    *,
+    html_only: bool = False,
 ) -> list[Path]:
     """Replace the course page below `build`, in each edition, with handouts for `outcomes`.
 
     `order` has all lessons of the course. The handouts of the others are carried over from the
     existing page, with the date and environment of their own runs; so are the handouts of outcomes
-    without a notebook, which are `settled`. Returns the folders.
+    without a notebook, which are `settled`. With `html_only`, only HTML is renewed: the manifest
+    has the lesson as missing, until it is published again. Returns the folders.
     """
     folders = [build / edition.folder for edition in EDITIONS]
     new = {outcome.run.lesson.name: outcome for outcome in outcomes if outcome.notebook}
@@ -104,19 +116,24 @@ def publish_course(
         pages = [both.enter_context(replacing(folder)) for folder in folders]
         before = [manifest.lessons(build, edition) for edition in EDITIONS]
         for edition, folder, page in zip(EDITIONS, folders, pages, strict=True):
-            carried = _carry_over(folder, page, [name for name in order if name not in new])
+            kept = order if html_only else [name for name in order if name not in new]
+            carried = _carry_over(folder, page, kept)
             if gone := sorted(unchanged - carried.keys()):
                 raise CourseError(f"{folder}: {gone[0]} was removed during this run: run again")
             for outcome in new.values():
-                pool.copy_to(page, outcome, notes, edition)
+                pool.copy_to(page, outcome, notes, edition, html_only=html_only)
             made = {name: index.entry(outcome, edition) for name, outcome in new.items()}
             entries = manifest.ordered({**carried, **made}, order, unchanged)
             index.connect(entries, page)
             _write_index(page, entries, index.course(entries, notes, edition))
-            _archive(page, edition)
+            if not html_only:
+                _archive(page, edition)
+            elif (folder / edition.archive).exists():
+                shutil.copy2(folder / edition.archive, page)
     keys = {name: manifest.key(outcome.key, notes) for name, outcome in new.items()}
-    for edition, kept in zip(EDITIONS, before, strict=True):
-        manifest.write(build, edition, {**kept, **keys}, notes)
+    for edition, known in zip(EDITIONS, before, strict=True):
+        others = {name: key for name, key in known.items() if name not in new}
+        manifest.write(build, edition, others if html_only else {**known, **keys}, notes)
     return folders
 
 
@@ -128,6 +145,7 @@ def summarize(
     handouts: bool,
     notes: Sequence[Note] = (),
     agreed: Sequence[Matrix] = (),
+    html_only: bool = False,
 ) -> None:
     """Replace `target` with a summary of runs; with `handouts`, the handouts of each below it."""
     from ci.handout import index  # slow to import
@@ -137,7 +155,8 @@ def summarize(
         for outcome in made:
             pool.submit(outcome, notes, [STUDENTS])
         for outcome in made:
-            pool.copy_to(page / run_folder(outcome), outcome, notes, STUDENTS)
+            folder = page / run_folder(outcome)
+            pool.copy_to(folder, outcome, notes, STUDENTS, html_only=html_only)
         entries = [index.entry(outcome) for outcome in outcomes]
         html = index.summary(entries, notes, handouts=handouts, agreed=agreed)
         _write_index(page, entries, html)
@@ -165,6 +184,7 @@ def _archive(page: Path, edition: Edition) -> None:
         for path in sorted(page.rglob("*")):
             if path.is_file() and path.suffix in (".html", ".pdf", ".ipynb"):
                 info = zipfile.ZipInfo(f"{edition.folder}/{path.relative_to(page)}", EPOCH)
-                info.compress_type = zipfile.ZIP_DEFLATED
+                if path.suffix != ".pdf":  # they are compressed
+                    info.compress_type = zipfile.ZIP_DEFLATED
                 info.external_attr = 0o644 << 16
                 archive.writestr(info, path.read_bytes())

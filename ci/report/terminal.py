@@ -1,6 +1,7 @@
 """The outcomes for people: the terminal."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import fmean
 from sys import maxsize
 
@@ -136,14 +137,18 @@ class Terminal:
         return table
 
 
-def interrupted_text(runs: Sequence[Run], outcomes: Sequence[Outcome]) -> str:
-    """What an interrupt has left: nothing is published, and what was executed is kept."""
+def interrupted_text(
+    runs: Sequence[Run], outcomes: Sequence[Outcome], written: Sequence[Path] = ()
+) -> str:
+    """What an interrupt has left: the HTML at most is published, and what was executed is kept."""
     kept = [o.run.name for o in outcomes if not o.skipped]
+    only = f"only the HTML in {' and '.join(folder.name for folder in written)}"
+    published = f"{only if written else 'nothing'} was published"
     if not kept:
-        return "interrupted; nothing was published"
+        return f"interrupted; {published}"
     names = ", ".join(kept[:5]) + (", …" if len(kept) > 5 else "")
     return (
-        f"interrupted; nothing was published; {len(kept)} of {len(runs)} runs are kept, and the "
+        f"interrupted; {published}; {len(kept)} of {len(runs)} runs are kept, and the "
         f"next invoke run does not execute them again: {names}"
     )
 

@@ -14,7 +14,7 @@ import pytest
 from nbformat.v4 import new_output
 
 from ci.errors import CourseError, UsageError
-from ci.handout import html, publish
+from ci.handout import html, manifest, publish
 from ci.handout.pool import HandoutPool
 from ci.judge import verdicts
 from ci.judge.outcome import Outcome, Result
@@ -166,6 +166,26 @@ def test_exercises_are_carried_over_and_linked(
             handout = (tmp_path / edition / language / "01_small.html").read_text()
             assert f'href="01_small_{name}.ipynb"' in handout
     assert "02_other_exercises" not in (tmp_path / "handouts/index.html").read_text()
+
+
+def test_the_html_of_a_saved_lesson_can_go_first(
+    read: Read, tmp_path: Path, pool: HandoutPool
+) -> None:
+    """The other files stay as they were, and count as outdated until they are made."""
+    order = ["01_small", "02_other"]
+    publish.publish([outcome(read, name) for name in order], order, tmp_path, pool)
+    before = files(tmp_path / "handouts")
+    new = replace(outcome(read, "01_small", date="2026-01-02 12:00 UTC"), key="new")
+    publish.publish([new], order, tmp_path, pool, html_only=True)
+    after = files(tmp_path / "handouts")
+    assert before.keys() == after.keys()
+    changed = {name for name in after if after[name] != before[name]}
+    assert {Path(name).suffix for name in changed} <= {".html", ".json"}
+    assert {"en/01_small.html", "zh/01_small.html", "index.html"} <= changed
+    assert not manifest.settled(tmp_path, [])("01_small", "new")
+    publish.publish([new], order, tmp_path, pool)
+    assert manifest.settled(tmp_path, [])("01_small", "new")
+    assert files(tmp_path / "handouts")["en/01_small.pdf"] != before["en/01_small.pdf"]
 
 
 def test_no_edition_changes_if_one_of_them_fails(
