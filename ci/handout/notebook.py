@@ -18,7 +18,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from ci.handout import check_table, dialect, jupyter_prose, self_check
+from ci.handout import check_table, dialect, figure_font, jupyter_prose, self_check
 from ci.handout.handout import Handout
 from ci.handout.markdown import escape
 from ci.handout.translations import translations
@@ -47,6 +47,7 @@ def lesson_notebook(prepared: NotebookNode) -> NotebookNode:
     about = notebook.metadata.pop("handout")
     labels, language = translations(about.language), {"lang": about.language}
     notebook.cells = with_modules(notebook.cells, Path(about.folder), labels)
+    notebook.cells = figure_font.with_font(notebook.cells, labels, FOLDED)
     if about.notes:
         notes = new_markdown_cell(quote(about.notes), id="notes", metadata=language)
         notebook.cells.insert(0, notes)
@@ -89,6 +90,7 @@ def workbook(handout: Handout, language: str) -> NotebookNode:
     for exercise in handout.lesson.exercises:
         cells += _exercise(handout, exercise, language)
     cells = with_modules(cells, handout.lesson.path.parent, labels)
+    cells = figure_font.with_font(cells, labels, FOLDED)
     metadata = {"kernelspec": KERNELSPEC, "language_info": {"name": "python"}}
     notebook: NotebookNode = new_notebook(
         cells=[*_opening(handout, language, labels), *cells], metadata=metadata

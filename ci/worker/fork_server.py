@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ci.worker import ranks
+from ci.worker import figures, ranks
 
 # Imported by a kernel at its start; the debugger takes half of the time:
 KERNEL_MODULES = ("ci.worker.kernel", "ipykernel.debugger")
@@ -66,6 +66,7 @@ def main(requests: socket.socket) -> None:
     _preload(KERNEL_MODULES)
     environment = dict(os.environ)  # before torch changes it
     _preload(LESSON_MODULES)
+    figures.prepare()
     _rehearse()
     _become_forkable()
     _prctl(PR_SET_DUMPABLE, 0)  # deny access to the lessons, which run as the same user

@@ -26,7 +26,7 @@ from traitlets import Type
 from traitlets.config import Config
 
 from ci.lesson.value import MIME
-from ci.worker import outside
+from ci.worker import figures, outside
 from ci.worker.import_path import add_after_standard_library
 from ci.worker.text import encode_with_text
 
@@ -174,6 +174,7 @@ def start(on_ready: Callable[[], None] = lambda: None) -> None:
     # Python was started with -P, which keeps the lesson's neighbours away from our own imports. The
     # lesson may use them: as in Jupyter, they come after the standard library.
     add_after_standard_library("")
+    figures.prepare()
     parent = os.getppid()  # with which it ends
     app = IPKernelApp.instance(kernel_class=Kernel, config=SETTINGS, parent_handle=parent)
     app.initialize()

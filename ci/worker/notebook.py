@@ -201,6 +201,9 @@ class LessonClient(PapermillNotebookClient):
             except DeadKernelError:
                 self._note(cell, f"its kernel {_ending(self.km.provisioner.process)}")
                 raise
+            if "raises" not in cell.metadata and (shown := _shown_error(cell)):
+                self._note(cell, _reason(shown), "\n".join(shown.traceback))
+                return
 
     def process_message(self, msg: dict[str, Any], cell: NotebookNode, index: int) -> Any:
         """Keep the printed output of a cell up to a length that a person might read."""
@@ -219,7 +222,12 @@ class LessonClient(PapermillNotebookClient):
         self.verdict.cell, self.verdict.reason, self.verdict.traceback = cell.id, reason, traceback
 
 
-def _reason(error: CellExecutionError) -> str:
+def _shown_error(cell: NotebookNode) -> NotebookNode | None:
+    """The error that a cell shows although it was executed, as of a figure that can't be drawn."""
+    return next((out for out in cell.get("outputs", []) if out.output_type == "error"), None)
+
+
+def _reason(error: CellExecutionError | NotebookNode) -> str:
     if error.ename == "SystemExit":
         return f"the lesson left by sys.exit({error.evalue or ''})"
     return f"{error.ename}: {error.evalue}".splitlines()[0]
