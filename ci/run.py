@@ -82,6 +82,7 @@ def _run(options: Options, root: Path, build: Path, pool: HandoutPool | None) ->
             terminal.on_outcome(outcomes[-1])
             publish.submit(outcomes[-1], pool, handouts=options.handouts, notes=notes)
             if options.stop_first and not (outcome.green or outcome.skipped):
+                executing.close()  # the other runs end now, and not after the drafts are made
                 terminal.print(f"-x: stopped at the first failure, {outcome.run.name}")
                 break
 
