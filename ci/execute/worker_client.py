@@ -140,7 +140,7 @@ class WorkerClient:
             End(message["end"]),
             cell=message["cell"],
             reason=message["reason"],
-            machine_fault=self.stuck,
+            machine_fault=self.stuck or message["machine_fault"],
             notebook=notebook if message["saved"] else None,
             seconds=message["seconds"],
             date=attempts.timestamp(),

@@ -32,6 +32,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 from ci.atomic import private_folder
 from ci.lesson.lesson import Lesson
 from ci.lesson.parameters import Value
+from ci.worker import machine
 from ci.worker.forked import ForkingProvisioner, ForkServer
 
 ENGINE = "pytorch-course"
@@ -53,6 +54,7 @@ class Verdict:
     cell: str = ""
     reason: str = ""
     traceback: str = ""
+    machine_fault: bool = False
 
 
 def execute(
@@ -126,6 +128,7 @@ class LessonEngine(NBClientEngine):
             shutdown_kernel="immediate",
             verdict=verdict,
             on_cell=options["on_cell"],
+            gpus=bool(options["variables"].get("CUDA_VISIBLE_DEVICES")),
         )
         environment = {
             **os.environ,
@@ -182,10 +185,16 @@ class LessonClient(PapermillNotebookClient):
     """Executes cells one by one, and stops at the first fault with its cell and reason."""
 
     def __init__(
-        self, nb_man: Any, *, verdict: Verdict, on_cell: Callable[[int, int], None], **options: Any
+        self,
+        nb_man: Any,
+        *,
+        verdict: Verdict,
+        on_cell: Callable[[int, int], None],
+        gpus: bool,
+        **options: Any,
     ) -> None:
         super().__init__(nb_man, **options)
-        self.verdict, self.on_cell, self.printed = verdict, on_cell, 0
+        self.verdict, self.on_cell, self.gpus, self.printed = verdict, on_cell, gpus, 0
 
     def papermill_execute_cells(self) -> None:
         """Replaces Papermill's loop. A cell with `raises` may raise; the type is judged later."""
@@ -196,7 +205,10 @@ class LessonClient(PapermillNotebookClient):
             try:
                 self.execute_cell(cell, index)
             except CellExecutionError as error:
-                self._note(cell, _reason(error), error.traceback)
+                remedy = machine.remedy(f"{error.ename}: {error.evalue}", gpus=self.gpus)
+                blame = f"; the machine is at fault: {remedy}" if remedy else ""
+                self._note(cell, f"{_reason(error)}{blame}", error.traceback)
+                self.verdict.machine_fault = bool(remedy)
                 return
             except DeadKernelError:
                 self._note(cell, f"its kernel {_ending(self.km.provisioner.process)}")

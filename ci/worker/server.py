@@ -135,6 +135,7 @@ def _execute(
         "end": end,
         "reason": reason,
         "cell": verdict.cell if verdict else "",
+        "machine_fault": bool(verdict and verdict.machine_fault),
         "saved": bool(verdict),
         "stuck": sorted(stuck),
     }

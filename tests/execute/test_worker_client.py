@@ -19,7 +19,7 @@ Script = Callable[[], Iterator[Mapping[str, Any]]]
 READY = {"event": "ready", "environment": {"torch": "2.13.0", "cuda": "13.0"}}
 ENDED = {
     **{"event": "ended", "end": "completed", "reason": "", "cell": "", "saved": False},
-    **{"seconds": 1.0, "stuck": []},
+    **{"seconds": 1.0, "stuck": [], "machine_fault": False},
 }
 GPU = Gpu("0", "GPU-0", "A GPU")
 
@@ -115,6 +115,16 @@ def test_a_machine_error_is_the_outcome_of_its_run(read: Read, tmp_path: Path) -
     assert (first.end, first.machine_fault) == ("failed", True)
     assert first.reason == "no Docker engine answers: start it"
     assert second.end == "completed"
+
+
+def test_a_machine_fault_in_a_cell_is_that_of_its_run(read: Read, tmp_path: Path) -> None:
+    """The worker tells it by the exception."""
+
+    def loses_its_gpu() -> Iterator[Mapping[str, Any]]:
+        yield from (READY, {**ENDED, "end": "failed", "reason": "lost", "machine_fault": True})
+
+    (execution,) = executed(read, tmp_path, loses_its_gpu)
+    assert execution.machine_fault
 
 
 def test_a_bug_in_the_pipeline_is_the_outcome_of_its_run(read: Read, tmp_path: Path) -> None:

@@ -37,6 +37,16 @@ def test_a_fault_is_reported_at_once(tmp_path: Path, source: str, reason: str) -
     assert time.monotonic() - start < 60
 
 
+def test_a_gpu_that_is_lost_in_a_run_is_the_machines_fault(tmp_path: Path) -> None:
+    """The reason says what to do; `torch.AcceleratorError` is a RuntimeError with this text."""
+    cells = '# %%\nraise RuntimeError("CUDA error: unknown error\\nmore")\n'
+    lesson = reader.read(write_lesson(tmp_path, cells))
+    verdict = execute(lesson, {}, variables={"CUDA_VISIBLE_DEVICES": "GPU-0"})
+    assert verdict.machine_fault
+    blame = "RuntimeError: CUDA error: unknown error; the machine is at fault: see the kernel's log"
+    assert verdict.reason.startswith(blame)
+
+
 SHOWN = r"""
 # %%
 print("\ud800 and \udcff")
