@@ -1,6 +1,7 @@
 """What of a lesson's prose can't be in all of its handouts, found before any kernel starts."""
 
 import copy
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from ci.errors import CourseError
 from ci.handout import dialect, markdown, pdf
 from ci.handout.formulas import refusal
 from ci.handout.markdown import Formula, plain
-from ci.handout.prose_tree import WEB, Node, nodes
+from ci.handout.prose_tree import WEB, Node, lists, nodes
 from ci.handout.refusals import reason
 from ci.lesson.lesson import Lesson
 
@@ -27,6 +28,10 @@ LEFT_OVER = {
     r"\*\*": "** is not read here: it must touch the words that it emphasises, as in **word**",
 }
 
+# The end of a word before code that makes it a role of reStructuredText or MyST, as in :ref:`x`.
+ROLE = re.compile(r"(?<!\w)(:[A-Za-z][\w.+:-]*:|\{[a-z][\w:-]*\})$")
+DIRECTIVE = re.compile(r"(?m)^[ ]{0,3}\.\. ([\w-]+::|_[^\n]*?:(?=\s|$))")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 ADDRESS = re.compile(r"\]\([^)\s]*\)")
 Fault = tuple[str, str]  # the text at fault, and what is wrong with it
 
@@ -55,6 +60,7 @@ def _lesson_faults(lesson: Lesson) -> list[str]:
     faults = []
     for cell, tree, document in zip(originals, parsed, documents, strict=True):
         found = [*_tree_faults(tree, lesson), *_word_faults(document)]
+        found += [*_foreign_faults(tree), *_control_faults(cell.source)]
         found += [
             (
                 shown := tex.strip() or f"$${tex}$$",
@@ -92,11 +98,37 @@ def _tree_faults(tree: Node, lesson: Lesson) -> Iterator[Fault]:
 
 def _word_faults(document: Node) -> Iterator[Fault]:
     """Text that looks like a formula, an emphasis or a directive, and was not read as one."""
+    in_formula = False  # of which one fault is enough
     for text in markdown.words(document):
-        for sign, advice in LEFT_OVER.items():
-            if re.search(sign, text):
-                yield text, f"{text}: {advice}"
-                break
+        sign = next((sign for sign in LEFT_OVER if re.search(sign, text)), None)
+        if sign and not (in_formula and "*" not in sign):
+            yield text, f"{text}: {LEFT_OVER[sign]}"
+        in_formula ^= text.count("$$") % 2 == 1
+
+
+def _foreign_faults(tree: Node) -> Iterator[Fault]:
+    """Roles, links and directives of reStructuredText and MyST, which Markdown shows as text."""
+    advice = "is reStructuredText or MyST, which is not read here: write it in Markdown"
+    for siblings in lists(tree):
+        for node, after in itertools.pairwise(siblings):
+            if node["t"] == "Str" and after["t"] == "Code" and (role := ROLE.search(node["c"])):
+                yield f"{role[1]}`{after['c'][1]}`", f"{role[1]}`{after['c'][1]}` {advice}"
+            elif node["t"] == "Code" and after["t"] == "Str" and after["c"].startswith("_"):
+                yield f"`{node['c'][1]}`_", f"`{node['c'][1]}`_ {advice}"
+            elif node == {"t": "Str", "c": ".."} and (name := DIRECTIVE.match(_text(siblings))):
+                yield f".. {name[1]}", f".. {name[1]} {advice}"
+
+
+def _text(siblings: list[Node]) -> str:
+    """The beginning of a paragraph, as words with single spaces."""
+    return "".join(node["c"] if node["t"] == "Str" else " " for node in siblings[:5])
+
+
+def _control_faults(source: str) -> Iterator[Fault]:
+    r"""Control characters, which no handout shows. They come from `\f` in text that is not raw."""
+    for character in dict.fromkeys(CONTROL.findall(source)):
+        named = f"U+{ord(character):04X}"
+        yield character, f"the control character {named}: remove it, or write the \\ that it was"
 
 
 def _refused_formulas(formulas: list[Formula]) -> dict[Formula, str]:

@@ -1,14 +1,15 @@
 """Markdown as lessons are written elsewhere, rewritten in the one dialect that the handouts read.
 
 Comments disappear, `\\(x\\)` and bare environments become formulas between dollars, the callouts of
-MyST, MkDocs and GitHub become one, and a local picture becomes an attachment of its cell, as the
-notebook format has it. Code stays as it is.
+MyST, MkDocs, Bootstrap and GitHub become one, `<a>` and `<img>` become Markdown, and a local
+picture becomes an attachment of its cell, as the notebook format has it. Code stays as it is.
 """
 
 import base64
 import hashlib
 import re
 from pathlib import Path
+from textwrap import dedent
 from urllib.parse import unquote
 
 from nbformat import NotebookNode
@@ -27,7 +28,12 @@ CALLOUTS = {
     **dict.fromkeys(("caution", "danger", "error", "failure", "bug"), "CAUTION"),
 }
 _KIND = "|".join(CALLOUTS)
+ALERTS = {"info": "note", "success": "tip", "warning": "warning", "danger": "danger"}
 ENVIRONMENTS = "align|aligned|alignat|equation|gather|multline|eqnarray|[pbBvV]?matrix|cases|array"
+
+# What begins a list or a heading in Markdown also where it continues a formula.
+BLOCK_LINE = re.compile(r"\n[ \t]*(?=(?:[-+*]|\d+[.)])[ \t]|(?:=+|-+|\*{3,})[ \t]*(?:\n|$))")
+WORD = r"(?<![\\{A-Za-z])[A-Za-z]{2,}[ ]"  # one outside of TeX commands
 
 _SAME = r"(?:(?!\n[ \t]*\n).)"  # a character of the same paragraph
 
@@ -48,7 +54,10 @@ CONSTRUCTS = re.compile(
     | (?:\\\\|\\)\[(?P<brackets>{_SAME}+?)(?:\\\\|\\)\]
     | (?:\\\\|\\)\((?P<parentheses>{_SAME}+?)(?:\\\\|\\)\)
     | (?P<inline>(?<![\\$])\$(?=\S)(?:\\.|[^$\\\n]|\n(?![ \t]*\n))+?\$(?!\d))
+    | (?P<loose>(?<![\\$])\$(?![^$\n]*{WORD})[ \t]+(?:\\.|[^$\\\n])+?\$(?!\d))
     | (?P<bare>\\begin\{{(?P<environment>(?:{ENVIRONMENTS})\*?)\}}.*?\\end\{{(?P=environment)\}})
+    | <div\b[^>]*\balert-(?P<alert>info|success|warning|danger)\b[^>]*>(?P<alerted>.*?)</div>
+    | <a\b(?P<link>[^>]*)>(?P<label>.*?)</a>
     | (?P<folded></?details\b[^>\n]*>|<summary\b[^>]*>.*?</summary>)
     | <img\b(?P<attributes>[^>]*)>
     | (?P<picture>!\[(?P<words>[^\]\n]*)\]\([ ]*(?P<file><[^>\n]*>|[^\s)]+)(?:[ ]+"[^"\n]*")?[ ]*\))
@@ -77,14 +86,30 @@ def canonical(text: str) -> str:
             return f"$${formula.strip()}$$"
         if part["parentheses"]:
             return f"${part['parentheses'].strip()}$"
-        if part["inline"] and _in_table(found):
-            bars = part["inline"][1:-1].replace(r"\|", r"\Vert ").replace("|", r"\vert ")
-            return f"${bars.strip()}$"
+        if part["alert"]:
+            return _alert(part["alert"], part["alerted"])
+        if part["link"] is not None:
+            return _link(part["link"], part["label"])
+        if part["display"] and "%" not in part["display"]:
+            return BLOCK_LINE.sub(" ", part["display"])
+        if formula := part["inline"] or part["loose"]:
+            return _inline(formula, _in_table(found))
         if part["attributes"]:
             return _image(part["attributes"], found[0])
         return part["picture"] or found[0]
 
     return CONSTRUCTS.sub(rewrite, text)
+
+
+def _inline(formula: str, in_table: bool) -> str:
+    """A formula in a line, without the space beside its dollars that others allow."""
+    tex = BLOCK_LINE.sub(" ", formula[1:-1])
+    if in_table:
+        tex = tex.replace(r"\|", r"\Vert ").replace("|", r"\vert ")
+    is_formula = re.search(r"[\\^_=]", tex) or " " not in tex.strip()
+    if in_table or (is_formula and not re.search(WORD, tex)):
+        tex = tex.strip()
+    return f"${tex}$"
 
 
 def _in_table(found: re.Match[str]) -> bool:
@@ -110,6 +135,23 @@ def _image(attributes: str, tag: str) -> str:
     """An `<img>` as a picture of Markdown; the tag itself if it names no file."""
     named = dict(re.findall(r"""(src|alt)\s*=\s*["']([^"']*)["']""", attributes))
     return f"![{named.get('alt', '')}](<{named['src']}>)" if "src" in named else tag
+
+
+def _alert(level: str, body: str) -> str:
+    """A box of Bootstrap, which Jupyter shows, as a callout of the kind that its heading names."""
+    heading = re.match(r"\s*<(h\d|b|strong)>\s*(.*?)[\s:.!]*</\1>[\s:.]*(?:<br ?/?>)?", body, re.S)
+    title = heading[2] if heading else ""
+    kind = title.lower() if title.lower() in CALLOUTS else ALERTS[level]
+    title = "" if title.lower() in CALLOUTS else title
+    return "\n\n" + _callout(kind, title, dedent(body[heading.end() if heading else 0 :])) + "\n\n"
+
+
+def _link(attributes: str, label: str) -> str:
+    """An `<a>` as a link of Markdown, and a target of links as its words."""
+    label = " ".join(canonical(label).split())
+    if target := re.search(r"""href\s*=\s*["']([^"']*)["']""", attributes):
+        return f"[{label}](<{target[1]}>)"
+    return label
 
 
 def attach(cell: NotebookNode, folder: Path) -> None:
@@ -141,7 +183,7 @@ def picture_fault(target: str, folder: Path) -> str:
     if target.startswith(ATTACHMENT):
         return ""
     if re.match(r"[a-zA-Z][\w+.-]*:|//", target):
-        return "a picture from elsewhere is not loaded: save it beside the lesson"
+        return "a picture from elsewhere is not loaded: save it beside the lesson, or remove it"
     path = _path(target, folder)
     if not path.is_relative_to(folder.resolve()):
         return f"a picture must be a file below {folder.name}/"

@@ -55,7 +55,10 @@ COLUMNS = re.compile(r"\\begin\{array\}\{([lcr ]*[^lcr }][^}]*)\}")
 
 def refusal(tex: str) -> str:
     """Why a formula would not mean the same in each handout; empty if it would."""
-    for command in SIGN.findall(tex):
+    commands = SIGN.findall(tex)
+    if commands.count(r"\left") != commands.count(r"\right"):
+        return r"each \left needs its \right"
+    for command in commands:
         if advice := REFUSED.get(command[1:].removesuffix("*")):
             return f"{command} is not the same in HTML and PDF: {advice}"
     if found := re.search(r"\\not\s*\{", tex):

@@ -47,6 +47,15 @@ def nodes(node: Node) -> Iterator[Node]:
             yield from nodes(child)
 
 
+def lists(node: Node) -> Iterator[list[Node]]:
+    """The lists of nodes in a tree: the blocks of a text, the words of a paragraph."""
+    if isinstance(node, list) and node and all(isinstance(n, dict) and "t" in n for n in node):
+        yield node
+    for child in node.values() if isinstance(node, dict) else node:
+        if isinstance(child, dict | list):
+            yield from lists(child)
+
+
 def with_tags(node: Node) -> Node:
     """A tree in which the known HTML tags are nodes; others stay raw HTML."""
     if isinstance(node, list):

@@ -13,6 +13,7 @@ MARK = re.compile(r"#\s*%%(%*)(?:[ \t]+(.*))?$")
 TYPE = re.compile(r"\[([^\]\[\"'=]*)\]?")
 TYPES = ["markdown", "md", "raw", "code"]
 PAIR = re.compile(r"([\w.:-]+)\s*=\s*")
+MAGIC = "remove language=, and write `%%{}` above its lines, without `# `"
 WRITE = 'write attributes as check="name" or tags=["a", "b"]'
 
 Fault = tuple[int, str]
@@ -110,9 +111,11 @@ def _value(text: str) -> tuple[Any, str | None]:
 def _checked(kind: str, found: dict[str, Any], line: int, faults: list[Fault]) -> Mark:
     """The attributes that have a meaning here. A misspelt name and a malformed value are faults."""
     for key, value in found.items():
-        if key not in CELL_ATTRIBUTES:
+        if key not in (*CELL_ATTRIBUTES, "language"):
             if guess := misspelt(key, CELL_ATTRIBUTES):
                 faults.append((line, f"unknown attribute '{key}'; did you mean '{guess}'?"))
+        elif key == "language" and value != "python":
+            faults.append((line, f"a cell in {value} is not executed: {MAGIC.format(value)}"))
         elif key == "tags":
             if type(value) is not list or not all(type(tag) is str for tag in value):
                 faults.append((line, f'tags={value!r} must be a list of words, as tags=["figure"]'))

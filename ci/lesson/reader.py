@@ -25,6 +25,7 @@ from ci.lesson.script import LessonError
 
 CHECK_ATTRIBUTES = ["check", "given", "raises", "stdout"]
 INSTALL = re.compile(r"(?m)^\s*[!%]+\s*(?:\S*python\S* -m )?(?:pip3?|conda|mamba|uv)\b.*")
+TEXT_ALONE = re.compile(r"""(?s)\s*[rRuU]?(\"\"\"|\'\'\')(?:(?!\1).)*\1\s*""")
 FORBIDDEN_TAGS = {"raises-exception", "skip-execution", "injected-parameters"}
 
 
@@ -122,8 +123,13 @@ def _validate_cell(cell: NotebookNode) -> None:
     if language not in (None, *LANGUAGES):
         raise ScriptError(f'lang="{language}": expected "en" or "zh"', line)
     for tag in sorted(FORBIDDEN_TAGS & {*exercises.tags(cell)}):
-        message = f"the tag '{tag}' could hide a fault: remove it (raises= declares an error)"
+        instead = "remove it"
+        if tag == "raises-exception":
+            instead = 'write raises="ValueError" instead, with the error that the cell raises'
+        message = f"the tag '{tag}' could hide a fault: {instead}"
         raise ScriptError(message, line)
+    if cell.cell_type == "code" and TEXT_ALONE.fullmatch(cell.source):
+        raise ScriptError("the cell is only a text: begin it with `# %% [markdown]`", line)
     installs = INSTALL.search(cell.source) if cell.cell_type == "code" else None
     if installs:
         at = line + cell.source[: installs.start()].count("\n")

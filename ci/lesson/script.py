@@ -21,7 +21,14 @@ from ci.lesson import header, marks
 from ci.lesson.fault import ScriptError as ScriptError
 
 SECOND_HEADER = re.compile(r"#\s*jupyter:\s*$")
-HEADER_LIKE = re.compile(r"#\s*-+\s*$|#\s*(jupyter|jupytext|lesson\w*|kernelspec|gpus)\s*:", re.I)
+HEADER_LIKE = re.compile(
+    r"#\s*-{1,5}\s*$|#\s*(jupyter|jupytext|lesson\w*|kernelspec|gpus)\s*:", re.I
+)
+# A script whose first text has a heading of reStructuredText.
+GALLERY = re.compile(
+    r"""(?xs)(?:\s|\#[^\n]*\n)*[rR]?(?P<quotes>\"{3}|'{3})(?:(?!(?P=quotes)).)*?
+    \n(?P<line>[=~^*\#-])(?P=line){2,}[ \t]*\n"""
+)
 NOT_CLOSED = re.compile("EOF in multi-line string|unterminated triple-quoted")
 
 
@@ -87,7 +94,10 @@ def parse(text: str) -> NotebookNode:
         faults += found
         if cell is not None:
             notebook.cells.append(cell)
-    if cells[-1].mark is None and text.strip():
+    if GALLERY.match("\n".join(cells[0].lines)) and not any("[markdown]" in x for x in lines):
+        message = "a script of sphinx-gallery: make a notebook of it by sphinx_gallery_py2jupyter"
+        faults = [(1, f"{message}, and a script of that by `jupytext --to py:percent`")]
+    elif cells[-1].mark is None and text.strip():
         faults.append((1, "no cells found; run `jupytext --to py:percent` on this script"))
     if _in_string(cells[-1].lines):
         faults.append((cells[-1].start + 1, "a string with triple quotes has no end: close it"))

@@ -1,5 +1,6 @@
 """The title of a lesson: the first heading of its prose, as plain text."""
 
+import html
 import re
 from collections.abc import Iterator
 
@@ -43,4 +44,5 @@ def _plain(text: str) -> str:
     text = SMALL_TAGS.sub(lambda found: found[1] or "", text)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
     text = re.sub(r"(`+|\$\$?)(.+?)\1", r"\2", text)
-    return re.sub(r"(\*\*|__|\*|\b_)(\S(?:.*?\S)?)\1", r"\2", text).strip()
+    text = re.sub(r"(\*\*|__|\*|\b_)(\S(?:.*?\S)?)\1", r"\2", text)
+    return " ".join(html.unescape(text).split())

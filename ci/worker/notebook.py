@@ -34,6 +34,7 @@ from ci.lesson.lesson import Lesson
 from ci.lesson.parameters import Value
 from ci.worker import machine
 from ci.worker.forked import ForkingProvisioner, ForkServer
+from ci.worker.import_path import missing_modules
 
 ENGINE = "pytorch-course"
 MOST_PRINTED = 50_000  # characters per cell
@@ -207,7 +208,9 @@ class LessonClient(PapermillNotebookClient):
             except CellExecutionError as error:
                 remedy = machine.remedy(f"{error.ename}: {error.evalue}", gpus=self.gpus)
                 blame = f"; the machine is at fault: {remedy}" if remedy else ""
-                self._note(cell, f"{_reason(error)}{blame}", error.traceback)
+                self._note(
+                    cell, f"{_reason(error)}{self._also_missing(error)}{blame}", error.traceback
+                )
                 self.verdict.machine_fault = bool(remedy)
                 return
             except DeadKernelError:
@@ -229,6 +232,15 @@ class LessonClient(PapermillNotebookClient):
                     msg["content"]["text"][:room] + "\n… the rest is left out\n"
                 )
         return super().process_message(msg, cell, index)
+
+    def _also_missing(self, error: CellExecutionError) -> str:
+        """What else is missing of the modules that the lesson imports."""
+        if error.ename != "ModuleNotFoundError":
+            return ""
+        sources = [cell.source for cell in self.nb.cells if cell.cell_type == "code"]
+        missing = missing_modules(sources, Path(self.resources["metadata"]["path"]))
+        others = [name for name in missing if f"'{name}'" not in error.evalue]
+        return f" (also missing: {', '.join(others)})" if others else ""
 
     def _note(self, cell: NotebookNode, reason: str, traceback: str = "") -> None:
         self.verdict.cell, self.verdict.reason, self.verdict.traceback = cell.id, reason, traceback

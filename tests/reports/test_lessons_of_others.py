@@ -1,0 +1,174 @@
+"""Lessons that were written elsewhere: accepted as they are, or refused with what to do."""
+
+from pathlib import Path
+
+import pytest
+
+from ci.errors import CourseError
+from ci.handout import check_prose, dialect, publish
+from ci.lesson import reader
+from ci.worker.import_path import missing_modules
+from tests.conftest import Read
+from tests.reports.test_prose_of_others import html, in_jupyter, typst
+
+CSS = Path(publish.__file__).parent / "templates" / "html" / "handout.css"
+
+GALLERY = '''"""
+Sines
+=====
+
+See :math:`x`.
+"""
+import torch
+
+{mark}
+# Cosines
+# -------------------
+# A text.
+torch.zeros(2)
+'''
+
+
+def lesson(folder: Path, text: str) -> reader.Lesson:
+    """The lesson of a script."""
+    path = folder / "01_other.py"
+    path.write_text(text, "utf-8")
+    return reader.read(path)
+
+
+def prose(folder: Path, text: str) -> reader.Lesson:
+    """A lesson of one text."""
+    return lesson(folder, "# %% [markdown]\n" + "".join(f"# {x}\n" for x in text.split("\n")))
+
+
+@pytest.mark.parametrize("mark", ["# %%", "#" * 70])
+@pytest.mark.parametrize("before", ["", "# -*- coding: utf-8 -*-\n", "# words\n\n", "r"])
+def test_a_script_of_sphinx_gallery_is_named(tmp_path: Path, mark: str, before: str) -> None:
+    """One line, although it has no cells, and an underline looks like the end of a header."""
+    with pytest.raises(CourseError) as raised:
+        lesson(tmp_path, before + GALLERY.format(mark=mark))
+    assert str(raised.value).endswith(
+        "/01_other.py:1: a script of sphinx-gallery: make a notebook of it by "
+        "sphinx_gallery_py2jupyter, and a script of that by `jupytext --to py:percent`"
+    )
+
+
+def test_a_script_without_cells_is_one_fault(tmp_path: Path) -> None:
+    """A line of dashes in it is not the end of a header."""
+    with pytest.raises(CourseError, match=r"01_other\.py:1: no cells found; run `jupytext"):
+        lesson(tmp_path, '"""Words."""\nx = 1\n# --------------\ny = 2\n')
+
+
+def test_a_text_as_code_is_named(read: Read) -> None:
+    """A plain script's docstring becomes such a cell; its page would show it twice, as code."""
+    with pytest.raises(CourseError, match=r":19: the cell is only a text: .*`# %% \[markdown\]`"):
+        read('\n# %%\n"""\nWords.\n"""\n')
+    read('\n# %% [markdown]\n"""\nWords.\n"""\n\n# %%\n"word"\n')
+
+
+def test_a_cell_in_another_language_is_named(read: Read) -> None:
+    """jupytext writes its lines as comments, which would be shown as Python and not executed."""
+    with pytest.raises(CourseError, match=r"in bash is not executed: .*`%%bash` above its lines"):
+        read('\n# %% language="bash"\n# ls\n')
+    assert read('\n# %% language="python"\nx = 1\n').notebook.cells[-1].source == "x = 1"
+
+
+def test_a_tag_that_allows_errors_says_what_to_write(read: Read) -> None:
+    """The attribute with the name of the error."""
+    with pytest.raises(CourseError, match='could hide a fault: write raises="ValueError"'):
+        read('\n# %% tags=["raises-exception"]\n1 / 0\n')
+
+
+@pytest.mark.parametrize(
+    ("source", "formula"),
+    [
+        ("$ x $", "$x$"),
+        ("$f(z) = z^2 -1 $", "$f(z) = z^2 -1$"),
+        (r"($ \alpha + 1$)", r"($\alpha + 1$)"),
+        ("from $5 to $10 or $x y", "from $5 to $10 or $x y"),
+        ("5 $ and 6 $ for $y$", "5 $ and 6 $ for $y$"),
+        (r"$x \text{ for all } y$", r"$x \text{ for all } y$"),
+        ("`$ x $`", "`$ x $`"),
+    ],
+)
+def test_space_beside_dollars(source: str, formula: str) -> None:
+    """Jupyter allows it in a formula; two prices are no formula."""
+    assert dialect.canonical(source) == formula
+
+
+@pytest.mark.parametrize("line", ["=", "-", "- b", "+ b", "* b", "1. b"])
+@pytest.mark.parametrize(("before", "after"), [("$$", "$$"), ("x: $", "$")])
+def test_a_line_of_a_formula_begins_no_list(line: str, before: str, after: str) -> None:
+    """A line `=` in a formula would make a heading of the text above it."""
+    page = html(f"{before}a\n{line}\nc{after}")
+    assert page.startswith("<p>")
+    assert page.count("<math") == page.count("<p>") == 1
+    quoted = f"> {before}a\n> b\n> c{after}"
+    assert dialect.canonical(quoted) == quoted
+
+
+def test_a_broken_formula_is_one_fault(tmp_path: Path) -> None:
+    """Not one for each of its lines; what follows it is named too."""
+    with pytest.raises(CourseError) as raised:
+        check_prose.check([prose(tmp_path, "$$\n\\alpha\n\n\\beta \\\\\n\\gamma\n$$\n\n\\delta")])
+    lines = str(raised.value).split("\n")
+    assert [line.split(": ")[1] for line in lines] == ["$$", r"\delta"]
+
+
+BOXES = {
+    '<div class="alert alert-info"><h4>Note</h4>\n\nMind the *gap*.\n\n</div>': "note",
+    '<div class="alert alert-block alert-warning">\n<b>Warning:</b> Mind the *gap*.\n</div>': (
+        "warning"
+    ),
+    "<div class='alert alert-success' role='alert'>\n    Mind the *gap*.\n</div>": "tip",
+    '<div class="alert alert-danger"><strong>Important</strong> Mind the *gap*.</div>': (
+        "important"
+    ),
+}
+
+
+@pytest.mark.parametrize("box", BOXES)
+def test_a_box_of_jupyter_is_a_callout(box: str) -> None:
+    """sphinx-gallery writes its notes so."""
+    page = html(f"before\n{box}\nafter")
+    assert f'<div class="callout {BOXES[box]}" role="note">\n<p><strong>' in page
+    assert page.count("<strong>") == 1
+    assert "<p>Mind the <em>gap</em>.</p>\n</div>\n<p>after</p>" in page
+    assert "#sheet.callout[" in typst(box)
+    assert in_jupyter(box).strip().endswith("> Mind the *gap*.")
+
+
+def test_links_in_html_are_links(tmp_path: Path) -> None:
+    """With a picture inside, as the badges of notebooks have; a mere target is its words."""
+    assert '<a href="https://x.y">a <strong>b</strong></a>' in html(
+        '<a href="https://x.y">a\n<b>b</b></a>'
+    )
+    assert dialect.canonical('<a id="top"></a>Words <a name="here">here</a>') == "Words here"
+    badge = '<a href="https://x.y">\n  <img src="https://x.y/z.svg" alt="Open"/>\n</a>'
+    with pytest.raises(CourseError, match="z.svg: .*: save it beside the lesson, or remove it"):
+        check_prose.check([prose(tmp_path, badge)])
+
+
+def test_entities_in_a_title_are_characters(tmp_path: Path) -> None:
+    """The PDF shows the title at the head of each page, without markup."""
+    made = prose(tmp_path, "# &nbsp; Sines &amp; cosines &nbsp;")
+    assert made.titles["en"] == "Sines & cosines"
+
+
+def test_no_rule_of_the_page_is_for_the_kind_of_a_callout() -> None:
+    """The style of the page's own notes made the callouts `note` bold."""
+    for kind in ("note", "tip", "important", "warning", "caution"):
+        for line in CSS.read_text("utf-8").split("\n"):
+            assert not line.startswith(f".{kind}"), line
+
+
+def test_all_missing_modules_are_named(tmp_path: Path) -> None:
+    """Also those of later cells; not what is in the standard library or beside the lesson."""
+    (tmp_path / "beside.py").touch()
+    (tmp_path / "folder").mkdir()
+    cells = [
+        "import sys, zipimport, torch.nn as nn, absent_a.b",
+        "%magic\nimport x",
+        "from absent_b.c import d\nimport beside, folder.e\nfrom . import f\nimport absent_a",
+    ]
+    assert missing_modules(cells, tmp_path) == ["absent_a", "absent_b"]
