@@ -1,13 +1,10 @@
 """`invoke lint`: all faults of lessons and oracles that can be found without executing a lesson."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from ci.errors import CourseError
-from ci.handout import check_prose
-from ci.lesson import oracle
 from ci.lesson.lesson import find_lessons, select_lessons
-from ci.plan import parsed_lessons
+from ci.run_plan import faults
 
 
 def lint(lessons: str, root: Path) -> int:
@@ -18,26 +15,6 @@ def lint(lessons: str, root: Path) -> int:
         print(fault)
     print(f"{_count(len(paths), 'lesson')}: {_count(len(found), 'fault')}")
     return CourseError.status if found else 0
-
-
-def faults(path: Path, build: Path) -> Iterator[str]:
-    """The faults of a lesson's script; if it can be read, also of its oracle and its prose."""
-    try:
-        lesson = parsed_lessons.read(path, build)
-    except CourseError as error:
-        yield from _lines(error)
-        return
-    for check in (oracle.load, lambda lesson: check_prose.check([lesson])):
-        try:
-            check(lesson)
-        except CourseError as error:
-            yield from _lines(error)
-
-
-def _lines(error: CourseError) -> list[str]:
-    if error.status != CourseError.status:
-        raise error
-    return str(error).splitlines()
 
 
 def _count(number: int, noun: str) -> str:

@@ -4,15 +4,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ci.errors import UsageError
+from ci.errors import CourseError, MachineError, UsageError
 from ci.execute import executor
 from ci.execute.executor import Executor
-from ci.handout import manifest, publish
+from ci.handout import check_prose, manifest, publish
 from ci.handout.handout import Note
 from ci.judge import verdicts
 from ci.lesson import oracle
-from ci.lesson.lesson import find_lessons, select_lessons
+from ci.lesson.lesson import Lesson, find_lessons, select_lessons
 from ci.lesson.oracle import Oracle
+from ci.lesson.script import LessonError
 from ci.plan import attempts, gpus, parsed_lessons, planner, reasons
 from ci.plan.gpus import Gpu
 from ci.plan.planner import Run
@@ -73,7 +74,7 @@ def plan(options: Options, root: Path) -> Plan:
     slots = planner.count_slots(options.jobs, granted)
     notes = publish.notes(request, granted, options.handouts)
     executor.parse(options.on)
-    lessons = [parsed_lessons.read(path, build) for path in selected]
+    lessons = _read(selected, build)
     runs = planner.runs(lessons, options.parameters, granted, timeout_s=timeout_s, slots=slots)
     if options.failed:
         runs = _failed(runs, build)
@@ -99,6 +100,30 @@ def plan(options: Options, root: Path) -> Plan:
         remarks=remarks,
         gpus_required=request.strict,
     )
+
+
+def _read(paths: Sequence[Path], build: Path) -> list[Lesson]:
+    """The lessons. Raises CourseError with all faults of all of them."""
+    try:
+        return [parsed_lessons.read(path, build) for path in paths]
+    except LessonError:
+        lines = [line for path in paths for line in faults(path, build)]
+        raise CourseError("\n".join(lines)) from None
+
+
+def faults(path: Path, build: Path) -> list[str]:
+    """The faults of a lesson's script, its oracle and its prose, as far as these can be read."""
+    lesson, lines = None, []
+    try:
+        lesson = parsed_lessons.read(path, build)
+        oracle.load(lesson)
+    except LessonError as error:
+        return [*str(error).splitlines(), *check_prose.faults(path, error.cells)]
+    except (UsageError, MachineError):
+        raise
+    except CourseError as error:
+        lines = str(error).splitlines()
+    return [*lines, *(check_prose.faults(path, lesson.notebook.cells) if lesson else [])]
 
 
 def _failed(runs: list[Run], build: Path) -> list[Run]:

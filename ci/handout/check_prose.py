@@ -3,8 +3,9 @@
 import copy
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import typst
 from nbformat import NotebookNode
@@ -44,22 +45,24 @@ def check(lessons: Iterable[Lesson]) -> None:
     links and HTML that no handout can show, and characters that no font has.
     """
     with ThreadPoolExecutor() as threads:  # most of the time is spent in processes of pandoc
-        faults = [fault for found in threads.map(_lesson_faults, lessons) for fault in found]
-    if faults:
-        raise CourseError("\n".join(faults))
+        found = threads.map(lambda lesson: faults(lesson.path, lesson.notebook.cells), lessons)
+        lines = [fault for each in found for fault in each]
+    if lines:
+        raise CourseError("\n".join(lines))
 
 
-def _lesson_faults(lesson: Lesson) -> list[str]:
-    cells = [cell for cell in copy.deepcopy(lesson.notebook.cells) if cell.cell_type == "markdown"]
-    originals = [copy.copy(cell) for cell in cells]
-    for cell in cells:
-        dialect.attach(cell, lesson.path.parent)
-    parsed = markdown.parse([cell.source for cell in cells])
+def faults(path: Path, cells: Sequence[NotebookNode]) -> list[str]:
+    """The faults of the prose in the cells of the lesson at `path`, which may have other faults."""
+    originals = [cell for cell in cells if cell.cell_type == "markdown"]
+    prose = copy.deepcopy(originals)
+    for cell in prose:
+        dialect.attach(cell, path.parent)
+    parsed = markdown.parse([cell.source for cell in prose])
     documents = [*markdown.tamed(parsed)]
     refused = _refused_formulas([f for document in documents for f in markdown.formulas(document)])
-    faults = []
+    lines = []
     for cell, tree, document in zip(originals, parsed, documents, strict=True):
-        found = [*_tree_faults(tree, lesson), *_word_faults(document)]
+        found = [*_tree_faults(tree, path.parent), *_word_faults(document)]
         found += [*_foreign_faults(tree), *_control_faults(cell.source)]
         found += [
             (
@@ -69,13 +72,12 @@ def _lesson_faults(lesson: Lesson) -> list[str]:
             for kind, tex in markdown.formulas(document)
             if (kind, tex) in refused
         ]
-        faults += [f"{_location(lesson, cell, text)}: {reason}" for text, reason in found]
-    return [*dict.fromkeys(faults), *_character_faults(lesson)]
+        lines += [f"{_location(path, cell, text)}: {reason}" for text, reason in found]
+    return [*dict.fromkeys(lines), *_character_faults(path, cells)]
 
 
-def _tree_faults(tree: Node, lesson: Lesson) -> Iterator[Fault]:
+def _tree_faults(tree: Node, folder: Path) -> Iterator[Fault]:
     """Raw HTML, pictures and links that no handout can show."""
-    folder = lesson.path.parent
     for node in nodes(tree):
         match node["t"]:
             case "RawInline" | "RawBlock":
@@ -155,16 +157,16 @@ def _refusal(formulas: str) -> str:
     return ""
 
 
-def _character_faults(lesson: Lesson) -> list[str]:
+def _character_faults(path: Path, cells: Sequence[NotebookNode]) -> list[str]:
     """The characters that no font has, each where it is first."""
-    texts = {cell.id: _printed(cell) for cell in lesson.notebook.cells}
-    used, faults = {*"".join(texts.values())}, []
+    texts = {cell.id: _printed(cell) for cell in cells}
+    used, lines = {*"".join(texts.values())}, []
     while used and (found := _missing(used)):
         missing, why = found
         used -= {*missing}
-        cell = next(c for c in lesson.notebook.cells if missing in texts[c.id])
-        faults.append(f"{_location(lesson, cell, missing)}: {why}: replace it by words or a sign")
-    return faults
+        cell = next(c for c in cells if missing in texts[c.id])
+        lines.append(f"{_location(path, cell, missing)}: {why}: replace it by words or a sign")
+    return lines
 
 
 def _printed(cell: NotebookNode) -> str:
@@ -183,9 +185,9 @@ def _missing(characters: set[str]) -> tuple[str, str] | None:
     return None
 
 
-def _location(lesson: Lesson, cell: NotebookNode, text: str) -> str:
+def _location(path: Path, cell: NotebookNode, text: str) -> str:
     """File and line of `text` in a cell."""
     word = re.search(rf"(?<!\S){re.escape(text)}(?!\S)", cell.source)
     start = word.start() if word else max(cell.source.find(text), 0)
-    line = lesson.line(cell.id) + cell.source[:start].count("\n")
-    return f"{lesson.path.parent.name}/{lesson.path.name}:{line}"
+    line = cell.metadata.line + cell.source[:start].count("\n")
+    return f"{path.parent.name}/{path.name}:{line}"

@@ -7,13 +7,12 @@ from typing import Any
 
 from ci.lesson.fault import misspelt
 
-CELL_ATTRIBUTES = ["lang", "check", "given", "raises", "stdout", "tags"]
+CELL_ATTRIBUTES = ["lang", "check", "given", "raises", "stdout", "tags", "language"]
 
 MARK = re.compile(r"#\s*%%(%*)(?:[ \t]+(.*))?$")
 TYPE = re.compile(r"\[([^\]\[\"'=]*)\]?")
 TYPES = ["markdown", "md", "raw", "code"]
 PAIR = re.compile(r"([\w.:-]+)\s*=\s*")
-MAGIC = "remove language=, and write `%%{}` above its lines, without `# `"
 WRITE = 'write attributes as check="name" or tags=["a", "b"]'
 
 Fault = tuple[int, str]
@@ -111,11 +110,9 @@ def _value(text: str) -> tuple[Any, str | None]:
 def _checked(kind: str, found: dict[str, Any], line: int, faults: list[Fault]) -> Mark:
     """The attributes that have a meaning here. A misspelt name and a malformed value are faults."""
     for key, value in found.items():
-        if key not in (*CELL_ATTRIBUTES, "language"):
+        if key not in CELL_ATTRIBUTES:
             if guess := misspelt(key, CELL_ATTRIBUTES):
                 faults.append((line, f"unknown attribute '{key}'; did you mean '{guess}'?"))
-        elif key == "language" and value != "python":
-            faults.append((line, f"a cell in {value} is not executed: {MAGIC.format(value)}"))
         elif key == "tags":
             if type(value) is not list or not all(type(tag) is str for tag in value):
                 faults.append((line, f'tags={value!r} must be a list of words, as tags=["figure"]'))

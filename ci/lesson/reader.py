@@ -32,8 +32,8 @@ FORBIDDEN_TAGS = {"raises-exception", "skip-execution", "injected-parameters"}
 def read(path: Path, parse: Callable[[str], NotebookNode] = script.parse) -> Lesson:
     """The lesson in the script at `path`; `parse` makes a notebook of its text.
 
-    Raises CourseError, with file and line, if the script is malformed. If it has several faults,
-    the error is a LessonError, with one line for each.
+    Raises LessonError, with file and line of each fault, if the script is malformed; CourseError
+    if it cannot be read at all.
     """
     place = f"{path.parent.name}/{path.name}"
     try:
@@ -43,9 +43,10 @@ def read(path: Path, parse: Callable[[str], NotebookNode] = script.parse) -> Les
     except UnicodeDecodeError:
         raise CourseError(f"{place}: the file is not UTF-8 text: save it as UTF-8") from None
     found = _Faults()
-    lesson = _lesson(path, text, parse(text), found)
+    notebook = parse(text)
+    lesson = _lesson(path, text, notebook, found)
     if lesson is None or found.errors:
-        raise found.in_file(place)
+        raise LessonError(found.in_file(place), notebook.cells)
     return lesson
 
 
@@ -63,11 +64,10 @@ class _Faults:
             self.errors.append(error)
             return None
 
-    def in_file(self, place: str) -> CourseError:
-        """The error that reports all faults of this file, each of them once."""
+    def in_file(self, place: str) -> list[str]:
+        """A line for each fault of this file, once."""
         ordered = sorted(self.errors, key=lambda error: error.line or 0)
-        lines = {str(error.in_file(place)): error.in_file(place) for error in ordered}
-        return LessonError(list(lines.values())) if len(lines) > 1 else next(iter(lines.values()))
+        return [*dict.fromkeys(str(error.in_file(place)) for error in ordered)]
 
 
 def _lesson(path: Path, text: str, notebook: NotebookNode, found: _Faults) -> Lesson | None:
@@ -86,7 +86,7 @@ def _lesson(path: Path, text: str, notebook: NotebookNode, found: _Faults) -> Le
     parameters = found.collect(_parameters, notebook, header)
     limits = found.collect(_limits, header)
     prose = found.collect(languages.declared, header)
-    if readable and prose:
+    if prose and not notebook.metadata.faults:
         found.errors += languages.faults(notebook.cells, prose)
     if extracted is None or None in (parameters, limits, prose):
         return None
@@ -128,6 +128,9 @@ def _validate_cell(cell: NotebookNode) -> None:
             instead = 'write raises="ValueError" instead, with the error that the cell raises'
         message = f"the tag '{tag}' could hide a fault: {instead}"
         raise ScriptError(message, line)
+    if (named := cell.metadata.get("language", "python")) != "python":
+        instead = f"remove language=, and write `%%{named}` above its lines, without `# `"
+        raise ScriptError(f"a cell in {named} is not executed: {instead}", line)
     if cell.cell_type == "code" and TEXT_ALONE.fullmatch(cell.source):
         raise ScriptError("the cell is only a text: begin it with `# %% [markdown]`", line)
     installs = INSTALL.search(cell.source) if cell.cell_type == "code" else None

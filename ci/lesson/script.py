@@ -162,8 +162,8 @@ def parse_code(source: str, line: int, subject: str) -> list[ast.stmt]:
 
 
 class LessonError(CourseError):
-    """All faults of a lesson's script, in the order of their lines."""
+    """All faults of a lesson's script, in the order of their lines, and its cells."""
 
-    def __init__(self, faults: Sequence[CourseError]) -> None:
-        super().__init__("\n".join(map(str, faults)))
-        self.faults = list(faults)
+    def __init__(self, faults: Sequence[str], cells: Sequence[NotebookNode]) -> None:
+        super().__init__("\n".join(faults))
+        self.cells = cells

@@ -208,9 +208,8 @@ class LessonClient(PapermillNotebookClient):
             except CellExecutionError as error:
                 remedy = machine.remedy(f"{error.ename}: {error.evalue}", gpus=self.gpus)
                 blame = f"; the machine is at fault: {remedy}" if remedy else ""
-                self._note(
-                    cell, f"{_reason(error)}{self._also_missing(error)}{blame}", error.traceback
-                )
+                reason = f"{_reason(error)}{self._also_missing(error)}{blame}"
+                self._note(cell, reason, error.traceback)
                 self.verdict.machine_fault = bool(remedy)
                 return
             except DeadKernelError:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ci import run_plan
 from ci.errors import CourseError
 from ci.handout import check_prose, dialect, publish
 from ci.lesson import reader
@@ -36,9 +37,13 @@ def lesson(folder: Path, text: str) -> reader.Lesson:
     return reader.read(path)
 
 
+ENGLISH = "# ---\n# jupyter:\n#   lesson:\n#     languages: [en]\n# ---\n\n"
+
+
 def prose(folder: Path, text: str) -> reader.Lesson:
     """A lesson of one text."""
-    return lesson(folder, "# %% [markdown]\n" + "".join(f"# {x}\n" for x in text.split("\n")))
+    lines = "".join(f"# {line}\n" for line in text.split("\n"))
+    return lesson(folder, f"{ENGLISH}# %% [markdown]\n{lines}")
 
 
 @pytest.mark.parametrize("mark", ["# %%", "#" * 70])
@@ -63,7 +68,7 @@ def test_a_text_as_code_is_named(read: Read) -> None:
     """A plain script's docstring becomes such a cell; its page would show it twice, as code."""
     with pytest.raises(CourseError, match=r":19: the cell is only a text: .*`# %% \[markdown\]`"):
         read('\n# %%\n"""\nWords.\n"""\n')
-    read('\n# %% [markdown]\n"""\nWords.\n"""\n\n# %%\n"word"\n')
+    read('\n# %% [markdown]\n"""\n$x$\n"""\n\n# %%\n"word"\n')
 
 
 def test_a_cell_in_another_language_is_named(read: Read) -> None:
@@ -71,6 +76,30 @@ def test_a_cell_in_another_language_is_named(read: Read) -> None:
     with pytest.raises(CourseError, match=r"in bash is not executed: .*`%%bash` above its lines"):
         read('\n# %% language="bash"\n# ls\n')
     assert read('\n# %% language="python"\nx = 1\n').notebook.cells[-1].source == "x = 1"
+
+
+def test_faults_of_cells_languages_and_prose_are_named_together(tmp_path: Path) -> None:
+    """By `invoke run` and `invoke lint`, so that one round mends all of them."""
+    (tmp_path / "lessons").mkdir()
+    path = tmp_path / "lessons" / "01_other.py"
+    path.write_text(
+        '# %% language="bash"\n# ls\n\n# %% tags=["raises-exception"]\n1 / 0\n\n'
+        "# %% [markdown]\n# Some words in one language, as in :ref:`x`.\n",
+        "utf-8",
+    )
+    expected = [
+        r":2: a cell in bash is not executed",
+        r":5: the tag 'raises-exception'",
+        r":8: this text has no lang=",
+        r":8: :ref:`x` is reStructuredText",
+    ]
+    found = run_plan.faults(path, tmp_path / "build")
+    with pytest.raises(CourseError) as raised:
+        run_plan.plan(run_plan.Options(), tmp_path)
+    for lines in (found, str(raised.value).splitlines()):
+        assert [line.partition(part)[1] for line, part in zip(lines, expected, strict=True)] == (
+            expected
+        )
 
 
 def test_a_tag_that_allows_errors_says_what_to_write(read: Read) -> None:
