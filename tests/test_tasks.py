@@ -145,7 +145,7 @@ def test_an_unchanged_run_is_not_executed_again(verified: Path) -> None:
     )
     after = files(verified / "build/handouts")
     assert {name for name in after if after[name] != before[name]} == {
-        *("index.html", "index.json", "handouts.zip")
+        *("index.html", "index.zh.html", "index.json", "handouts.zip")
     }
     status, output = invoke(verified, "--fresh")
     assert (status, count_attempts(verified), "unchanged" in output) == (0, 2, False)

@@ -28,10 +28,9 @@ from ci.handout.refusals import REFUSED, first_refused, reason
 from ci.handout.translations import translations
 
 # Of an output, the first of these formats that it has is shown. Widgets and scripts never are.
-PICTURES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
 MARKDOWN = ["text/markdown", "text/latex"]
-HTML_FORMATS = [*PICTURES, "text/html", *MARKDOWN, "text/plain"]
-PDF_FORMATS = [*PICTURES, *MARKDOWN, "text/plain", "text/html"]
+HTML_FORMATS = [*html.PICTURES, "text/html", *MARKDOWN, "text/plain"]
+PDF_FORMATS = [*html.PICTURES, *MARKDOWN, "text/plain", "text/html"]
 
 CAPTIONS = ("**Figure", "**图")  # a caption follows its figure and begins with one of these
 
@@ -114,6 +113,7 @@ class _HandoutExporter(TemplateExporter):
             **(resources or {}),
             "prose": {text: Markup(self._finished(markup, nb)) for text, markup in prose.items()},
             "captions": _captions(nb, self.formats),
+            "drawings": _drawings(nb),
             "handout": about,
             "labels": translations(about.get("language", "en")),
             "content": functools.partial(_content, formats=self.formats),
@@ -140,11 +140,12 @@ class HandoutHTMLExporter(_HandoutExporter):
         environment.autoescape = True
         environment.filters |= {"code": html.code, "plain": plain, "clean": html.clean}
         environment.filters |= {"visible": visible, "failure": html.failure}
-        environment.filters["data"] = _data_url
+        environment.filters["data"] = html.data_url
         environment.globals |= {"html": html, "check_table": check_table}
         return environment
 
     def _finished(self, markup: str, nb: NotebookNode) -> str:
+        markup = markup.replace("<code", '<code translate="no"')
         for name, (kind, content) in _attachments(nb).items():
             place = f'src="{ATTACHMENT}{name}"'
             markup = markup.replace(place, f'src="data:{kind};base64,{content}"')
@@ -176,9 +177,9 @@ class HandoutPDFExporter(_HandoutExporter):
         resources = {**(resources or {}), "spoken": spoken}
         source, resources = super()._convert(nb, resources, **options)
         pictures = {
-            _file_name(content, kind): _bytes(kind, content)
+            _file_name(content, kind): html.picture_bytes(kind, content)
             for kind, content in _contents(nb, self.formats)
-            if kind in PICTURES
+            if kind in html.PICTURES
         }
         pictures |= {n: base64.b64decode(content) for n, (_, content) in _attachments(nb).items()}
         date = resources["handout"].get("provenance", {}).get("date", "")
@@ -217,7 +218,7 @@ def _captions(nb: NotebookNode, formats: Sequence[str]) -> dict[int, int]:
     drawn = {
         index
         for index, cell in enumerate(nb.cells)
-        if any(_content(output, formats)[0] in PICTURES for output in cell.get("outputs", []))
+        if any(_content(output, formats)[0] in html.PICTURES for output in cell.get("outputs", []))
     }
     return {
         index - 1: index
@@ -226,17 +227,25 @@ def _captions(nb: NotebookNode, formats: Sequence[str]) -> dict[int, int]:
     }
 
 
-def _bytes(kind: str, content: str) -> bytes:
-    return content.encode() if kind == "image/svg+xml" else base64.b64decode(content)
+def _drawings(nb: NotebookNode) -> dict[int, list[NotebookNode]]:
+    """The index of each cell of a figure, with the cells whose code draws it: neighbours that show
+    nothing, and itself. A neighbour that belongs to a later cell has none."""
+    drawings, parts = dict[int, list[NotebookNode]](), list[NotebookNode]()
+    for index, cell in enumerate(nb.cells):
+        after = nb.cells[index + 1 : index + 2]
+        if _is_figure(cell):
+            parts.append(cell)
+            waits = not cell.outputs and any(map(_is_figure, after))
+            drawings[index], parts = ([], parts) if waits else (parts, [])
+    return drawings
 
 
-def _data_url(content: str, kind: str) -> str:
-    """A picture as a URL; a script in an SVG never runs there."""
-    return f"data:{kind};base64,{base64.b64encode(_bytes(kind, content)).decode()}"
+def _is_figure(cell: NotebookNode) -> bool:
+    return cell.cell_type == "code" and "figure" in cell.metadata.get("tags", [])
 
 
 def _file_name(content: str, kind: str) -> str:
-    return f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.{PICTURES[kind]}"
+    return f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.{html.PICTURES[kind]}"
 
 
 def _strip_tags(content: str) -> str:

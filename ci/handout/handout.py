@@ -119,6 +119,11 @@ def course_commit(folder: Path) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
+def index_name(language: str) -> str:
+    """The file of the course page in one language."""
+    return "index.html" if language == "en" else f"index.{language}.html"
+
+
 def run_folder(outcome: Outcome) -> Path:
     """Where the handouts of a run are, below a page: at its top for the default parameters."""
     run = outcome.run
@@ -139,7 +144,7 @@ def prepare(handout: Handout, language: str) -> NotebookNode:
         "language": language,
         "other": next((other for other in lesson.languages if other != language), ""),
         "course": labels["instructors" if edition.solutions else "course"],
-        "home": "../" * (1 + len(run_folder(outcome).parts)) + "index.html",
+        "home": "../" * (1 + len(run_folder(outcome).parts)) + index_name(language),
         "workbook": handout.workbook,
         "workbook kind": labels[edition.workbook],
         "notes": handout.notes_in(language),
@@ -155,12 +160,23 @@ def prepare(handout: Handout, language: str) -> NotebookNode:
         if cell.metadata.get("lang", language) == language
         and "injected-parameters" not in tags(cell)
     ]
+    _renumber(cells)
     language_info = {"name": "python"}
     metadata = {"kernelspec": KERNELSPEC, "language_info": language_info, "handout": about}
     prepared: NotebookNode = nbformat.from_dict(
         {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
     )
     return prepared
+
+
+def _renumber(cells: Sequence[NotebookNode]) -> None:
+    """Number the executed cells 1, 2, 3, since cells of the course's own are left out."""
+    executed = [cell for cell in cells if cell.get("execution_count")]
+    for number, cell in enumerate(executed, start=1):
+        cell.execution_count = number
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = number
 
 
 def _with_whole_streams(cell: NotebookNode) -> NotebookNode:

@@ -31,6 +31,14 @@ TEMPLATES = Path(__file__).parent / "templates"
 SCRIPT = TEMPLATES / "html" / "handout.js"
 FONT = Path(__file__).parent / "fonts" / "STIXTwoMath-Regular.ttf"
 
+# A tick, as at a value that was verified.
+ICON = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
+    "%3Crect width='16' height='16' rx='3' fill='%232a6b45'/%3E%3Cpath d='m3.5 8.5 3 3 6-7' "
+    "fill='none' stroke='white' stroke-width='2'/%3E%3C/svg%3E"
+)
+
+PICTURES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
 HEADING = re.compile(r"(?s)<h([2-6])>(.*?)</h\1>")
 TABLE = re.compile(r"(?s)<table.*?</table>")
 EMPTY_HEAD = re.compile(r"<th\b[^>]*></th>")
@@ -39,7 +47,16 @@ DISPLAY_MATH = re.compile(r'(?s)<math display="block"(.*?)</math>')
 SILENT = re.compile(r"(?s)<annotation\b.*?</annotation>|<[^>]*>")
 LINK = re.compile(r"</?a\b[^>]*>")
 UNSTYLED = re.compile(r'<span class="(?:n|nn|p|o|w)">([^<]*)</span>')
-NEIGHBOURS = re.compile(r"(?s)(<!-- neighbours -->).*?(<!-- end of neighbours -->)")
+REGION = re.compile(r"(?s)(<!-- (before|after|neighbours) -->).*?(<!-- end of \2 -->)")
+PARAGRAPH = re.compile(r"(?s)<p>(.*?)</p>")
+PLACES = (
+    "text",
+    "checks",
+    "environment",
+    "unverified",
+    "copy-status",
+    "check-table",
+)  # of each page
 
 # The tags that the HTML of a result may use: tables and words, nothing that loads or runs.
 HTML_TAGS = nh3.ALLOWED_TAGS - {
@@ -60,37 +77,56 @@ DRAWN = "√−‾¯|‖"
 
 @dataclass(frozen=True)
 class Heading:
-    """A line of the contents. `level` is 2 or more; `markup` is the heading without links."""
+    """A heading of a cell. `level` is 2 or more; `markup` is the heading without links; `place` is
+    its link target, made of its words, so that it stays when cells come and go."""
 
     level: int
+    cell: str
     place: str
     markup: Markup
 
 
-def contents(cells: Sequence[NotebookNode], prose: Mapping[str, str]) -> list[Heading]:
-    """The headings below the title, in order."""
+def contents(
+    cells: Sequence[NotebookNode], prose: Mapping[str, str], checks: Iterable[str] = ()
+) -> list[Heading]:
+    """The headings below the title, in order. Their places are none of the page's other places."""
+    used = {*PLACES, *(cell.id for cell in cells), *(f"check-{name}" for name in checks)}
     return [
-        Heading(int(level), _place(cell.id, number), Markup(LINK.sub("", heading)))
+        Heading(int(level), cell.id, _slug(heading, used), Markup(LINK.sub("", heading)))
         for cell in cells
         if cell.cell_type == "markdown"
-        for number, (level, heading) in enumerate(HEADING.findall(prose[cell.source]))
+        for level, heading in HEADING.findall(prose[cell.source])
     ]
 
 
-def _place(cell: str, number: int) -> str:
-    """The link target of a cell's heading; the first one shares the target of the cell."""
-    return f"{cell}-{number + 1}" if number else cell
+def _slug(heading: str, used: set[str]) -> str:
+    """The words of a heading as a link target that is not `used` yet."""
+    words = re.sub(r"\W+", "-", html.unescape(SILENT.sub("", heading)).lower()).strip("-")
+    name = words = words or "section"
+    for number in itertools.count(2):
+        if name not in used:
+            break
+        name = f"{words}-{number}"
+    used.add(name)
+    return name
 
 
-def places(prose: str, cell: str, about: Mapping[str, Any], labels: Mapping[str, str]) -> Markup:
-    """The prose of a cell, with a target on each heading and a link to the other language."""
-    numbers = itertools.count()
+def places(
+    prose: str,
+    cell: str,
+    about: Mapping[str, Any],
+    labels: Mapping[str, str],
+    headings: Iterable[Heading],
+) -> Markup:
+    """The prose of a cell, with a target on each heading and links to it and to the other language;
+    `headings` are those of the page."""
+    own = (heading.place for heading in headings if heading.cell == cell)
 
     def heading(found: re.Match[str]) -> str:
-        place = _place(cell, next(numbers))
-        anchor = "" if place == cell else f' id="{place}"'
-        line = f"<h{found[1]}{anchor}>{found[2]}</h{found[1]}>"
-        return f'<div class="heading">{line}{_other_language(cell, about, labels)}</div>'
+        level, place = found[1], next(own)
+        line = f'<h{level} id="{place}">{found[2]}</h{level}>'
+        link = f'<a class="link" href="#{place}" aria-label="{labels["link"]}">#</a>'
+        return f'<div class="heading">{line}{link}{_other_language(cell, about, labels)}</div>'
 
     return Markup(_scrollable(HEADING.sub(heading, prose), labels))
 
@@ -138,6 +174,12 @@ def alternative(caption: str) -> str:
     return re.split(r"(?<=[.。])(?:\s|(?<=。))", text, maxsplit=1)[0]
 
 
+def description(prose: str) -> str:
+    """The first paragraph of a page, in words."""
+    found = PARAGRAPH.search(prose)
+    return " ".join(html.unescape(SILENT.sub("", found[1])).split()) if found else ""
+
+
 @functools.lru_cache(maxsize=4096)
 def code(source: str) -> Markup:
     """Highlighted Python, one element per line, so that a folded line is indented further."""
@@ -168,6 +210,16 @@ def script() -> Markup:
     return Markup(SCRIPT.read_text("utf-8").strip())
 
 
+def data_url(content: str, kind: str) -> str:
+    """A picture as a URL; a script in an SVG never runs there."""
+    return f"data:{kind};base64,{base64.b64encode(picture_bytes(kind, content)).decode()}"
+
+
+def picture_bytes(kind: str, content: str) -> bytes:
+    """The file of a picture in an output."""
+    return content.encode() if kind == "image/svg+xml" else base64.b64decode(content)
+
+
 @functools.cache
 def policy() -> str:
     """The content security policy: a page may run its script, use styles and show its content."""
@@ -178,9 +230,10 @@ def policy() -> str:
     )
 
 
-def connect(page: str, neighbours: str) -> str:
-    """`page` with its links to the lessons before and after it replaced by `neighbours`."""
-    return NEIGHBOURS.sub(lambda found: found[1] + neighbours + found[2], page)
+def connect(page: str, links: Mapping[str, str]) -> str:
+    """`page` with its links to other lessons replaced: `before` and `after` it in the contents, and
+    its `neighbours` at its end."""
+    return REGION.sub(lambda found: found[1] + links.get(found[2], "") + found[3], page)
 
 
 def font_url(markup: Iterable[str]) -> str:

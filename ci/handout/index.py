@@ -10,13 +10,17 @@ import jinja2
 from markupsafe import Markup
 
 from ci.handout import check_table, handout, html, markdown
-from ci.handout.handout import STUDENTS, Edition, Note
+from ci.handout.handout import STUDENTS, Edition, Note, index_name
 from ci.handout.translations import translations
 from ci.judge.agreement import Matrix
 from ci.judge.outcome import Outcome, Result
-from ci.lesson.lesson import LANGUAGES, Lesson
+from ci.lesson.languages import LANGUAGES, word_count
+from ci.lesson.lesson import Lesson
 
 Entry = Mapping[str, Any]
+
+WORDS_PER_MINUTE, LINES_PER_MINUTE = 180, 20  # of prose, and of code
+LARGEST_PICTURE = 200_000  # characters
 
 
 def entry(outcome: Outcome, edition: Edition = STUDENTS) -> dict[str, Any]:
@@ -26,6 +30,8 @@ def entry(outcome: Outcome, edition: Edition = STUDENTS) -> dict[str, Any]:
         "name": lesson.name,
         "titles": dict(lesson.titles),
         "abstracts": {language: _abstract(lesson, language) for language in lesson.titles},
+        "minutes": {language: _minutes(lesson, language) for language in lesson.titles},
+        "picture": _picture(outcome, edition),
         "margins": _margins(outcome.results),
         "label": outcome.run.label,
         "folder": str(handout.run_folder(outcome)),
@@ -51,6 +57,30 @@ def _abstract(lesson: Lesson, language: str) -> str:
     return "" if last.startswith("#") else last
 
 
+def _minutes(lesson: Lesson, language: str) -> int:
+    """How long it takes to read a lesson, with its code."""
+    cells = lesson.notebook.cells
+    prose = [
+        c for c in cells if c.cell_type == "markdown" and c.metadata.get("lang") in (None, language)
+    ]
+    lines: int = sum(cell.source.count("\n") + 1 for cell in cells if cell.cell_type == "code")
+    return math.ceil(word_count(prose, language) / WORDS_PER_MINUTE + lines / LINES_PER_MINUTE)
+
+
+def _picture(outcome: Outcome, edition: Edition) -> str:
+    """The first figure of a lesson that `edition` shows, as a URL; empty without a small one."""
+    executed = outcome.notebook.cells if outcome.notebook else []
+    cells = edition.cells(outcome.run.lesson, executed)
+    outputs = (output.get("data", {}) for cell in cells for output in cell.get("outputs", []))
+    pictures = (
+        html.data_url(data[kind], kind)
+        for data in outputs
+        for kind in html.PICTURES
+        if kind in data
+    )
+    return next((url for url in pictures if len(url) < LARGEST_PICTURE), "")
+
+
 def _margins(results: Sequence[Result]) -> list[float]:
     """The shares of their tolerances that green checks used; exact checks have no tolerance."""
     near = [r for r in results if r.green and r.tolerance not in ("", "exact")]
@@ -59,8 +89,8 @@ def _margins(results: Sequence[Result]) -> list[float]:
 
 def course(
     entries: Sequence[Entry], notes: Sequence[Note] = (), edition: Edition = STUDENTS
-) -> str:
-    """The course page, with an entry for each lesson."""
+) -> dict[str, str]:
+    """The course page in each language, by the names of its files."""
     return _render(entries, notes, edition=edition, sweep=False, handouts=True, agreed=())
 
 
@@ -70,30 +100,32 @@ def summary(
     *,
     handouts: bool = False,
     agreed: Sequence[Matrix] = (),
-) -> str:
-    """The summary of the runs of a sweep, or of drafts, and of how closely the runs agree.
-
-    With `handouts` it links to the handouts in the folder of each run.
-    """
+) -> dict[str, str]:
+    """The summary of the runs of a sweep, or of drafts, and of how closely the runs agree, in each
+    language. With `handouts` it links to the handouts in the folder of each run."""
     return _render(entries, notes, edition=STUDENTS, sweep=True, handouts=handouts, agreed=agreed)
 
 
-def _render(entries: Sequence[Entry], notes: Sequence[Note], **kind: Any) -> str:
+def _render(entries: Sequence[Entry], notes: Sequence[Note], **kind: Any) -> dict[str, str]:
     abstracts = [text for entry in entries for text in entry.get("abstracts", {}).values()]
-    return (
-        _templates()
-        .get_template("index.html.j2")
-        .render(
+    prose = {text: Markup(p) for text, p in markdown.render(abstracts, "html").items()}
+    margins = {e["name"]: list(map(_position, e["margins"])) for e in entries if e.get("margins")}
+    languages = [code for code in LANGUAGES if any(code in e["titles"] for e in entries)]
+    template = _templates().get_template("index.html.j2")
+    pages = {
+        index_name(language): template.render(
             entries=entries,
             notes=notes,
-            labels={language: translations(language) for language in LANGUAGES},
-            prose={text: Markup(p) for text, p in markdown.render(abstracts, "html").items()},
-            dots={
-                e["name"]: list(map(_position, e["margins"])) for e in entries if e.get("margins")
-            },
+            language=language,
+            other=next((code for code in languages if code != language), ""),
+            labels={code: translations(code) for code in LANGUAGES},
+            prose=prose,
+            dots=margins,
             **kind,
         )
-    )
+        for language in languages or LANGUAGES[:1]
+    }
+    return {index_name(LANGUAGES[0]): next(iter(pages.values())), **pages}
 
 
 def _position(margin: float) -> float:
@@ -102,20 +134,32 @@ def _position(margin: float) -> float:
 
 
 def connect(entries: Sequence[Entry], folder: Path) -> None:
-    """Link the pages of each lesson below `folder` to the lessons before and after it.
+    """Link the pages of each lesson below `folder` to the other lessons.
 
     Earlier links are replaced, because lessons are added and removed.
     """
-    template = _templates().get_template("html/neighbours.html.j2")
+    lessons, ends = map(
+        _templates().get_template, ("html/lessons.html.j2", "html/neighbours.html.j2")
+    )
     for language in LANGUAGES:
-        labels, shown = translations(language), [e for e in entries if language in e["titles"]]
-        for before, entry, after in zip([None, *shown], shown, [*shown[1:], None], strict=False):
+        shown = [entry for entry in entries if language in entry["titles"]]
+        for number, entry in enumerate(shown):
+            before, after = shown[:number], shown[number + 1 :]
+            common = {"language": language, "labels": translations(language)}
+            links = {
+                "before": lessons.render(entries=before, **common),
+                "after": lessons.render(entries=after, **common),
+                "neighbours": ends.render(before=before[-1:], after=after[:1], **common),
+            }
             path = folder / language / f"{entry['name']}.html"
-            links = template.render(before=before, after=after, language=language, labels=labels)
             path.write_text(html.connect(path.read_text("utf-8"), links), "utf-8")
 
 
 @functools.cache
 def _templates() -> jinja2.Environment:
     loader = jinja2.FileSystemLoader(html.TEMPLATES)
-    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.globals |= {"html": html, "index_name": index_name}
+    return environment

@@ -54,7 +54,6 @@ def lesson_notebook(prepared: NotebookNode) -> NotebookNode:
     table = "\n".join(check_table.as_markdown(about, labels))
     notebook.cells = [for_jupyter(cell) for cell in notebook.cells]
     notebook.cells.append(new_markdown_cell(table, id="checks", metadata=language))
-    _renumber(notebook.cells)
     return notebook
 
 
@@ -65,16 +64,6 @@ def for_jupyter(cell: NotebookNode) -> NotebookNode:
     elif cell.metadata.get("raises"):
         cell.metadata["tags"] = [*tags(cell), RAISES]
     return cell
-
-
-def _renumber(cells: Sequence[NotebookNode]) -> None:
-    """Number the executed cells 1, 2, 3, since cells of the course's own are left out."""
-    executed = [cell for cell in cells if cell.get("execution_count")]
-    for number, cell in enumerate(executed, start=1):
-        cell.execution_count = number
-        for output in cell.outputs:
-            if output.output_type == "execute_result":
-                output.execution_count = number
 
 
 def quote(notes: Sequence[str]) -> str:

@@ -158,8 +158,8 @@ def summarize(
             folder = page / run_folder(outcome)
             pool.copy_to(folder, outcome, notes, STUDENTS, html_only=html_only)
         entries = [index.entry(outcome) for outcome in outcomes]
-        html = index.summary(entries, notes, handouts=handouts, agreed=agreed)
-        _write_index(page, entries, html)
+        pages = index.summary(entries, notes, handouts=handouts, agreed=agreed)
+        _write_index(page, entries, pages)
 
 
 def _carry_over(old: Path, page: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -174,9 +174,12 @@ def _carry_over(old: Path, page: Path, names: Sequence[str]) -> dict[str, dict[s
     return kept
 
 
-def _write_index(page: Path, entries: Sequence[Mapping[str, Any]], html: str) -> None:
+def _write_index(
+    page: Path, entries: Sequence[Mapping[str, Any]], pages: Mapping[str, str]
+) -> None:
     write_json(page / ENTRIES, entries)
-    (page / "index.html").write_text(html, "utf-8")
+    for name, html in pages.items():
+        (page / name).write_text(html, "utf-8")
 
 
 def _archive(page: Path, edition: Edition) -> None:

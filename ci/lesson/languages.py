@@ -103,7 +103,7 @@ def _unpaired(cells: Sequence[NotebookNode]) -> list[tuple[int, str, str]]:
             found.append((line, f'{what} lang="{other}"', language))
             continue
         position += 1
-        sizes = {language: _size(texts, language), other: _size(translation, other)}
+        sizes = {language: word_count(texts, language), other: word_count(translation, other)}
         for short, long in (LANGUAGES, LANGUAGES[::-1]):
             if sizes[long] > max(20, LARGER * sizes[short]):
                 what = f"the {NAMES[short]} text is much shorter than the {NAMES[long]} one"
@@ -120,10 +120,10 @@ def _language(cell: NotebookNode) -> str | None:
 
 
 def _main_language(cells: Sequence[NotebookNode]) -> str:
-    return "en" if _size(cells, "en") >= _size(cells, "zh") else "zh"
+    return "en" if word_count(cells, "en") >= word_count(cells, "zh") else "zh"
 
 
-def _size(cells: Sequence[NotebookNode], language: str) -> float:
+def word_count(cells: Sequence[NotebookNode], language: str) -> float:
     """The number of English words, or of Chinese characters as words."""
     count = sum(_sizes(cell)[language] for cell in cells)
     return count / PER_WORD if language == "zh" else count

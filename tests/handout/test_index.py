@@ -14,17 +14,36 @@ ENTRY = {
 
 
 def test_the_course_page_links_to_each_handout() -> None:
-    """Both titles, status, number of checks, six files and the archive."""
-    html = index.course([ENTRY])
-    for name in ("en/03_gradients.html", "zh/03_gradients.pdf", "zh/03_gradients.ipynb"):
-        assert f'href="{name}"' in html
-    for text in ("梯度", "✓ verified", "3 values verified", "cpu (a small one)", "handouts.zip"):
-        assert text in html
+    """In each language: title, files, archive, and how they were verified."""
+    pages = index.course([ENTRY])
+    for language, file, title in (
+        ("en", "index.html", "Gradients"),
+        ("zh", "index.zh.html", "梯度"),
+    ):
+        for kind in ("html", "pdf", "ipynb"):
+            assert f'href="{language}/03_gradients.{kind}"' in pages[file]
+        for text in (title, "✓ verified", "cpu (a small one)", "handouts.zip"):
+            assert text in pages[file]
+    assert "3 values verified" in pages["index.html"]
+    assert "已核对 3 个值" in pages["index.zh.html"]
+    assert 'href="index.zh.html"' in pages["index.html"]
+    assert 'href="index.html"' in pages["index.zh.html"]
+
+
+def test_a_lesson_in_one_language_is_on_each_page() -> None:
+    """The page leads to it in the language that it has; a course in one language has one page."""
+    chinese = {**ENTRY, "name": "04_zh", "titles": {"zh": "另一课"}}
+    page = index.course([ENTRY, chinese])["index.html"]
+    assert '<a href="zh/04_zh.html"><span lang="zh-CN">另一课</span></a>' in page
+    assert "en/04_zh" not in page
+    alone = index.course([chinese])
+    assert alone["index.html"] == alone["index.zh.html"]
+    assert 'lang="en"' not in alone["index.html"]
 
 
 def test_the_course_page_escapes_its_input() -> None:
     """A title is text, and the page loads and runs nothing."""
-    html = index.course([ENTRY], [{"en": "<script>", "zh": "注意"}])
+    html = index.course([ENTRY], [{"en": "<script>", "zh": "注意"}])["index.html"]
     assert "Gradients &lt;b&gt;" in html
     assert "<script" not in html
     assert "default-src 'none'" in html
@@ -33,7 +52,7 @@ def test_the_course_page_escapes_its_input() -> None:
 def test_a_sweep_names_its_runs() -> None:
     """Its page shows the parameters of each run, and why one differs."""
     run = {**ENTRY, "label": "size=2", "folder": "03/a1", "status": "differs", "reason": "by 1"}
-    html = index.summary([run])
+    html = index.summary([run])["index.html"]
     assert "size=2" in html
     assert "✗ differs" in html
     assert "by 1" in html
@@ -43,4 +62,4 @@ def test_a_sweep_names_its_runs() -> None:
 def test_a_sweep_with_handouts_links_to_them() -> None:
     """They are in the folder of their run."""
     run = {**ENTRY, "label": "size=2", "folder": "03/a1", "reason": ""}
-    assert 'href="03/a1/en/03_gradients.html"' in index.summary([run], handouts=True)
+    assert 'href="03/a1/en/03_gradients.html"' in index.summary([run], handouts=True)["index.html"]

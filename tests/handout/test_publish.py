@@ -14,7 +14,8 @@ import pytest
 from nbformat.v4 import new_output
 
 from ci.errors import CourseError, UsageError
-from ci.handout import html, manifest, publish
+from ci.handout import html, index, manifest, publish
+from ci.handout.handout import INSTRUCTORS, STUDENTS
 from ci.handout.pool import HandoutPool
 from ci.judge import verdicts
 from ci.judge.outcome import Outcome, Result
@@ -102,8 +103,8 @@ def test_students_get_no_solution_in_any_file(
     publish.publish([solved], ["01_small"], tmp_path, pool)
     packed = unpacked(tmp_path / "handouts/handouts.zip", tmp_path / "unpacked")
     loose = [p for p in (tmp_path / "handouts").rglob("*") if p.suffix != ".zip" and p.is_file()]
-    assert len(packed) == 9
-    assert len(loose) == 10
+    assert len(packed) == 10
+    assert len(loose) == 11
     for path in [*packed, *loose]:
         text = text_of(path)
         assert [secret for secret in SECRETS if secret in text] == [], path
@@ -116,14 +117,24 @@ def test_instructors_get_the_solution_in_each_file(
     """With its value; each page is marked as the instructors' edition."""
     publish.publish([solved], ["01_small"], tmp_path, pool)
     packed = unpacked(tmp_path / "instructors/instructors.zip", tmp_path / "unpacked")
-    handouts = [path for path in packed if path.name != "index.html"]
+    handouts = [path for path in packed if not path.name.startswith("index")]
     assert len(handouts) == 8
     assert all("onehalf" in text_of(path) for path in handouts)
     assert all(path.relative_to(tmp_path / "unpacked").parts[0] == "instructors" for path in packed)
     for path in packed:
         marks = {"en": "instructors’ edition", "zh": "教师版"}
-        wanted = [marks[path.parent.name]] if path.parent.name in marks else [*marks.values()]
-        assert all(mark in text_of(path).lower() for mark in wanted), path
+        language = "zh" if "zh" in (path.parent.name, path.stem.partition(".")[2]) else "en"
+        assert marks[language] in text_of(path).lower(), path
+
+
+def test_students_get_no_picture_of_a_solution(solved: Outcome) -> None:
+    """Not even the small one on the course page."""
+    assert solved.notebook
+    solution = solved.run.lesson.exercises[0].solution
+    [cell] = [cell for cell in solved.notebook.cells if cell.id == solution]
+    cell.outputs = [new_output("display_data", {"image/svg+xml": "<svg/>"})]
+    assert index.entry(solved, INSTRUCTORS)["picture"].startswith("data:image/svg+xml")
+    assert index.entry(solved, STUDENTS)["picture"] == ""
 
 
 def test_each_page_of_the_instructors_pdf_is_marked(
@@ -145,7 +156,7 @@ def test_a_draft_does_not_show_the_solution_either(
     outcome = replace(solved, status="differs", results=(good, bad), reason="1 of 2 checks: halves")
     publish.publish([outcome], ["01_small"], tmp_path, pool)
     drafts = [path for path in (tmp_path / "drafts").rglob("*") if path.is_file()]
-    assert len(drafts) == 10
+    assert len(drafts) == 11
     for path in drafts:
         assert [secret for secret in SECRETS if secret in text_of(path)] == [], path
     assert "✗ halves" in (tmp_path / "drafts/en/01_small.html").read_text()
@@ -159,8 +170,8 @@ def test_exercises_are_carried_over_and_linked(
     publish.publish([solved], order, tmp_path, pool)
     publish.publish([outcome(read, "02_other")], order, tmp_path, pool)
     for edition, name in (("handouts", "exercises"), ("instructors", "solutions")):
-        page = (tmp_path / edition / "index.html").read_text()
-        for language in ("en", "zh"):
+        for language, file in (("en", "index.html"), ("zh", "index.zh.html")):
+            page = (tmp_path / edition / file).read_text()
             assert (tmp_path / edition / language / f"01_small_{name}.ipynb").exists()
             assert f'href="{language}/01_small_{name}.ipynb"' in page
             handout = (tmp_path / edition / language / "01_small.html").read_text()
@@ -216,7 +227,7 @@ def test_a_green_plan_publishes_six_files_a_lesson(
     publish.publish([outcome(read, "01_small")], ["01_small"], tmp_path, pool)
     assert set(files(tmp_path / "handouts")) == {
         *(f"{lang}/01_small.{kind}" for lang in ("en", "zh") for kind in ("html", "ipynb", "pdf")),
-        *("index.html", "index.json", "handouts.zip"),
+        *("index.html", "index.zh.html", "index.json", "handouts.zip"),
     }
 
 
@@ -253,7 +264,7 @@ def test_other_lessons_are_carried_over_with_their_date(
     after = (tmp_path / "handouts/en/01_small.html").read_text("utf-8")
     assert 'href="02_other.html" rel="next"' in after
     assert 'rel="next"' not in before
-    assert html.connect(after, "") == before
+    assert html.connect(after, {}) == html.connect(before, {})
     assert (tmp_path / "handouts/en/01_small.pdf").read_bytes() == pdf
     assert [entry["facts"]["date"] for entry in entries] == [
         "2026-01-01 12:00 UTC",
@@ -306,7 +317,7 @@ def test_a_sweep_leaves_the_course_page_alone(
     ]
     publish.publish(outcomes, ["01_small"], tmp_path, pool)
     assert not (tmp_path / "handouts").exists()
-    assert set(files(tmp_path / "sweep")) == {"index.html", "index.json"}
+    assert set(files(tmp_path / "sweep")) == {"index.html", "index.zh.html", "index.json"}
     assert "size=3" in (tmp_path / "sweep/index.html").read_text()
     publish.publish(outcomes, ["01_small"], tmp_path, pool, handouts="all")
     assert len(list((tmp_path / "sweep").rglob("*.pdf"))) == 4
@@ -329,7 +340,8 @@ def test_a_sweeps_page_says_how_its_runs_agree(
     assert html.count('scope="col"') == 3
     assert html.count('scope="row"') == 2
     assert "The largest is 4.5e-14, in total: ranks=1 and ranks=3." in html
-    assert "最大差异为 4.5e-14，见 total：ranks=1 与 ranks=3。" in html
+    chinese = (tmp_path / "sweep/index.zh.html").read_text()
+    assert "最大差异为 4.5e-14，见 total：ranks=1 与 ranks=3。" in chinese
     publish.publish(outcomes[:1], ["01_small"], tmp_path, pool)
     assert "<table" not in (tmp_path / "sweep/index.html").read_text()
 

@@ -56,7 +56,7 @@ reveal();
 // Lead to the other language at the place where the reader is.
 function keepPlace(event) {
   const link = event.currentTarget;
-  const passed = [...document.querySelectorAll("main [id]")].filter(
+  const passed = [...document.querySelectorAll("main section[id]")].filter(
     (place) => place.getBoundingClientRect().top < 80);
   const id = scrollY > 0 && passed.length ? passed.at(-1).id : "";
   link.hash = id.replace(/-(en|zh)(?=$|-\d+$)/, "-" + link.dataset.language);
@@ -65,3 +65,24 @@ for (const link of document.querySelectorAll("a[data-language]")) {
   link.addEventListener("click", keepPlace);
   link.addEventListener("auxclick", keepPlace);
 }
+
+// Mark the section that is being read in the contents, which may scroll by themselves.
+const sections = [...document.querySelectorAll(".contents li li a")].map(
+  (link) => [link, document.getElementById(decodeURIComponent(link.hash.slice(1)))]);
+let marked;
+function markSection() {
+  const current = sections.findLast(([, place]) => place.getBoundingClientRect().top < 120)?.[0];
+  if (current === marked) return;
+  marked?.removeAttribute("aria-current");
+  current?.setAttribute("aria-current", "location");
+  marked = current;
+  const list = document.querySelector("header");
+  if (current && list.scrollHeight > list.clientHeight) {
+    list.scrollTop = current.offsetTop - list.clientHeight / 2;
+  }
+}
+for (const [link] of sections) {
+  link.addEventListener("click", () => { link.closest("details").open = false; }); // it covers a phone
+}
+addEventListener("scroll", markSection, {passive: true});
+markSection();
