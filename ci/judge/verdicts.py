@@ -5,7 +5,6 @@ oracles in lessons/expected, which compute them without torch. Only a check that
 green: a value that is missing, that cannot be read or that could not differ is a fault.
 """
 
-import ast
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,14 +13,21 @@ from typing import Any
 import nbformat
 import numpy as np
 from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell
 
 from ci.errors import CourseError
 from ci.execute.events import End, Execution
 from ci.judge.compare import Comparison
-from ci.judge.not_compared import IMAGES, not_compared
+from ci.judge.faulty_cells import (
+    first_figure_not_drawn,
+    first_incomplete_cell,
+    first_unchecked_cell,
+)
+from ci.judge.not_compared import not_compared
 from ci.judge.outcome import Answer, CheckStatus, Outcome, Result, Status, unchanged_outcome
 from ci.judge.printed import compare_printed, printed_text, shortened
 from ci.judge.prose import with_current_prose
+from ci.lesson.exercises import BLANKS, Exercise
 from ci.lesson.expect import Rule
 from ci.lesson.lesson import Check, Lesson
 from ci.lesson.oracle import Oracle
@@ -47,6 +53,9 @@ def judge(execution: Execution, oracles: Mapping[str, Oracle]) -> Outcome:
     cell, reason = execution.cell, execution.reason
     if execution.end == End.COMPLETED:
         status, reason, cell = _judge_completed(run, results, notebook)
+        if status == Status.VERIFIED and (solved := _solved_blank(run, oracles, notebook)):
+            status, cell = Status.FAILED, solved.blank.id
+            reason = f"the blank of '{solved.name}' shows the expected value: remove its solution"
     else:
         status = ENDS[execution.end]
     return Outcome(
@@ -96,55 +105,16 @@ def _judge_completed(
     run: Run, results: Sequence[Result], notebook: NotebookNode
 ) -> tuple[Status, str, str]:
     """Status, reason and cell at fault of an execution that reached its end."""
-    if cell := _first_incomplete_cell(notebook):
+    if cell := first_incomplete_cell(notebook):
         return Status.FAILED, "a cell did not run, or raised an error without raises=", cell
-    if cell := _first_figure_not_drawn(notebook):
+    if cell := first_figure_not_drawn(notebook):
         reason = "a cell tagged figure draws no figure: call plt.show(), or remove the tag"
         return Status.FAILED, reason, cell
     status, reason = _judge_results(run, results)
-    if status == Status.VERIFIED and (cell := _first_unchecked_cell(notebook)):
+    if status == Status.VERIFIED and (cell := first_unchecked_cell(notebook)):
         reason = "a cell shows a value without a check: add check=, or end the cell in ;"
         return Status.UNCHECKED, reason, cell
     return status, reason, ""
-
-
-def _first_incomplete_cell(notebook: NotebookNode) -> str:
-    """The first code cell that did not run, or that raised an error without declaring it."""
-    for cell in notebook.cells:
-        if cell.cell_type == "code" and cell.source.strip():
-            errors = [output for output in cell.outputs if output.output_type == "error"]
-            if cell.execution_count is None or (errors and "raises" not in cell.metadata):
-                return str(cell.id)
-    return ""
-
-
-def _first_figure_not_drawn(notebook: NotebookNode) -> str:
-    """The first code cell tagged `figure` without an image, unless the next one is a figure too."""
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    figures = ["figure" in cell.metadata.get("tags", []) for cell in code]
-    for cell, is_figure, continues in zip(code, figures, [*figures[1:], False], strict=True):
-        drawn = any(IMAGES & output.get("data", {}).keys() for output in cell.outputs)
-        if is_figure and not (drawn or continues or _only_defines(cell.source)):
-            return str(cell.id)
-    return ""
-
-
-def _only_defines(source: str) -> bool:
-    """Whether a cell contains nothing but functions and classes."""
-    try:
-        body = ast.parse(source).body
-    except SyntaxError:  # a magic of IPython
-        return False
-    return bool(body) and all(isinstance(s, ast.FunctionDef | ast.ClassDef) for s in body)
-
-
-def _first_unchecked_cell(notebook: NotebookNode) -> str:
-    """The first cell whose shown value is neither a check nor a given."""
-    for cell in notebook.cells:
-        shows = any(out.output_type == "execute_result" for out in cell.get("outputs", []))
-        if shows and not cell.metadata.keys() & {"check", "given"}:
-            return str(cell.id)
-    return ""
 
 
 def _judge_results(run: Run, results: Sequence[Result]) -> tuple[Status, str]:
@@ -180,6 +150,20 @@ def judge_checks(
         else _judge_value(check, cells[check.cell], oracles[check.name], known, parameters)
         for check in lesson.checks
     ]
+
+
+def _solved_blank(
+    run: Run, oracles: Mapping[str, Oracle], notebook: NotebookNode
+) -> Exercise | None:
+    """The first exercise whose blank passes its check as students get it."""
+    checks = {check.name: check for check in run.lesson.checks}
+    for exercise in run.lesson.exercises:
+        shown = notebook.metadata.get(BLANKS, {}).get(exercise.name, [])
+        blank = new_code_cell(exercise.blank.source, execution_count=1, outputs=shown)
+        check, oracle = checks[exercise.name], oracles[exercise.name]
+        if _judge_value(check, blank, oracle, run.parameters, run.parameters).green:
+            return exercise
+    return None
 
 
 def exercise_answers(

@@ -5,7 +5,11 @@ any other cell. The blank is never executed: the reader moves it from the notebo
 """
 
 import ast
-from collections.abc import Iterator, Sequence
+import contextlib
+import io
+import re
+import tokenize
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from nbformat import NotebookNode
@@ -14,6 +18,9 @@ from ci.lesson import script
 from ci.lesson.fault import ScriptError, misspelt
 
 EXERCISE, SOLUTION, SETUP = "exercise", "solution", "setup"
+BLANKS = "blanks"  # the key of an executed notebook's metadata for what the blanks show
+SPOKEN = {tokenize.COMMENT, tokenize.STRING}
+SHORTEST_HINT = 4  # characters: shorter code, such as n/2, may be in a comment by chance
 TAGS = [EXERCISE, SOLUTION, SETUP, "parameters", "figure"]
 
 
@@ -107,6 +114,42 @@ def _validate(blank: NotebookNode, solution: NotebookNode) -> None:
     code = ast.Module(script.parse_code(blank.source, line, f"the blank of '{name}'"), [])
     if not any(isinstance(node, ast.Constant) and node.value is ... for node in ast.walk(code)):
         raise ScriptError("the blank has no `...`: write it where students fill in code", line)
+    if (offset := _hint(blank.source, solution.source)) is not None:
+        message = (
+            "the blank has a part of its solution in a comment or string: describe it in words"
+        )
+        raise ScriptError(message, line + offset)
+
+
+def _hint(blank: str, solution: str) -> int | None:
+    """The line of a blank, from 0, with a comment or string that contains code of the solution."""
+    tokens = list(tokenize.generate_tokens(io.StringIO(blank).readline))
+    code = _dense(token.string for token in tokens if token.type not in SPOKEN)
+    spoken = [token for token in tokens if token.type in SPOKEN]
+    for part in map(_dense, _parts(solution)):
+        if (
+            len(part) >= SHORTEST_HINT
+            and part not in code
+            and part in _dense(t.string for t in spoken)
+        ):
+            first = (t.start[0] - 1 for t in spoken if part in _dense(t.string))
+            return next(first, spoken[0].start[0] - 1)
+    return None
+
+
+def _parts(solution: str) -> Iterator[str]:
+    """The statements of a solution, and what they assign."""
+    with contextlib.suppress(SyntaxError):  # a magic of IPython
+        for node in ast.walk(ast.parse(solution)):
+            if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Expr):
+                yield ast.get_source_segment(solution, node) or ""
+                if node.value and not isinstance(node.value, ast.Name | ast.Constant):
+                    yield ast.get_source_segment(solution, node.value) or ""
+
+
+def _dense(texts: Iterable[str]) -> str:
+    """Texts without white space, and without the signs of comments."""
+    return "".join(re.sub(r"[\s#]", "", text) for text in texts)
 
 
 def without_solutions(text: str) -> str:

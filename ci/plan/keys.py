@@ -94,6 +94,7 @@ def _reads_itself(lesson: Lesson) -> bool:
 def _code_cells(lesson: Lesson) -> list[tuple[str, dict[str, object]]]:
     """What is executed of a lesson: its code cells with their attributes, but not their lines."""
     cells = [cell for cell in lesson.notebook.cells if cell.cell_type == "code"]
+    cells += [exercise.blank for exercise in lesson.exercises]
     attributes = [{k: v for k, v in cell.metadata.items() if k != "line"} for cell in cells]
     return [(cell.source, found) for cell, found in zip(cells, attributes, strict=True)]
 

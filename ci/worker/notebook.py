@@ -6,13 +6,10 @@ kernel never ran as completed, and raises at an error that a cell is meant to sh
 
 import contextlib
 import copy
-import math
 import os
-import queue
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -21,7 +18,6 @@ from typing import Any
 
 import nbformat
 import papermill
-from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellExecutionError, DeadKernelError
@@ -30,9 +26,10 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
 from ci.atomic import private_folder
+from ci.lesson.exercises import BLANKS, Exercise
 from ci.lesson.lesson import Lesson
 from ci.lesson.parameters import Value
-from ci.worker import machine
+from ci.worker import blanks, machine
 from ci.worker.forked import ForkingProvisioner, ForkServer
 from ci.worker.import_path import missing_modules
 
@@ -43,7 +40,6 @@ VARIABLES = {  # of each kernel
     # `!python` is the kernel's interpreter:
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
 }
-ASK_AGAIN_S = 1.0  # until a kernel is ready
 LONGEST_TMP = 60  # a socket's path has at most 107 bytes, including our own names
 
 
@@ -89,6 +85,7 @@ def execute(
             folder=folder,
             variables=dict(variables or {}),
             fork_server=fork_server or ForkServer(),
+            exercises=lesson.exercises,
             resources={"metadata": {"path": str(lesson.path.parent)}},
         )
     _tidy(verdict.notebook)
@@ -116,7 +113,7 @@ class LessonEngine(NBClientEngine):
             transport="ipc",  # every user of the machine could connect to a TCP port
             ip=str(folder / "k"),
             connection_file=str(folder / "k.json"),
-            client_class=f"{__name__}.{LessonKernelClient.__name__}",
+            client_class="ci.worker.kernel_client.LessonKernelClient",
         )
         manager.provisioner = ForkingProvisioner(
             options["fork_server"], kernel_spec=manager.kernel_spec, parent=manager
@@ -129,8 +126,9 @@ class LessonEngine(NBClientEngine):
             shutdown_kernel="immediate",
             verdict=verdict,
             on_cell=options["on_cell"],
-            gpus=bool(options["variables"].get("CUDA_VISIBLE_DEVICES")),
         )
+        client.exercises = options["exercises"]
+        client.gpus = bool(options["variables"].get("CUDA_VISIBLE_DEVICES"))
         environment = {
             **os.environ,
             **options["variables"],
@@ -148,31 +146,6 @@ class LessonEngine(NBClientEngine):
         nb_man.nb = nbformat.v4.new_notebook(metadata=nb_man.nb.metadata)
 
 
-class LessonKernelClient(AsyncKernelClient):
-    """Jupyter's client, but ready as soon as the kernel is."""
-
-    async def wait_for_ready(self, timeout: float | None = None) -> None:
-        """Wait until the kernel has answered on the shell channel and is idle on iopub.
-
-        Jupyter waits until nothing has arrived for 0.2 s. Raises RuntimeError where the kernel dies
-        or is late.
-        """
-        deadline = time.monotonic() + (timeout or math.inf)
-        while time.monotonic() < deadline:
-            asked = self.kernel_info()
-            with contextlib.suppress(queue.Empty):
-                await self.shell_channel.get_msg(timeout=ASK_AGAIN_S)
-                heard = None
-                while heard != (asked, "idle"):  # earlier messages have arrived by then
-                    message = await self.iopub_channel.get_msg(timeout=ASK_AGAIN_S)
-                    state = message["content"].get("execution_state")
-                    heard = (message["parent_header"].get("msg_id"), state)
-                return
-            if not await self.is_alive():
-                raise RuntimeError("it died before it was ready")
-        raise RuntimeError(f"it was not ready in {timeout:g} s")
-
-
 class LessonKernels(KernelSpecManager):
     """Offers only the lesson's kernel, regardless of the kernels that the user has installed."""
 
@@ -185,39 +158,54 @@ class LessonKernels(KernelSpecManager):
 class LessonClient(PapermillNotebookClient):
     """Executes cells one by one, and stops at the first fault with its cell and reason."""
 
+    exercises: Sequence[Exercise] = ()
+    gpus = False  # whether the run has leased any
+
     def __init__(
-        self,
-        nb_man: Any,
-        *,
-        verdict: Verdict,
-        on_cell: Callable[[int, int], None],
-        gpus: bool,
-        **options: Any,
+        self, nb_man: Any, *, verdict: Verdict, on_cell: Callable[[int, int], None], **options: Any
     ) -> None:
         super().__init__(nb_man, **options)
-        self.verdict, self.on_cell, self.gpus, self.printed = verdict, on_cell, gpus, 0
+        self.verdict, self.on_cell, self.printed = verdict, on_cell, 0
 
     def papermill_execute_cells(self) -> None:
         """Replaces Papermill's loop. A cell with `raises` may raise; the type is judged later."""
         for index, cell in enumerate(self.nb.cells):
             self.on_cell(index, len(self.nb.cells))
-            self.printed = 0
-            self.allow_error_names = [cell.metadata["raises"]] if "raises" in cell.metadata else []
-            try:
-                self.execute_cell(cell, index)
-            except CellExecutionError as error:
-                remedy = machine.remedy(f"{error.ename}: {error.evalue}", gpus=self.gpus)
-                blame = f"; the machine is at fault: {remedy}" if remedy else ""
-                reason = f"{_reason(error)}{self._also_missing(error)}{blame}"
-                self._note(cell, reason, error.traceback)
-                self.verdict.machine_fault = bool(remedy)
+            if not self._execute(cell, index):
                 return
-            except DeadKernelError:
-                self._note(cell, f"its kernel {_ending(self.km.provisioner.process)}")
-                raise
-            if "raises" not in cell.metadata and (shown := _shown_error(cell)):
-                self._note(cell, _reason(shown), "\n".join(shown.traceback))
-                return
+        if self.exercises:
+            self._execute_blanks()
+
+    def _execute(self, cell: NotebookNode, index: int, among: str = "") -> bool:
+        """Execute a cell; False if it failed, which is noted. `among` says where else it runs."""
+        self.printed = 0
+        self.allow_error_names = [cell.metadata["raises"]] if "raises" in cell.metadata else []
+        try:
+            self.execute_cell(cell, index)
+        except CellExecutionError as error:
+            remedy = machine.remedy(f"{error.ename}: {error.evalue}", gpus=self.gpus)
+            blame = f"; the machine is at fault: {remedy}" if remedy else ""
+            reason = f"{among}{_reason(error)}{self._also_missing(error)}{blame}"
+            self._note(cell, reason, error.traceback)
+            self.verdict.machine_fault = bool(remedy)
+            return False
+        except DeadKernelError:
+            self._note(cell, f"{among}its kernel {_ending(self.km.provisioner.process)}")
+            raise
+        if "raises" not in cell.metadata and (shown := _shown_error(cell)):
+            self._note(cell, among + _reason(shown), "\n".join(shown.traceback))
+            return False
+        return True
+
+    def _execute_blanks(self) -> None:
+        """Execute the blanks, and keep what they show in the notebook's metadata."""
+        executed, self.nb.cells = self.nb.cells, blanks.cells(self.nb, self.exercises)
+        try:
+            among = "in the exercises' notebook, which has only the parameters and the setup: "
+            if all(self._execute(cell, index, among) for index, cell in enumerate(self.nb.cells)):
+                self.nb.metadata[BLANKS] = blanks.outputs(self.nb.cells, self.exercises)
+        finally:
+            self.nb.cells = executed
 
     def process_message(self, msg: dict[str, Any], cell: NotebookNode, index: int) -> Any:
         """Keep the printed output of a cell up to a length that a person might read."""

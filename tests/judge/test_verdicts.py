@@ -10,7 +10,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
 from ci.execute.events import End, Execution
-from ci.judge import verdicts
+from ci.judge import faulty_cells, verdicts
 from ci.judge.outcome import Outcome, Status, exit_status, unchanged_outcome
 from ci.lesson import oracle
 from ci.lesson.lesson import Lesson
@@ -275,6 +275,6 @@ def test_a_figure_cell_draws_a_figure(read: Read, data: dict[str, str]) -> None:
 
 def test_a_figure_cell_that_only_defines_draws_nothing() -> None:
     """Functions of the next figure may have a cell of their own; other code must draw."""
-    assert verdicts._only_defines("def draw(panel):\n    panel.plot([1])")
-    assert not verdicts._only_defines("x = 1")
-    assert not verdicts._only_defines("%matplotlib inline")
+    assert faulty_cells._only_defines("def draw(panel):\n    panel.plot([1])")
+    assert not faulty_cells._only_defines("x = 1")
+    assert not faulty_cells._only_defines("%matplotlib inline")
