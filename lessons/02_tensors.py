@@ -274,21 +274,24 @@ torch.equal(again, draws), torch.equal(later, draws)
 
 # %% [markdown] lang="en"
 # Mean 0 belongs to the distribution, not to our draws. How far may they be off?
-# The mean $\bar z$ of $n$ draws has the standard deviation $1/\sqrt{n}$, their variance $s^2$
-# has $\sqrt{2/(n-1)}$; to be off by more than five times that is very rare:
+# The mean $\bar z$ of $n$ draws has the standard deviation $1/\sqrt{n}$, and a deviation of more
+# than five times that is very rare. Their variance $s^2$ has $\sqrt{2/(n-1)}$, but it is far too
+# large more often than far too small, so its bound has a second term:
 #
-# $$|\bar z| \le \frac{5}{\sqrt{n}}, \qquad |s^2 - 1| \le 5\sqrt{\frac{2}{n-1}}$$
+# $$|\bar z| \le \frac{5}{\sqrt{n}}, \qquad
+# |s^2 - 1| \le 5\sqrt{\frac{2}{n-1}} + \frac{25}{n-1}$$
 
 # %% [markdown] lang="zh"
 # 均值 0 说的是分布，不是抽到的这些数。那么样本会偏离多少？
-# $n$ 个样本的均值 $\bar z$ 的标准差是 $1/\sqrt{n}$，
-# 方差 $s^2$ 的标准差是 $\sqrt{2/(n-1)}$；偏离几乎不会超过它们的五倍：
+# $n$ 个样本的均值 $\bar z$ 的标准差是 $1/\sqrt{n}$，偏离几乎不会超过它的五倍。
+# 方差 $s^2$ 的标准差是 $\sqrt{2/(n-1)}$，但大幅偏大比大幅偏小更常见，所以它的界限多一项：
 #
-# $$|\bar z| \le \frac{5}{\sqrt{n}}, \qquad |s^2 - 1| \le 5\sqrt{\frac{2}{n-1}}$$
+# $$|\bar z| \le \frac{5}{\sqrt{n}}, \qquad
+# |s^2 - 1| \le 5\sqrt{\frac{2}{n-1}} + \frac{25}{n-1}$$
 
 # %% check="bounds"
 mean_bound = 5 / samples**0.5
-variance_bound = 5 * (2 / (samples - 1)) ** 0.5
+variance_bound = 5 * (2 / (samples - 1)) ** 0.5 + 25 / (samples - 1)
 mean_bound, variance_bound
 
 # %% [markdown] lang="en"

@@ -203,11 +203,21 @@ print(inspect.getsource(pitfalls.train_together))
 together = launch(pitfalls.train_together, world_size, *task, device=device)
 torch.stack([path[-1] for path in together])  # (world_size, features)
 
+# %% [markdown] lang="en"
+# One of the weights after each step: for each rank that trains alone, and for all ranks together.
+
+# %% [markdown] lang="zh"
+# 其中一个权重在每一步之后的值：先是各自训练的每个进程，再是所有进程一起训练。
+
+# %% check="paths"
+paths = torch.stack([path[:, 0] for losses, path in apart])  # (world_size, steps)
+paths, together[0][:, 0]
+
 # %% tags=["figure"]
 BLUE, ORANGE, LINE, RED = "#a9c6de", "#f3c892", "#1d3557", "#c1121f"
 figure, panel = plt.subplots(figsize=(4.5, 2.4), layout="constrained")
-for r, (_, path) in enumerate(apart):
-    values = [w[0].item(), *path[:, 0].tolist()]  # at the beginning, after each step
+for r, path in enumerate(paths):
+    values = [w[0].item(), *path.tolist()]  # at the beginning, after each step
     panel.plot(values, color=LINE, lw=0.8)
     panel.text(steps, values[-1], f" {r}", va="center")
 panel.plot([w[0].item(), *together[0][:, 0].tolist()], color=RED, ls="--")

@@ -99,7 +99,8 @@ def self_check_source() -> str:
     """The source of `self_check`, with the source of `tolerances` in the place of its import."""
     shared = inspect.getsource(tolerances).rstrip()
     source = inspect.getsource(self_check).rstrip()
-    return re.sub(r"(?m)^from ci\.judge\.tolerances import .*$", lambda _: shared, source)
+    imports = r"(?ms)^from ci\.judge\.tolerances import \(.*?\)$"
+    return re.sub(imports, lambda _: shared, source)
 
 
 def _setup(handout: Handout) -> Iterator[NotebookNode]:
@@ -143,6 +144,7 @@ def check_call(name: str, answer: Answer, values: Mapping[str, Value], language:
         "rel": rule.rel,
         "absolute": rule.abs,
         "elementwise": rule.elementwise,
+        "scale": max((leaf.scale for leaf in answer.expected.leaves()), default=0.0),
         "language": language,
     }
     defaults = inspect.signature(self_check.check_answer).parameters

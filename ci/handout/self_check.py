@@ -10,7 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ci.judge.tolerances import first_unequal, largest_deviation, relative_tolerance
+from ci.judge.tolerances import (
+    first_unequal,
+    largest_deviation,
+    relative_tolerance,
+    smallest_scale,
+)
 
 # Each message in English and in Chinese.
 MESSAGES = {
@@ -40,6 +45,7 @@ def check_answer(
     rel: float | None = None,
     absolute: float = 0.0,
     elementwise: bool = False,
+    scale: float = 0.0,
     language: str = "en",
 ) -> None:
     """Print a tick if `answer` is the `expected` value; else raise AssertionError, whose message
@@ -47,10 +53,10 @@ def check_answer(
 
     An expected array of float64 stands for a tensor or array of `dtype`, on any device. Allowed is
     a difference of `rel` times the largest expected element of an array, or times each element if
-    `elementwise`, plus `absolute`.
+    `elementwise`, or times `scale` if that is larger, plus `absolute`.
     """
     messages = {key: texts[language == "zh"] for key, texts in MESSAGES.items()}
-    check = _SelfCheck(dtype, rel, absolute, elementwise, messages)
+    check = _SelfCheck(dtype, rel, absolute, elementwise, scale, messages)
     for fault in check.faults(answer, expected):
         raise AssertionError(f"✗ {name}{'：' if language == 'zh' else ': '}{fault}")
     print(f"✓ {name}")
@@ -62,6 +68,7 @@ class _SelfCheck:
     rel: float | None
     absolute: float
     elementwise: bool
+    scale: float
     messages: Mapping[str, str]
 
     def faults(self, answer: Any, expected: Any, path: str = "") -> Iterator[str]:
@@ -97,7 +104,8 @@ class _SelfCheck:
             yield self._say("other", shown[index].item(), self._at(index))
         elif expected.dtype.kind in "fc":
             rel = self.rel if self.rel is not None else relative_tolerance(dtype, device) or 0.0
-            worst = largest_deviation(shown, expected, rel, self.absolute, self.elementwise)
+            scale = max(self.scale, smallest_scale(expected, dtype))
+            worst = largest_deviation(shown, expected, rel, self.absolute, self.elementwise, scale)
             if not worst.is_allowed:
                 yield self._say("far", worst.difference, self._at(worst.index), worst.allowed)
 

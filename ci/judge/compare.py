@@ -7,7 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ci.judge.tolerances import first_unequal, largest_deviation, magnitudes, relative_tolerance
+from ci.judge.tolerances import (
+    first_unequal,
+    largest_deviation,
+    magnitudes,
+    relative_tolerance,
+    smallest_scale,
+)
 from ci.lesson.expect import Rule
 from ci.lesson.parameters import Value
 from ci.lesson.value import Comparable
@@ -47,7 +53,7 @@ class Comparison:
         elif shown.kind == "array":
             self._compare_arrays(shown, expected, path)
         elif shown.kind == "float":
-            self._compare_numbers(shown.value, expected.value, "float64", "cpu", path)
+            self._compare_numbers(shown, expected, "float64", "cpu", path)
         elif self.given and type(shown.value) is not type(expected.value):
             self._add_fault(
                 path, f"shown {shown.value!r}, expected a value like {expected.value!r}"
@@ -74,57 +80,64 @@ class Comparison:
         elif not _is_on(shown.device or "cpu", device):
             self._add_fault(path, f"on {shown.device or 'cpu'}, expected on {device}")
         else:
-            self._compare_numbers(shown.value, expected.value, dtype, device, path)
+            self._compare_numbers(shown, expected, dtype, device, path)
 
     def _compare_numbers(
-        self, shown: np.ndarray, expected: np.ndarray, dtype: str, device: str, path: str
+        self, shown: Comparable, expected: Comparable, dtype: str, device: str, path: str
     ) -> None:
         if self.given:
-            if not np.all(np.isfinite(shown)):
+            if not np.all(np.isfinite(shown.value)):
                 self._add_fault(path, "not finite")
             return
-        if expected.dtype.kind in "fc":
-            self._compare_floating(shown, expected, dtype, device, path)
+        if expected.value.dtype.kind in "fc":
+            self._compare_floating(shown.value, expected, dtype, device, path)
         else:
-            self._require_equal(shown, expected, path)
+            self._require_equal(shown.value, expected.value, path)
 
     def _compare_floating(
-        self, shown: np.ndarray, expected: np.ndarray, dtype: str, device: str, path: str
+        self, shown: np.ndarray, expected: Comparable, dtype: str, device: str, path: str
     ) -> None:
         rel = self.rule.rel if self.rule.rel is not None else relative_tolerance(dtype, device)
         if fault := _unfit(dtype, rel):
             self.invalid.append(fault)
             return
         assert rel is not None
-        if not self._is_narrow(rel, expected):
+        value, elementwise = expected.value, self.rule.elementwise
+        scale = max(expected.scale, smallest_scale(value, dtype))
+        if fault := self._too_wide(rel, magnitudes(value, elementwise), scale, expected.scale):
+            self.invalid.append(fault)
             return
         self.tolerances.add(_describe(rel, self.rule.abs))
-        self._require_equal(shown, expected, path)
-        worst = largest_deviation(shown, expected, rel, self.rule.abs, self.rule.elementwise)
+        self._require_equal(shown, value, path)
+        worst = largest_deviation(shown, value, rel, self.rule.abs, elementwise, scale)
         if not worst.is_allowed:
             at = worst.index
             self._add_fault(
                 path,
                 f"largest difference {worst.difference:.3g}{_at(at)}: shown {shown[at].item()!r}, "
-                f"expected {expected[at].item()!r}, allowed {worst.allowed:.3g}",
+                f"expected {value[at].item()!r}, allowed {worst.allowed:.3g}",
             )
         self.margin = max(self.margin, worst.share)
 
-    def _is_narrow(self, rel: float, expected: np.ndarray) -> bool:
-        """Whether the tolerance is narrow enough for the comparison to find anything."""
-        whole = "element" if self.rule.elementwise else "largest expected value"
-        sizes = np.maximum(magnitudes(expected, self.rule.elementwise), self.rule.scale)
+    def _too_wide(self, rel: float, own: np.ndarray, scale: float, terms: float) -> str:
+        """Why the tolerance is too wide for the comparison to find anything; empty if it is not.
+
+        `own` are the magnitudes of the expected elements, and `terms` is the size of their terms.
+        """
+        sizes = np.maximum(own, terms)
         if self.rule.abs and np.any(sizes == 0):
-            self.invalid.append(
+            return (
                 f"abs={self.rule.abs:g} is any share of an expected zero: remove abs=, or say how "
-                "large the terms of the value are, scale=…"
+                "large the terms of the value are, terms=…"
             )
-            return False
-        shares = rel + self.rule.abs / sizes[sizes > 0]
+        allowed = rel * np.maximum(own, scale) + self.rule.abs
+        shares = allowed[sizes > 0] / sizes[sizes > 0]
         if np.any(shares >= COARSEST):
-            self.invalid.append(f"its tolerance is {np.max(shares):.1%} of the {whole}")
-            return False
-        return True
+            whole = "element" if self.rule.elementwise else "largest expected value"
+            return f"its tolerance is {np.max(shares):.1%} of the {whole}"
+        if np.any((own > 0) & (allowed >= own)):
+            return "its terms cancel so far that a value of zero would pass: use other parameters"
+        return ""
 
     def _require_equal(self, shown: np.ndarray, expected: np.ndarray, path: str) -> None:
         at = first_unequal(shown, expected)

@@ -13,6 +13,9 @@ import numpy as np
 RELATIVE = {"float64": 1e-12, "float32": 2e-6, "complex128": 1e-12, "complex64": 2e-6}
 # On a GPU, parallel reductions round in another order.
 RELATIVE_ON_GPU = {"float32": 1e-5, "complex64": 1e-5}
+# The smallest number of each dtype that has all of its digits: below, rounding is absolute.
+SMALLEST_NORMAL = {"float64": 2.0**-1022, "float32": 2.0**-126}
+SMALLEST_NORMAL |= {"complex128": 2.0**-1022, "complex64": 2.0**-126, "bfloat16": 2.0**-126}
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,11 @@ def relative_tolerance(dtype: str, device: str) -> float | None:
     """The default relative tolerance of `dtype` on `device`; None if the dtype has no default."""
     on_gpu = RELATIVE_ON_GPU if device.startswith("cuda") else {}
     return on_gpu.get(dtype, RELATIVE.get(dtype))
+
+
+def smallest_scale(expected: Any, dtype: str) -> float:
+    """The least magnitude that a relative tolerance refers to, unless `expected` is zero."""
+    return SMALLEST_NORMAL.get(dtype, 0.0) if np.any(expected) else 0.0
 
 
 def magnitudes(expected: Any, elementwise: bool) -> Any:
@@ -69,16 +77,22 @@ def _same(shown: Any, expected: Any) -> Any:
 
 
 def largest_deviation(
-    shown: Any, expected: Any, rel: float, absolute: float = 0.0, elementwise: bool = False
+    shown: Any,
+    expected: Any,
+    rel: float,
+    absolute: float = 0.0,
+    elementwise: bool = False,
+    scale: float = 0.0,
 ) -> Deviation:
     """The worst element of floating arrays: `rel` times its magnitude plus `absolute` is allowed.
 
-    Elements that are expected to be NaN or infinite are left to `first_unequal`.
+    The magnitude is at least `scale`, the size of the terms whose sum the element is. Elements that
+    are expected to be NaN or infinite are left to `first_unequal`.
     """
     if not expected.size:
         return Deviation((), 0.0, 0.0, 0.0)
     wide = shown.astype(np.float64) if shown.dtype.kind == "f" else shown
-    allowed = rel * magnitudes(expected, elementwise) + absolute
+    allowed = rel * np.maximum(magnitudes(expected, elementwise), scale) + absolute
     with np.errstate(all="ignore"):  # inf - inf, 0 / 0, 1e300 / 1e-12
         difference = np.where(np.isfinite(expected), _size(wide - expected), 0.0)
         share = np.where(difference == 0, 0.0, difference / allowed)

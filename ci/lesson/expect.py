@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 LARGEST = sys.float_info.max
@@ -23,16 +24,15 @@ class Rule:
     zero: bool = False
     constant: str = ""
     elementwise: bool = False
-    scale: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("rel", "abs", "scale"):
+        for name in ("rel", "abs"):
             _require_size(name, getattr(self, name), optional=name == "rel")
         for name in ("why", "dtype", "device", "constant"):
             _require(name, getattr(self, name), str, optional=name in ("dtype", "device"))
         for name in ("zero", "elementwise"):
             _require(name, getattr(self, name), bool)
-        if (self.abs or self.rel or self.scale) and not self.why:
+        if (self.abs or self.rel) and not self.why:
             raise ValueError("a tolerance needs a reason: write why=…")
 
 
@@ -58,7 +58,7 @@ def expect(
     zero: bool = False,
     constant: str = "",
     elementwise: bool = False,
-    scale: float = 0.0,
+    terms: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A decorator for an oracle whose value needs another comparison than the default.
 
@@ -69,16 +69,18 @@ def expect(
     zero       the expected value is intentionally zero in every element
     constant   the reason why the value does not depend on the lesson's parameters
     elementwise  the tolerance is relative to each element, for elements of different magnitudes
-    scale      the size of the terms that a value is the sum of: `abs` must be below 1 % of it where
-               the value itself is smaller or zero
+    terms      for a sum whose terms may cancel: a function of some of the same arguments, which
+               returns the sizes of the terms, added. Tolerances are relative to the largest of them
+               if it exceeds the value. It has the structure of the value, or is one array or number
     """
 
     def attach(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
-            rule = Rule(rel, abs, why, dtype, device, zero, constant, elementwise, scale)
+            rule = Rule(rel, abs, why, dtype, device, zero, constant, elementwise)
+            _require("terms", terms, FunctionType, optional=True)
         except ValueError as error:
             raise ValueError(f"@expect of '{function.__name__}': {error}") from None
-        function.rule = rule  # type: ignore[attr-defined]
+        function.rule, function.terms = rule, terms  # type: ignore[attr-defined]
         return function
 
     return attach

@@ -16,7 +16,7 @@ from ci.lesson.expect import Rule
 from ci.lesson.lesson import Lesson
 from ci.lesson.oracle_process import OracleProcess
 from ci.lesson.script import ScriptError
-from ci.lesson.value import Comparable, expected_value
+from ci.lesson.value import Comparable, expected_value, with_scale
 
 DEADLINE_S = 30.0  # for the import of an oracle file, and for each call
 LOADERS = {"__import__", "eval", "exec", "importlib", "runpy", "subprocess", "ctypes"}
@@ -144,7 +144,15 @@ def _load(path: Path) -> tuple[list[Facts], Callable[[str, dict[str, Any]], Comp
     }
 
     def answer(name: str, arguments: dict[str, Any]) -> Comparable:
-        return expected_value(functions[name](**arguments))
+        value, terms = (
+            expected_value(functions[name](**arguments)),
+            getattr(functions[name], "terms", None),
+        )
+        if terms is None:
+            return value
+        wanted = inspect.signature(terms).parameters
+        known = {argument: arguments[argument] for argument in wanted if argument in arguments}
+        return with_scale(value, expected_value(terms(**known)))
 
     return [_facts(name, function) for name, function in functions.items()], answer
 

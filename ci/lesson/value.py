@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -28,6 +28,7 @@ class Comparable:
     """A sequence, a mapping, a plain value (bool, int, text), a Python float, or an array.
 
     `dtype` is that of an array; `device` is the device of a tensor, and None for a NumPy array.
+    `scale` is the size of the largest terms whose sum an expected element is, if they are known.
     Floating values are stored in float64, which contains all values of the smaller types.
     """
 
@@ -35,6 +36,7 @@ class Comparable:
     value: Any = None
     dtype: str | None = None
     device: str | None = None
+    scale: float = 0.0
     items: Mapping[str, "Comparable"] = field(default_factory=dict)
 
     def leaves(self) -> Iterator["Comparable"]:
@@ -227,6 +229,17 @@ def _decode(value: Mapping[str, Any]) -> Comparable:
             wide = array.astype(np.float64) if array.dtype.kind == "f" else array
             return Comparable("array", wide, value["dtype"], value["device"])
     raise ValueError(f"its value cannot be read: {value.get('why', value['kind'])}")
+
+
+def with_scale(value: Comparable, terms: Comparable) -> Comparable:
+    """`value` with the largest of its `terms` in each leaf."""
+    if value.items:
+        items = {k: with_scale(v, terms.items.get(k, terms)) for k, v in value.items.items()}
+        return replace(value, items=items)
+    scale = max(float(np.max(np.abs(leaf.value), initial=0.0)) for leaf in terms.leaves())
+    if not np.isfinite(scale):
+        raise ValueError("the terms of a value must be finite")
+    return replace(value, scale=scale)
 
 
 def _expected_key(key: Any) -> Comparable:

@@ -44,6 +44,7 @@ def _slope(a, limit):
 
 def _slopes(seed, dtype, limit):
     a = _draw(seed, dtype)
+    limit = np.float64(np.dtype(dtype).type(limit))  # a tensor compares numbers of its own dtype
     return np.array([_slope(a, limit), _slope(-a, limit)])
 
 

@@ -27,6 +27,66 @@ def _gradient(weights, x, y, n):
     return {"W1": (d * weights["W2"] * (1 - h**2)).T @ x, "W2": d.T @ h}
 
 
+def _terms(batch, features, hidden, seed):
+    """The sizes of the terms of hidden values, outputs and gradients; the slope of tanh is <= 1."""
+    return _terms_of(*_draw(batch, features, hidden, seed), batch)
+
+
+def _terms_of(weights, x, y, n):
+    W1, W2 = abs(weights["W1"]), abs(weights["W2"])
+    h = abs(x) @ W1.T
+    out = h @ W2.T
+    d = 2 / n * (out + abs(y))
+    return {"W1": (d * W2).T @ abs(x), "W2": d.T @ h, "h": h, "error": out + abs(y)}
+
+
+def _terms_of_row(batch, features, hidden, seed):
+    terms = _terms(batch, features, hidden, seed)
+    return [terms["W1"], terms["W2"]]
+
+
+def _terms_of_second(batch, features, hidden, seed):
+    return _terms(batch, features, hidden, seed)["W2"]
+
+
+def _terms_of_hidden(batch, features, hidden, seed):
+    return _terms(batch, features, hidden, seed)["h"][:1]
+
+
+def _terms_of_errors(batch, features, hidden, seed):
+    return _terms(batch, features, hidden, seed)["error"]
+
+
+def _terms_of_loss(batch, features, hidden, seed):
+    weights, x, y = _draw(batch, features, hidden, seed)
+    terms = _terms_of(weights, x, y, batch)["error"]
+    return np.mean(2 * abs(_forward(weights, x)[1] - y) * terms)  # of e^2, where e has errors
+
+
+def _terms_of_shards(world_size, batch, features, hidden, seed):
+    weights, x, y = _draw(batch, features, hidden, seed)
+    parts = ((x[rows], y[rows], batch) for rows in _rows(batch, world_size))
+    return [_terms_of(weights, *part)["W2"] for part in parts]
+
+
+def _terms_of_locals(world_size, batch, features, hidden, seed):
+    weights, x, y = _draw(batch, features, hidden, seed)
+    parts = ((x[r], y[r], max(1, r.stop - r.start)) for r in _rows(batch, world_size))
+    return np.concatenate([_terms_of(weights, *part)["W2"] for part in parts])
+
+
+def _terms_of_mean(world_size, batch, features, hidden, seed):
+    return _terms_of_locals(world_size, batch, features, hidden, seed).mean(axis=0)
+
+
+def _terms_of_percent(world_size, batch, features, hidden, seed):
+    right = abs(gradient(batch, features, hidden, seed)["W2"]).max()
+    percent = unweighted_error(world_size, batch, features, hidden, seed)[1]
+    plain = _terms_of_mean(world_size, batch, features, hidden, seed).max()
+    whole = _terms_of_second(batch, features, hidden, seed).max()
+    return (100 * (plain + whole) + percent * whole) / right  # of a quotient
+
+
 def _row(named):
     """All numbers of the matrices one after the other."""
     return np.concatenate([matrix.ravel() for matrix in named.values()])
@@ -52,12 +112,14 @@ def bytes_a_weight():
     return [32 / 8] * 4
 
 
+@expect(terms=_terms_of_loss)
 def loss(batch, features, hidden, seed):
     """The mean over all rows of (out - y)^2, with out = tanh(x W1^T) W2^T."""
     weights, x, y = _draw(batch, features, hidden, seed)
     return np.mean((_forward(weights, x)[1] - y) ** 2)
 
 
+@expect(terms=_terms)
 def gradient(batch, features, hidden, seed):
     """d = 2/n (out - y); for W2: d^T h; for W1: G^T x with G_ij = d_i w_j (1 - h_ij^2)."""
     weights, x, y = _draw(batch, features, hidden, seed)
@@ -75,23 +137,21 @@ def six_for_four():
     return [2, 2, 2], [2, 2, 1, 1]
 
 
-@expect(
-    abs=5e-8,
-    scale=0.1,
-    why="the terms of an output may cancel, and one row may be all there is",
-)
+@expect(terms=_terms_of_errors)
 def gathered(batch, features, hidden, seed):
     """The outputs of all rows in their order, as if there were one device."""
     weights, x, _ = _draw(batch, features, hidden, seed)
     return _forward(weights, x)[1][:, 0]
 
 
+@expect(terms=_terms_of_shards)
 def shard_gradients(world_size, batch, features, hidden, seed):
     """The terms 2/n (out - y) h^T of the whole batch's gradient, summed over each shard's rows."""
     weights, x, y = _draw(batch, features, hidden, seed)
     return [_gradient(weights, x[r], y[r], batch)["W2"] for r in _rows(batch, world_size)]
 
 
+@expect(terms=_terms)
 def summed(batch, features, hidden, seed):
     """The shards' sums add up to the gradient of the whole batch."""
     return gradient(batch, features, hidden, seed)
@@ -124,20 +184,20 @@ def integer_gradient(world_size, batch, features, seed):
     return np.tile((X.T @ (X @ w - t)).astype(float), (world_size, 1))
 
 
-@expect(device="cpu")
+@expect(device="cpu", terms=_terms_of_locals)
 def local_gradients(world_size, batch, features, hidden, seed):
     """2/n_r times the sum of (out - y) h^T over the n_r rows of rank r: its own mean, alone."""
     return _local_gradients(world_size, batch, features, hidden, seed)
 
 
-@expect(device="cpu")
+@expect(device="cpu", terms=_terms_of_mean)
 def unweighted(world_size, batch, features, hidden, seed):
     """The plain mean of the ranks' own gradients, 1/W sum_r, on each rank."""
     local = _local_gradients(world_size, batch, features, hidden, seed)
     return np.tile(local.mean(axis=0), (world_size, 1))
 
 
-@expect(device="cpu")
+@expect(device="cpu", terms=_terms_of_percent)
 def unweighted_error(world_size, batch, features, hidden, seed):
     """100 max|mean of local gradients - right gradient| / max|right gradient|, beside 100."""
     right = gradient(batch, features, hidden, seed)["W2"][0]
@@ -145,13 +205,13 @@ def unweighted_error(world_size, batch, features, hidden, seed):
     return 100 * np.array([1.0, np.abs(plain - right).max() / np.abs(right).max()])
 
 
-@expect(device="cpu")
+@expect(device="cpu", terms=_terms_of_second)
 def ddp_gradients(world_size, batch, features, hidden, seed):
     """1/W sum_r (n_r W / n) grad L_r = 1/n sum_r n_r grad L_r: the whole batch's, on each rank."""
     return np.tile(gradient(batch, features, hidden, seed)["W2"], (world_size, 1))
 
 
-@expect(device="cpu")
+@expect(device="cpu", terms=_terms)
 def whole_gradient(batch, features, hidden, seed):
     """The gradient of the whole batch, both layers, by the chain rule on one device."""
     return gradient(batch, features, hidden, seed)
@@ -173,7 +233,7 @@ def parameters_after_steps(batch, features, hidden, steps, lr, seed):
     return _row(weights)
 
 
-@expect(device="cpu")
+@expect(device="cpu", terms=_terms_of_row)
 def ring_gradients(world_size, batch, features, hidden, seed):
     """sum_r (n_r / n) grad L_r: the gradient of the whole batch, W1 row by row, then W2."""
     return np.tile(_row(gradient(batch, features, hidden, seed)), (world_size, 1))
@@ -193,7 +253,7 @@ def weights_held(world_size, features, hidden):
     return [n * features + (rank == 0) * hidden for rank, n in enumerate(rows)]
 
 
-@expect(device="cpu")
+@expect(device="cpu", terms=_terms_of_row)
 def sharded_gradients(batch, features, hidden, seed):
     """1/n sum_r n_r grad L_r, as in DDP: the gradient of the whole batch, both layers."""
     return _row(gradient(batch, features, hidden, seed))
@@ -228,13 +288,41 @@ def _values(matrices, x):
 def _gradients_deep(matrices, x, y):
     """From d = 2/n (h_8 - y) back: with G = d (1 - h_i^2), G^T h_{i-1} for W_i, then d <- G W_i."""
     values = _values(matrices, x)
-    d = 2 / len(x) * (values[-1] - y)
+    return [G.T @ h for G, h in _backwards(matrices, values, 2 / len(x) * (values[-1] - y))]
+
+
+def _backwards(matrices, values, d):
+    """G and h_{i-1} for each layer, from the derivative d by h_8."""
     found = []
     for i in reversed(range(len(matrices))):
         G = d * (1 - values[i + 1] ** 2)
-        found.insert(0, G.T @ values[i])
+        found.insert(0, (G, values[i]))
         d = G @ matrices[i]
     return found
+
+
+def _terms_of_deep_errors(batch, features, hidden, seed):
+    matrices, x, y = _draw_deep(batch, features, hidden, seed)
+    return abs(_values(matrices, x)[-1]) + abs(y)
+
+
+def _terms_of_deep_loss(batch, features, hidden, seed):
+    matrices, x, y = _draw_deep(batch, features, hidden, seed)
+    out = _values(matrices, x)[-1]
+    return np.mean(2 * abs(out - y) * (abs(out) + abs(y)))
+
+
+def _terms_of_deep(batch, features, hidden, seed, microbatches=1):
+    """For each sample one term, in which h_8 - y is |h_8| + |y|."""
+    matrices, x, y = _draw_deep(batch, features, hidden, seed)
+    rows = _even(batch, microbatches)
+    values = _values(matrices, x[:rows])
+    d = 2 / rows * (abs(values[-1]) + abs(y[:rows]))
+    return [abs(G).T @ abs(h) for G, h in _backwards(matrices, values, d)]
+
+
+def _terms_of_schedule(batch, features, hidden, microbatches, seed):
+    return _terms_of_deep(batch, features, hidden, seed, microbatches)
 
 
 def _train_deep(matrices, x, y, steps, lr):
@@ -255,6 +343,7 @@ def _even(batch, microbatches):
     return pieces * (batch // pieces)
 
 
+@expect(terms=_terms_of_deep_loss)
 def deep_loss(batch, features, hidden, seed):
     """The mean over all rows of (h_8 - y)^2, with h_i = tanh(h_{i-1} W_i^T) and h_0 = x."""
     matrices, x, y = _draw_deep(batch, features, hidden, seed)
@@ -274,14 +363,14 @@ def stages(world_size):
     return [" ".join(f"W{i}" for i in each) for each in layers]
 
 
-@expect(device="cpu")
+@expect(device="cpu", terms=_terms_of_deep_errors)
 def pipeline_errors(batch, features, hidden, seed):
     """h_8 - y of all rows in their order, whatever the stages and microbatches."""
     matrices, x, y = _draw_deep(batch, features, hidden, seed)
     return (_values(matrices, x)[-1] - y)[:, 0]
 
 
-@expect(device="cpu")
+@expect(device="cpu", terms=_terms_of_deep)
 def stage_gradients(batch, features, hidden, seed):
     """From d = 2/n (h_8 - y) back: with G = d (1 - h_i^2), G^T h_{i-1} for W_i, then d <- G W_i."""
     return _row_deep(_gradients_deep(*_draw_deep(batch, features, hidden, seed)))
@@ -293,7 +382,7 @@ def pipeline_parameters(batch, features, hidden, steps, lr, seed):
     return _row_deep(_train_deep(*_draw_deep(batch, features, hidden, seed), steps, lr))
 
 
-@expect(device="cpu")
+@expect(device="cpu", terms=_terms_of_schedule)
 def schedule_gradients(batch, features, hidden, microbatches, seed):
     """As on one device, from the rows that the microbatches share evenly."""
     matrices, x, y = _draw_deep(batch, features, hidden, seed)
@@ -328,14 +417,14 @@ def slices(world_size, features, hidden):
     return [[[n, features], [1, n]] for n in units]
 
 
-@expect(device="cpu")
+@expect(device="cpu", terms=_terms_of_errors)
 def tensor_errors(world_size, batch, features, hidden, seed):
     """tanh(x W1^T) W2^T - y of all rows, whole on each rank."""
     weights, x, y = _draw(batch, features, hidden, seed)
     return np.tile(_forward(weights, x)[1] - y, (1, world_size))
 
 
-@expect(device="cpu")
+@expect(device="cpu", terms=_terms)
 def column_row(batch, features, hidden, seed):
     """The gradient of the whole matrices, by the chain rule on one device."""
     return gradient(batch, features, hidden, seed)
@@ -347,7 +436,7 @@ def tensor_parameters(batch, features, hidden, steps, lr, seed):
     return parameters_after_steps(batch, features, hidden, steps, lr, seed)
 
 
-@expect(device="cpu")
+@expect(device="cpu", terms=_terms_of_row)
 def planned_gradients(batch, features, hidden, seed):
     """The gradient of the whole matrices, by the chain rule on one device."""
     return _row(gradient(batch, features, hidden, seed))
@@ -362,6 +451,7 @@ def planned_parameters(batch, features, hidden, steps, lr, seed):
 # Exercises.
 
 
+@expect(terms=_terms_of_second)
 def in_pieces(batch, features, hidden, seed):
     """sum over the pieces of (n_piece / n) grad L_piece: the gradient of the whole batch."""
     return gradient(batch, features, hidden, seed)["W2"]
@@ -372,11 +462,7 @@ def enough(world_size):
     return max(1, 9 * (world_size - 1))
 
 
-@expect(
-    abs=5e-8,
-    scale=0.1,
-    why="the terms of a hidden value may cancel, and one may be all there is",
-)
+@expect(terms=_terms_of_hidden)
 def hidden_values(batch, features, hidden, seed):
     """tanh of x W1^T, whose sum over the features is cut into parts; the first row."""
     weights, x, _ = _draw(batch, features, hidden, seed)

@@ -41,6 +41,20 @@ def _descend(w, x, y, steps, lr):
     return losses, w
 
 
+def _terms_of_step(w, x, y, n, lr):
+    """The sizes of the terms of w - lr grad L, as far as the rows x have a part in it."""
+    return abs(w) + lr * 2 / n * abs(x).T @ (abs(x) @ abs(w) + abs(y))
+
+
+def _terms_of_descent(w, x, y, steps, lr):
+    """The largest terms of all steps, for each weight."""
+    sizes, n = [], max(1, len(x))
+    for _ in range(steps):
+        sizes.append(_terms_of_step(w, x, y, n, lr))
+        w = w - lr * _gradient(w, x, y, n)
+    return np.max(sizes, axis=0)
+
+
 def _dealt(world_size, batch):
     """Rank r's cards are r, r + W, r + 2W, ..., ceil(n / W) of them, modulo n."""
     size = -(-batch // world_size)
@@ -63,23 +77,58 @@ def _apart(world_size, batch, features, steps, lr, seed):
     return [_descend(w, x[rows], y[rows], steps, lr) for rows in _slices(batch, world_size)]
 
 
-@expect(device="cpu")
+def _terms_apart(world_size, batch, features, steps, lr, seed):
+    w, x, y = _draw(batch, features, seed)
+    slices = _slices(batch, world_size)
+    return np.stack([_terms_of_descent(w, x[rows], y[rows], steps, lr) for rows in slices])
+
+
+def _terms_of_losses(world_size, batch, features, steps, lr, seed):
+    """Of r^2, where the terms of r = x w - y are |x| |w| + |y|, so at most 2 |r| times as much."""
+    _, x, y = _draw(batch, features, seed)
+    sizes = _terms_apart(world_size, batch, features, steps, lr, seed).max(axis=0)
+    return (
+        2
+        * own_losses(world_size, batch, features, steps, lr, seed) ** 0.5
+        * (abs(x) @ sizes + abs(y)).max()
+    )
+
+
+@expect(device="cpu", terms=_terms_of_losses)
 def own_losses(world_size, batch, features, steps, lr, seed):
     """1/n_r |X_r w - y_r|^2 at the first step and at the last, each rank descending alone."""
     found = _apart(world_size, batch, features, steps, lr, seed)
     return np.array([[losses[0], losses[-1]] for losses, _ in found])
 
 
-@expect(device="cpu")
+@expect(device="cpu", terms=_terms_apart)
 def drifted(world_size, batch, features, steps, lr, seed):
     """`steps` times w_r <- w_r - lr grad L_r: each rank descends on its own rows alone."""
     return np.stack([w for _, w in _apart(world_size, batch, features, steps, lr, seed)])
 
 
-@expect(device="cpu")
+def _terms_together(batch, features, steps, lr, seed):
+    return _terms_of_descent(*_draw(batch, features, seed), steps, lr)
+
+
+@expect(device="cpu", terms=_terms_together)
 def together(world_size, batch, features, steps, lr, seed):
     """`steps` times w <- w - lr grad L over all rows, on one device; the same on each rank."""
     return np.tile(_descend(*_draw(batch, features, seed), steps, lr)[1], (world_size, 1))
+
+
+def _terms_of_paths(world_size, batch, features, steps, lr, seed):
+    apart = _terms_apart(world_size, batch, features, steps, lr, seed)
+    return [apart, _terms_together(batch, features, steps, lr, seed)]
+
+
+@expect(device="cpu", terms=_terms_of_paths)
+def paths(world_size, batch, features, steps, lr, seed):
+    """The first weight after 1, 2, ..., `steps` steps: of each rank alone, and of one device."""
+    data, taken = (batch, features), range(1, steps + 1)
+    apart = [drifted(world_size, *data, n, lr, seed)[:, 0] for n in taken]
+    whole = [together(world_size, *data, n, lr, seed)[0, 0] for n in taken]
+    return np.stack(apart, axis=1), np.array(whole)
 
 
 @expect(device="cpu")
@@ -165,7 +214,14 @@ def _drawn(world_size, features, seed):
     return np.stack([rng.uniform(0.5, 1, features) for rng in rngs])
 
 
-@expect(device="cpu")
+def _terms_begun(world_size, batch, features, steps, lr, seed):
+    _, x, y = _draw(batch, features, seed)
+    weights = _drawn(world_size, features, seed)
+    largest = max(_terms_of_descent(w, x, y, steps, lr).max() for w in weights)
+    return largest + abs(begun_apart(world_size, batch, features, steps, lr, seed)).max()
+
+
+@expect(device="cpu", terms=_terms_begun)
 def begun_apart(world_size, batch, features, steps, lr, seed):
     """The draws; and after `steps` times w_r <- w_r - lr sum_s (n_s / n) grad L_s(w_s)."""
     _, x, y = _draw(batch, features, seed)
@@ -183,7 +239,7 @@ def wrapped(world_size, features, seed):
     return np.tile(_drawn(world_size, features, seed)[0], (world_size, 1))
 
 
-@expect(device="cpu")
+@expect(device="cpu", terms=_terms_begun)
 def begun_together(world_size, batch, features, steps, lr, seed):
     """`steps` times w <- w - lr grad L on one device, from the draw of rank 0; on each rank."""
     _, x, y = _draw(batch, features, seed)

@@ -8,15 +8,16 @@ import torch
 
 from ci.judge.compare import Comparison
 from ci.lesson.expect import Rule, expect
-from ci.lesson.value import _decode, encode, expected_value
+from ci.lesson.value import _decode, encode, expected_value, with_scale
 
 
-def compare(shown: Any, expected: Any, **rule: Any) -> Comparison:
+def compare(shown: Any, expected: Any, terms: Any = 0, **rule: Any) -> Comparison:
     """Compare a value of a lesson on the CPU with that of its oracle."""
     parameters = {"dtype": rule.pop("lesson_dtype", "float32"), "device": "cpu"}
     comparison = Comparison(Rule(**rule), parameters)
-    comparison.compare(_decode(encode(shown)), expected_value(expected))
-    comparison.reject_vacuous(expected_value(expected))
+    wanted = with_scale(expected_value(expected), expected_value(terms))
+    comparison.compare(_decode(encode(shown)), wanted)
+    comparison.reject_vacuous(wanted)
     return comparison
 
 
@@ -58,11 +59,20 @@ def test_an_absolute_tolerance_is_bounded_where_zero_is_expected() -> None:
 
 def test_the_scale_of_the_terms_bounds_an_absolute_tolerance() -> None:
     """A sum of terms of size 1 may cancel; 1 % of their size is too much."""
-    tiny, rule = torch.full((2,), 1e-8), {"zero": True, "scale": 1.0, "why": "w"}
-    assert not compare(tiny, np.zeros(2), abs=5e-8, **rule).invalid
-    assert not compare(tiny, np.zeros(2), abs=5e-8, **rule).faults
-    assert compare(tiny * 10, np.zeros(2), abs=5e-8, **rule).faults
-    assert "10.0%" in compare(tiny, np.zeros(2), abs=0.1, **rule).invalid[0]
+    tiny, rule = torch.full((2,), 1e-8), {"zero": True, "why": "w"}
+    assert not compare(tiny, np.zeros(2), 1.0, abs=5e-8, **rule).invalid
+    assert not compare(tiny, np.zeros(2), 1.0, abs=5e-8, **rule).faults
+    assert compare(tiny * 1e3, np.zeros(2), 1.0, abs=5e-8, **rule).faults
+    assert "10.0%" in compare(tiny, np.zeros(2), 1.0, abs=0.1, **rule).invalid[0]
+
+
+def test_terms_that_cancel_too_far_are_refused() -> None:
+    """Rounding would be all that remains, so that zero would pass."""
+    comparison = compare(torch.tensor([1e-3]), np.array([1e-3]), 1e4)
+    assert comparison.invalid == [
+        "its terms cancel so far that a value of zero would pass: use other parameters"
+    ]
+    assert "terms" not in compare(torch.tensor([1.0]), np.array([1.0]), 1e4).invalid
 
 
 EMPTY: dict[str, tuple[Any, Any]] = {
