@@ -1,17 +1,23 @@
-"""Random and damaged lessons. COURSE_EXAMPLES=10000 tries more of them than the suite does."""
+"""Random and damaged lessons and oracles. COURSE_EXAMPLES=10000 tries more than the suite does."""
 
 import os
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from nbformat import NotebookNode
+from nbformat.v4 import new_output
 
 from ci.errors import CourseError
-from ci.lesson import reader, script
+from ci.judge import verdicts
+from ci.lesson import oracle, reader, script
 from ci.lesson.lesson import find_lessons
-from tests.conftest import EXERCISE, GRADIENT, HEADER
+from ci.lesson.value import MIME, encode
+from tests.conftest import EXERCISE, GRADIENT, HEADER, ORACLE
 
 EXAMPLES = int(os.environ.get("COURSE_EXAMPLES", "300"))
 RANDOM = settings(
@@ -66,6 +72,75 @@ def test_a_damaged_lesson_is_read_or_refused_in_lines(path: Path, data: st.DataO
         text = path.read_text()
         if re.search(r"size: \{min: 2, max: 64\}", text) and "size: int" in text:
             assert lesson.parameters["size"].maximum == 64, text
+
+
+# What a cell may show: no two of these values agree within 1 %, and the second is right.
+SHOWN = [factor * np.arange(4.0) for factor in (0, 4, 4.1, -4, 6, 1e9)]
+SHOWN += [np.array(4.0), np.zeros(0), np.full(4, np.nan), np.array(True), np.arange(4) * 4]
+DAMAGE = [
+    *(
+        "",
+        " ",
+        "\n",
+        "#",
+        "\\",
+        "(",
+        ")",
+        '"',
+        "=",
+        "0",
+        "-",
+        "*",
+        ".",
+        ",",
+        "x",
+        "\x00",
+        "1e30",
+        "nan",
+    ),
+    *(" rel=1, why='w',", " abs=9.0, why='w',", " zero=True,", " elementwise=True,", "\n    "),
+    *(
+        " terms=lambda size: 1e30,",
+        " terms=lambda: 4,",
+        " terms=expect,",
+        " rel=np.nan,",
+        "return ",
+    ),
+    *("np.inf *", "np.nan +", "0 *", "None,", "object()", "[", "yield ", "raise ", "size, "),
+]
+
+
+@settings(RANDOM, max_examples=max(50, EXAMPLES // 3))  # each starts a process
+@given(st.data())
+def test_a_damaged_oracle_is_refused_or_accepts_one_value(path: Path, data: st.DataObject) -> None:
+    """There is no traceback, and no comparison that two different values pass."""
+    start = data.draw(st.integers(0, len(ORACLE)))
+    stop = data.draw(st.integers(start, min(len(ORACLE), start + 20)))
+    text = ORACLE[:start] + data.draw(st.sampled_from(DAMAGE)) + ORACLE[stop:]
+    path.write_text(HEADER + GRADIENT, encoding="utf-8")
+    expected = path.parent / "expected" / path.name
+    expected.parent.mkdir(exist_ok=True)
+    expected.write_text(text, encoding="utf-8", newline="")
+    lesson = reader.read(path)
+    try:
+        oracles = oracle.load(lesson)
+    except CourseError as error:
+        assert re.fullmatch(r"lessons/(expected/)?01_random.py[^\n]*", str(error)), text
+        return
+    accepted = []
+    for value in SHOWN:
+        show(lesson.notebook, lesson.checks[0].cell, value)
+        [result] = verdicts.judge_checks(lesson, oracles, lesson.defaults, lesson.notebook)
+        assert result.green or result.message, text
+        accepted += [value] if result.green else []
+    assert len(accepted) <= 1, (text, accepted)
+
+
+def show(notebook: NotebookNode, name: str, value: Any) -> None:
+    """Give the cell of this name a value."""
+    cell = next(cell for cell in notebook.cells if cell.id == name)
+    data = {MIME: encode(value)}
+    cell.execution_count, cell.outputs = 1, [new_output("execute_result", data, execution_count=1)]
 
 
 @pytest.mark.parametrize("name", ["02_y.PY", "02_y.py/", "02_y.py@"])
