@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from invoke import Exit, Program
@@ -40,7 +41,7 @@ class CourseProgram(Program):
     def parse_tasks(self) -> None:
         """Check the words after Invoke's own options, then let Invoke parse them."""
         try:
-            if self.core.remainder:
+            if self.core.remainder and not self.args.complete.value:
                 raise UsageError(f"-- {self.core.remainder}: remove the --")
             contexts = self._make_parser().contexts
             self.core.unparsed = list(arranged(self.core.unparsed, contexts, self.core[0]))
@@ -53,6 +54,8 @@ class CourseProgram(Program):
 
     def parse_cleanup(self) -> None:
         """Print help or the list of tasks, if asked to."""
+        if self.args.complete.value:
+            self._print_lessons(self.core.remainder.split())
         halp = self.args.help.value
         if halp and halp is not True and halp not in self.parser.contexts:
             message = f"--help {halp}: no such task{suggest(halp, list(self.parser.contexts))}"
@@ -66,6 +69,13 @@ class CourseProgram(Program):
         except Exit as ended:
             raise Exit(ended.message, UsageError.status if ended.message else 0) from None
 
+    def _print_lessons(self, words: Sequence[str]) -> None:
+        """For a shell that completes a command with lessons: their names, beside Invoke's words."""
+        contexts = self.parser.contexts
+        if any(POSITIONAL in contexts[word].args for word in words if word in contexts):
+            for path in sorted(Path(self.collection.loaded_from, "lessons").glob("[!_.]*.py")):
+                print(path.stem)
+
     def print_version(self) -> None:
         """Print the version of the course's pipeline, and Invoke's."""
         print(f"pytorch-course {version('pytorch-course')}, Invoke {self.version}")
@@ -74,6 +84,11 @@ class CourseProgram(Program):
 def install(program: Program) -> None:
     """Give Invoke's running program the behaviour of CourseProgram."""
     program.__class__ = CourseProgram
+
+
+def main() -> None:
+    """The command `course`, which is `invoke` but for `--version`: Invoke's ends before tasks.py."""
+    CourseProgram(version=version("invoke"), binary="course").run()
 
 
 def arranged(

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ci import watch
+from ci import command_line, watch
 from ci.execute.events import CellStarted, Started
 from ci.plan import planner
 from ci.report import progress, report_files, terminal
@@ -37,6 +37,31 @@ def test_lint_prints_the_faults_of_all_lessons(invoke: Invoke, write: Write) -> 
         assert f"lessons/{place}" in output
     assert output.splitlines()[-1] == "4 lessons: 4 faults"
     assert invoke("lint", "01")[0] == 0
+
+
+@pytest.mark.parametrize("words", ["run", "run 0", "run --lessons", "run -x 0", "prove"])
+def test_a_shell_completes_the_names_of_lessons(invoke: Invoke, words: str) -> None:
+    """As the scripts ask that `invoke --print-completion-script bash` prints, also zsh and fish."""
+    status, output = invoke("--complete", "--", "invoke", *words.split())
+    assert (status, "01_small" in output.splitlines()) == (0, True)
+
+
+def test_a_shell_completes_commands_and_options(invoke: Invoke) -> None:
+    """No lessons for a command that takes none."""
+    assert "run" in invoke("--complete", "--", "invoke")[1].splitlines()
+    assert "--fresh" in invoke("--complete", "--", "invoke", "run", "--f")[1].splitlines()
+    assert "01_small" not in invoke("--complete", "--", "invoke", "clean")[1]
+
+
+def test_the_command_course_names_its_version(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which `invoke --version` cannot, since Invoke ends before it reads tasks.py."""
+    monkeypatch.setattr("sys.argv", ["course", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    assert not ended.value.code
+    assert capsys.readouterr().out.startswith("pytorch-course ")
 
 
 def test_new_writes_a_lesson_that_has_no_faults(course: Path, invoke: Invoke) -> None:
