@@ -87,7 +87,7 @@ def install(program: Program) -> None:
 
 
 def main() -> None:
-    """The command `course`, which is `invoke` but for `--version`: Invoke's ends before tasks.py."""
+    """The command `course`: `invoke`, whose own `--version` ends before it reads tasks.py."""
     CourseProgram(version=version("invoke"), binary="course").run()
 
 
