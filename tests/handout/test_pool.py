@@ -98,42 +98,36 @@ class Trap(dict[str, Any]):
         raise OddError("a", "bug")
 
 
-def test_a_bug_is_not_the_machines_fault(read: Read, tmp_path: Path) -> None:
+def test_a_bug_is_not_the_machines_fault(read: Read, pool: HandoutPool, tmp_path: Path) -> None:
     """Its traceback is shown, even if pickle cannot restore it, and the pool goes on."""
     lesson = read(EXERCISE, expected=HALVES)
     made = Outcome(Run(lesson, lesson.defaults), Status.VERIFIED, notebook=lesson.notebook)
-    with HandoutPool() as pool:
-        with pytest.raises(RuntimeError, match="OddError: a bug"):
-            pool.copy_to(tmp_path, replace(made, answers=Trap()), [], STUDENTS)
-        pool.copy_to(tmp_path, outcome(read, "02_small"), [], STUDENTS)
+    with pytest.raises(RuntimeError, match="OddError: a bug"):
+        pool.copy_to(tmp_path, replace(made, answers=Trap()), [], STUDENTS)
+    pool.copy_to(tmp_path, outcome(read, "02_small"), [], STUDENTS)
 
 
 def test_nothing_remains_at_its_end(
     read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither a process nor a file, even of handouts that were never copied."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    before = set(children())
-    with HandoutPool() as pool:
-        pool.submit(outcome(read, "01_small"), [])
-        assert set(children()) - before
-        assert list(tmp_path.glob("pytorch-course-*"))
-    assert not set(children()) - before
-    assert not list(tmp_path.glob("pytorch-course-*"))
+    """Neither a process nor a file, even of handouts that were never copied.
 
-
-def test_another_invocation_leaves_its_files_alone(
-    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It removes the folders of processes that were killed, and these are in use."""
+    Before that, another invocation leaves its files alone: it removes the folders of processes that
+    were killed, and these are in use.
+    """
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(atomic, "LOCKED_AFTER_S", -1)
-    made = outcome(read, "01_small")
+    made, before = outcome(read, "01_small"), set(children())
     with HandoutPool() as pool:
         pool.copy_to(tmp_path / "first", made, [], STUDENTS)
         atomic.remove_abandoned_folders()
         pool.copy_to(tmp_path / "second", made, [], STUDENTS)
+        assert set(children()) - before
+        assert list(tmp_path.glob("pytorch-course-*"))
+        pool.submit(outcome(read, "02_small"), [])
     assert files(tmp_path / "first") == files(tmp_path / "second")
+    assert not set(children()) - before
+    assert not list(tmp_path.glob("pytorch-course-*"))
 
 
 ORPHANS = """\

@@ -102,18 +102,24 @@ def test_an_ambiguous_number_names_both_lessons(invoke: Invoke, write: Write) ->
     assert invoke("run", "b")[0] == 2
 
 
+@pytest.mark.parametrize("words", [["\udcff"], ["--\udcff"], ["--lessons", "\udcff"]])
+def test_half_a_character_gets_one_line(invoke: Invoke, words: list[str]) -> None:
+    """Which escapes it."""
+    status, output = invoke("run", *words)
+    assert (status, len(output.splitlines()), "\\udcff" in output) == (2, 1, True)
+
+
 def test_half_a_character_is_no_traceback(course: Path) -> None:
     """An argument that is no UTF-8 reaches Python as a lone surrogate."""
-    for words in (["-p", b"size=\xff"], [b"\xff"], [b"--\xff"], ["--lessons", b"\xff"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "invoke", "run", *words],
-            cwd=course,
-            env={**os.environ, "PYTHONIOENCODING": "utf-8"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", "run", "-p", b"size=\xff"],
+        cwd=course,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
 
 
 def pipe_to_head(command: list[str], folder: Path) -> tuple[int, str]:

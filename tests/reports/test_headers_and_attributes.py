@@ -81,7 +81,7 @@ HEADERS = {
     "jupytext": (LESSON, "#   jupytext: 5\n" + LESSON),
     "list": (HEADER[: HEADER.index("# ---\n\n")], "# ---\n# - a\n# - b\n"),
     "empty jupyter": (HEADER[: HEADER.index("# ---\n\n")], "# ---\n# jupyter:\n"),
-    "deep": ("{min: 0, max: 1}", "[" * 3000),
+    "deep": ("{min: 0, max: 1}", "[" * 600),
     "long number": ("max: 1}", f"max: {'9' * 5000}}}"),
     "not a number": ("{min: 2, max: 64}", "{min: .nan, max: 64}"),
     "truth as limit": ("{min: 2, max: 64}", "{min: true, max: 64}"),

@@ -1,6 +1,7 @@
 """The text of a shown value."""
 
 import collections
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -136,6 +137,7 @@ ARRAYS = DTYPES.flatmap(
     )
 )
 LEAVES = PLAIN | ARRAYS | ARRAYS.map(lambda array: torch.from_numpy(np.array(array)))
+EXAMPLES = int(os.environ.get("COURSE_EXAMPLES", "300"))  # as in tests/reports
 VALUES_OF_ALL_KINDS = st.recursive(
     LEAVES,
     lambda items: (
@@ -172,7 +174,7 @@ def _agree(read: Any, value: Any) -> bool:
     return type(read) is type(value) and (read == value or (read != read and value != value))
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(VALUES_OF_ALL_KINDS)
 def test_text_and_encoding_agree(value: Any) -> None:
     """What is read back from the text, and what the judge decodes, is the value that was shown."""
