@@ -31,7 +31,7 @@ from tests.conftest import EXERCISE, GRADIENT, HALVES, HEADER, ORACLE, ROOT, Rea
 
 LESSONS = ROOT / "lessons"
 NAMES = [path.stem for path in find_lessons(LESSONS)]
-WITH_EXERCISES = [name for name in NAMES if reader.read(LESSONS / f"{name}.py").exercises]
+WITH_EXERCISES = [path.stem for path in find_lessons(LESSONS) if '"exercise"' in path.read_text()]
 ALONE = ["torch", "numpy", "matplotlib", "ipykernel", "nbclient"]
 
 

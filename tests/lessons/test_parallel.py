@@ -1,6 +1,7 @@
 """lessons/parallel: what `launch` promises, with real ranks that return, fail, hang and die; and
 that each way of parallel training computes what one device computes, in NumPy."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -17,7 +18,14 @@ import pytest
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from parallel import data_parallel, launch, pipeline, tensor_parallel
+from parallel import launch
+
+
+def rank_program(module: str, name: str) -> Callable[..., Any]:
+    """A rank program of the lessons. Its module imports half of torch, which other tests lack."""
+    found: Callable[..., Any] = getattr(importlib.import_module(f"parallel.{module}"), name)
+    return found
+
 
 # Rank programs. Ranks import them from this file.
 
@@ -71,12 +79,12 @@ def fail_in_stage_1(device: torch.device, folder: str, *task: Any) -> None:
     (Path(folder) / str(os.getpid())).touch()
     if dist.get_rank() == 1:
         raise ArithmeticError("a stage that fails")
-    pipeline.train_by_hand(device, *task)
+    rank_program("pipeline", "train_by_hand")(device, *task)
 
 
 def schedule_unevenly(device: torch.device, folder: str, *task: Any) -> None:
     (Path(folder) / str(os.getpid())).touch()
-    pipeline.train_by_torch(device, *task)
+    rank_program("pipeline", "train_by_torch")(device, *task)
 
 
 def ranks_left(folder: Path) -> list[int]:
@@ -333,7 +341,16 @@ def test_two_hundred_launches_in_a_row() -> None:
     x, y = torch.randn(7, 4), torch.randn(7, 1)
 
     trained = [
-        launch(data_parallel.train, 2 + number % 2, weights, x, y, 2, 0.1, timeout_s=30.0)
+        launch(
+            rank_program("data_parallel", "train"),
+            2 + number % 2,
+            weights,
+            x,
+            y,
+            2,
+            0.1,
+            timeout_s=30.0,
+        )
         for number in range(200)
     ]
 
@@ -351,7 +368,7 @@ def test_weighted_gradients_are_those_of_the_whole_batch(world_size: int, rows: 
     first, second = (weight.clone().requires_grad_() for weight in weights.values())
     ((torch.tanh(x @ first.T) @ second.T - y) ** 2).mean().backward()
 
-    ranks = launch(data_parallel.ddp_gradients, world_size, weights, x, y)
+    ranks = launch(rank_program("data_parallel", "ddp_gradients"), world_size, weights, x, y)
 
     for gradients in ranks:
         torch.testing.assert_close(gradients["W1"], first.grad, rtol=1e-12, atol=1e-15)
@@ -377,7 +394,7 @@ def test_stages_compute_what_one_device_computes(world_size: int, rows: int, dty
     out, found, trained = problem.descend(3, 0.1)
     task = (*problem.task(), min(4, rows), 3, 0.1)
 
-    ranks = launch(pipeline.train_by_hand, world_size, *task)
+    ranks = launch(rank_program("pipeline", "train_by_hand"), world_size, *task)
 
     assert [outputs is None for outputs, *_ in ranks] == [True] * (world_size - 1) + [False]
     problem.assert_close({"W1": ranks[-1][0]}, [out])
@@ -395,7 +412,9 @@ def test_the_schedule_computes_what_one_device_computes(
     problem = deep(rows, dtype)
     out, found, trained = problem.descend(3, 0.1)
 
-    ranks = launch(pipeline.train_by_torch, world_size, *problem.task(), 4, 3, 0.1)
+    ranks = launch(
+        rank_program("pipeline", "train_by_torch"), world_size, *problem.task(), 4, 3, 0.1
+    )
 
     problem.assert_close({"W1": ranks[-1][0]}, [out])
     problem.assert_close({name: g for _, each, _ in ranks for name, g in each.items()}, found)
@@ -407,7 +426,10 @@ def test_a_cut_between_layers_changes_no_bit() -> None:
     """Without microbatches the stages do the very operations of one device, in its order."""
     task = (*deep(23, "float32").task(), 1, 3, 0.1)
 
-    worlds = [launch(pipeline.train_by_hand, world_size, *task) for world_size in (1, 3)]
+    worlds = [
+        launch(rank_program("pipeline", "train_by_hand"), world_size, *task)
+        for world_size in (1, 3)
+    ]
 
     one, three = ({n: W for *_, each in ranks for n, W in each.items()} for ranks in worlds)
     assert all(torch.equal(one[name], three[name]) for name in one)
@@ -422,7 +444,9 @@ def test_slices_compute_what_one_device_computes(world_size: int, rows: int, dty
     problem = shallow(rows, dtype)
     out, found, trained = problem.descend(3, 0.1)
 
-    ranks = launch(tensor_parallel.train_by_hand, world_size, *problem.task(), 3, 0.1)
+    ranks = launch(
+        rank_program("tensor_parallel", "train_by_hand"), world_size, *problem.task(), 3, 0.1
+    )
 
     for outputs, *_ in ranks:
         problem.assert_close({"W1": outputs}, [out])
@@ -441,7 +465,7 @@ def test_a_plan_computes_what_one_device_computes(world_size: int, rows: int, dt
     out, found, trained = problem.descend(3, 0.1)
 
     for outputs, *others in launch(
-        tensor_parallel.train_by_torch, world_size, *problem.task(), 3, 0.1
+        rank_program("tensor_parallel", "train_by_torch"), world_size, *problem.task(), 3, 0.1
     ):
         problem.assert_close({"W1": outputs}, [out])
         problem.assert_close(others[0], found)
@@ -456,7 +480,9 @@ def test_whole_numbers_are_summed_exactly(world_size: int) -> None:
     first, second, x = (rng.integers(-9, 9, shape) for shape in ((11, 3), (1, 11), (5, 3)))
     weights = {"W1": torch.tensor(first).float(), "W2": torch.tensor(second).float()}
 
-    products = launch(tensor_parallel.multiply, world_size, weights, torch.tensor(x).float())
+    products = launch(
+        rank_program("tensor_parallel", "multiply"), world_size, weights, torch.tensor(x).float()
+    )
 
     for product in products:
         assert product.tolist() == (x @ first.T @ second.T).tolist()
@@ -470,7 +496,9 @@ def test_shards_compute_what_one_device_computes(world_size: int, rows: int, dty
     problem = shallow(rows, dtype)
     _, found, trained = problem.descend(3, 0.1)
 
-    ranks = launch(data_parallel.train_sharded, world_size, *problem.task(), 3, 0.1)
+    ranks = launch(
+        rank_program("data_parallel", "train_sharded"), world_size, *problem.task(), 3, 0.1
+    )
 
     assert sum(held for held, *_ in ranks) == sum(W.size for W in problem.matrices)
     for _, gradients, weights in ranks:
