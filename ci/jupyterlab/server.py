@@ -30,6 +30,7 @@ OPTIONS = (
     "--ServerApp.allow_remote_access=False",  # refuse pages that use another name for 127.0.0.1
     "--Application.log_level=ERROR",
     "--FileContentsManager.delete_to_trash=False",  # the container has no trash
+    "--JupytextConfiguration.comment_magics=False",  # or a comment such as "# ls" becomes code
     "--KernelManager.transport=ipc",  # TCP is open to all users where the network is shared
 )
 

@@ -385,6 +385,19 @@ def test_the_lessons_are_there_and_open_as_notebooks(served: Served) -> None:
     assert viewers["python"] == "Jupytext Notebook"
 
 
+def test_comments_stay_comments(served: Served) -> None:
+    """When a script is opened, and when its notebook is saved; jupytext reads `# ls` as a magic."""
+    place, cell = "/api/contents/comments.py", "# ls\n# !touch owned\n# %time 1\nx = 1"
+    text = f"# %%\n{cell}\n"
+    script = {"type": "file", "format": "text", "content": text}
+    assert served.ask(place, method="PUT", data=script)[0] == 201
+    _, opened = served.ask(f"{place}?type=notebook")
+    assert [found["source"] for found in opened["content"]["cells"]] == [cell]
+    saved = {"type": "notebook", "format": "json", "content": opened["content"]}
+    assert served.ask(place, method="PUT", data=saved)[0] == 200
+    assert served.ask(f"{place}?type=file")[1]["content"] == text
+
+
 def test_without_the_token_every_request_is_refused(served: Served) -> None:
     """For files, kernels and the status; also with a wrong token."""
     for path in ("/api/contents/", "/api/kernels", "/api/status"):
