@@ -20,6 +20,9 @@ from ci.lesson.lesson import Lesson
 
 # What remains in the words of a document if Markdown did not read a formula or an emphasis.
 LEFT_OVER = {
+    "[\u2e80-\u2e9e\u2ea0-\u2ef2]": (  # markdown.plain replaces those that Unicode calls the same
+        "it has a radical, which only looks like a character: type the character itself"
+    ),
     r"\\begin\{": r"write this formula between $$ and $$; \begin{…} alone does not start one",
     r"\$\$": "$$ must open and close a formula of its own, without an empty line in it",
     r"\\[A-Za-z]|^\$$": "this is not a formula: its dollars must touch it, its braces must close",

@@ -5,7 +5,7 @@ import re
 
 SIGN = re.compile(r"\\(?:[A-Za-z]+\*?|.)", re.DOTALL)  # a command, or an escaped character
 SPACES = {r"\;": r"\:", r"\enspace": r"\:\:", r"\thinspace": r"\,", r"\!": "", r"\negthinspace": ""}
-OTHER_NAMES = {r"\cfrac": r"\frac", r"\tbinom": r"\binom", r"\dbinom": r"\binom"}
+OTHER_NAMES = {r"\|": r"\Vert", r"\cfrac": r"\frac", r"\tbinom": r"\binom", r"\dbinom": r"\binom"}
 WITHOUT_MEANING = {r"\nonumber": "", r"\notag": "", r"\displaystyle": "", r"\textstyle": ""}
 REPLACED = SPACES | OTHER_NAMES | WITHOUT_MEANING
 
@@ -35,6 +35,12 @@ RENAMED = {
     "bracket.r.double": "⟧",
     "sect": "inter",
 }
+# Typst sets a bar with space around it, as in x | y; TeX sets it like a letter, as in |x|.
+BARS = re.compile(r'"(?:\\.|[^"\\])*"|(?<!\[)\\\||(?<!lr\()\bbar\.v\.double\b(?!\))')
+TIGHT = {sign: f' class("normal", {sign})' for sign in (r"\|", "bar.v.double")}
+LARGER = re.compile(
+    r"(#scale\([^)]*\))\[((?:\\.|[^\]\\])*)\]"
+)  # its content is a text, not a formula
 NAMES = re.compile(r'"(?:\\.|[^"\\])*"|\b(?:' + "|".join(map(re.escape, RENAMED)) + r")\b")
 
 # What one of the two formats loses or changes, by the command's name.
@@ -97,4 +103,6 @@ def _marked(is_begin: bool) -> str:
 def finished(markup: str) -> str:
     """A formula of Typst as pandoc wrote it, with names that Typst has."""
     markup = MARKED.sub("mat(delim: #none, ", markup).replace('mat(delim: "||",', 'mat(delim: "‖",')
+    markup = BARS.sub(lambda found: TIGHT.get(found[0], found[0]), markup)
+    markup = LARGER.sub(r"\1[$\2$]", markup)
     return NAMES.sub(lambda found: RENAMED.get(found[0], found[0]), markup)

@@ -17,6 +17,7 @@ SHOWN = {"image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/late
 WIDGET = "application/vnd.jupyter.widget-view+json"
 OBJECT = re.compile(r"^<([\w.]+)(?: object| at 0x\w+| object at 0x\w+)>$")
 TAG = re.compile(r"<([a-zA-Z][\w-]*)")
+LONGEST = 30  # lines of a text that stands in for HTML
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{5,}")
 
 CAUSE = "The above exception was the direct cause of the following exception:"
@@ -50,6 +51,10 @@ def _settable(data: Mapping[str, object], labels: Mapping[str, str]) -> dict[str
     if isinstance(page := data.get("text/html"), str) and _is_words(page):
         found["text/html"] = str(clean(page))  # without identifiers, which differ in each run
         text = "" if OBJECT.match(text) else text
+    elif page and text.count("\n") > LONGEST:  # the data of a drawing, for example
+        text = ""
+    elif page and not found and text and not OBJECT.match(text):
+        text = f"{text}\n{labels['as text']}"
     if found or (text.strip() and not OBJECT.match(text) and WIDGET not in data):
         return {**found, **({"text/plain": _without_addresses(text)} if text else {})}
     return {"text/plain": labels["not in the handout"].format(_name(data, text))}

@@ -2,7 +2,12 @@
 
 from typing import Any
 
+import matplotlib
 import pytest
+from IPython.core.formatters import DisplayFormatter
+from IPython.display import HTML, IFrame, YouTubeVideo
+from matplotlib.animation import FuncAnimation
+from matplotlib.figure import Figure
 from nbformat.v4 import new_output
 
 from ci.handout.handout import prepare
@@ -54,7 +59,12 @@ MISSING = "This output is not in the handout: "
                 "text/html": "<style></style><div>please rerun this cell<input></div>",
                 "text/plain": "LogisticRegression()",
             },
-            "LogisticRegression()",
+            "LogisticRegression()\n(shown as text: its HTML is not in the handout)",
+        ),
+        # plotly: the whole data of the figure
+        (
+            {"text/html": "<div></div><script></script>", "text/plain": "Figure({\n" + "1,\n" * 99},
+            f"{MISSING}text/html",
         ),
         # tqdm.auto, ipywidgets
         (
@@ -100,3 +110,17 @@ def test_words_in_html_stay(make: Make) -> None:  # noqa: F811
     data = {"text/html": "<b>bold</b>", "text/plain": "<IPython.core.display.HTML object>"}
     [output] = prepare(make(new_output("display_data", data)), "en").cells[-1].outputs
     assert output.data == {"text/html": "<b>bold</b>"}
+
+
+def test_the_remains_of_real_objects_are_named(make: Make) -> None:  # noqa: F811
+    """What IPython and matplotlib display, not what this test believes of it."""
+    with matplotlib.rc_context({"animation.embed_limit": 1}):
+        figure = Figure(figsize=(1, 1))
+        moves = FuncAnimation(figure, lambda number: [], frames=1, cache_frame_data=False)
+        objects = [YouTubeVideo("x"), HTML(moves.to_jshtml()), IFrame("https://pytorch.org", 9, 9)]
+    formatter = DisplayFormatter()
+    for shown in objects:
+        data, _ = formatter.format(shown)
+        [output] = prepare(make(new_output("display_data", data)), "en").cells[-1].outputs
+        name = f"{type(shown).__module__}.{type(shown).__name__}"
+        assert output.data == {"text/plain": f"{MISSING}{name}"}

@@ -206,3 +206,32 @@ def test_characters_of_every_kind_are_in_the_pdf() -> None:
     assert "🦙 한국어 一 列" in words
     assert "https://x.y/%F0%9F%A6%99" in words
     assert "一 列" in html(text)
+
+
+@pytest.mark.parametrize(
+    ("tex", "set_tight"),
+    [("|x|", 2), (r"\|x\|", 2), (r"p(x|y)", 1), (r"\left.f\right|_0", 1), (r"a \mid b", 0)],
+)
+def test_bars_stand_close_to_what_they_enclose(tex: str, set_tight: int) -> None:
+    """In TeX a bar is like a letter, unless it is a relation; in Typst it always is one."""
+    assert typst(f"${tex}$").count('class("normal"') == set_tight
+    table = typst(f"| a |\n|---|\n| ${tex}$ |")
+    assert table.count('class("normal"') == set_tight
+
+
+def test_a_larger_delimiter_is_a_sign() -> None:
+    r"""pandoc writes `\big\langle` as text between brackets."""
+    words = words_of(pdf_of(new_markdown_cell(r"$\big\langle x \big\rangle \big\| y \big\|$")))
+    assert "chevron" not in words
+    assert "parallel" not in words
+
+
+@pytest.mark.parametrize(("width", "lines"), [(20, 1), (400, 2)])
+def test_a_small_picture_stays_in_its_line(width: int, lines: int) -> None:
+    """A larger one gets a line of its own."""
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="9"><path/></svg>'
+    picture = {"image/svg+xml": base64.b64encode(svg.encode()).decode()}
+    text = "before ![a](attachment:a.svg) after"
+    [page] = pdf_of(new_markdown_cell(text, attachments={"a.svg": picture})).pages
+    found = page.extract_text(extraction_mode="layout").splitlines()
+    assert len([line for line in found if "before" in line or "after" in line]) == lines
