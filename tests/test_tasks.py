@@ -256,10 +256,12 @@ def test_a_malformed_lesson_gets_one_line_and_status_1(
     assert message in output
 
 
-def test_a_build_folder_that_cannot_be_written_is_the_machines_fault(course: Path) -> None:
+def test_a_build_folder_that_cannot_be_written_is_the_machines_fault(
+    course: Path, invoke_here: Callable[..., tuple[int, str]]
+) -> None:
     """With one line and exit status 3."""
     (course / "build").write_text("a file")
-    status, output = invoke(course)
+    status, output = invoke_here()
     assert (status, len(output.strip().splitlines())) == (3, 1)
 
 
@@ -271,9 +273,9 @@ def test_brackets_in_a_parameter_are_not_markup(course: Path, write: Write) -> N
     assert (status, "s=[/x]" in output) == (0, True)
 
 
-def test_missing_gpus_are_the_machines_fault(course: Path) -> None:
+def test_missing_gpus_are_the_machines_fault(invoke_here: Callable[..., tuple[int, str]]) -> None:
     """A strict `--gpus` ends with one line and exit status 3."""
-    status, output = invoke(course, "--gpus", "64")
+    status, output = invoke_here("--gpus", "64")
     assert (status, len(output.strip().splitlines())) == (3, 1)
 
 

@@ -19,7 +19,7 @@ from ci.lesson.lesson import find_lessons
 from ci.lesson.value import MIME, encode
 from tests.conftest import EXERCISE, GRADIENT, HEADER, ORACLE
 
-EXAMPLES = int(os.environ.get("COURSE_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("COURSE_EXAMPLES", "150"))
 RANDOM = settings(
     max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )

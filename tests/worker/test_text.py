@@ -137,7 +137,7 @@ ARRAYS = DTYPES.flatmap(
     )
 )
 LEAVES = PLAIN | ARRAYS | ARRAYS.map(lambda array: torch.from_numpy(np.array(array)))
-EXAMPLES = int(os.environ.get("COURSE_EXAMPLES", "300"))  # as in tests/reports
+EXAMPLES = int(os.environ.get("COURSE_EXAMPLES", "150"))  # as in tests/reports
 VALUES_OF_ALL_KINDS = st.recursive(
     LEAVES,
     lambda items: (
