@@ -41,7 +41,7 @@ def test_lint_prints_the_faults_of_all_lessons(invoke: Invoke, write: Write) -> 
 
 @pytest.mark.parametrize("words", ["run", "run 0", "run --lessons", "run -x 0", "prove"])
 def test_a_shell_completes_the_names_of_lessons(invoke: Invoke, words: str) -> None:
-    """As the scripts ask that `invoke --print-completion-script bash` prints, also zsh and fish."""
+    """As the scripts ask that `invoke --print-completion-script` prints for bash and fish."""
     status, output = invoke("--complete", "--", "invoke", *words.split())
     assert (status, "01_small" in output.splitlines()) == (0, True)
 
