@@ -70,12 +70,13 @@ def faults(path: Path, cells: Sequence[NotebookNode]) -> list[str]:
         found += [
             (
                 shown := tex.strip() or f"$${tex}$$",
-                f"the formula {shown} can't be set: {refused[kind, tex]}",
+                f"the formula {_in_line(shown)} can't be set: {why}",
             )
-            for kind, tex in markdown.formulas(document)
-            if (kind, tex) in refused
+            for (kind, tex) in markdown.formulas(document)
+            if (why := refused.get((kind, tex)))
         ]
-        lines += [f"{_location(path, cell, text)}: {reason}" for text, reason in found]
+        located = [(_location(path, cell, text), reason) for text, reason in found]
+        lines += [f"{place}: {why}" for place, why in sorted(located, key=_line_of)]
     return [*dict.fromkeys(lines), *_character_faults(path, cells)]
 
 
@@ -186,6 +187,14 @@ def _missing(characters: set[str]) -> tuple[str, str] | None:
         named = [chr(int(point, 16)) for point in re.findall(r"U\+([0-9A-F]+)", reason(error))]
         return next(((c, reason(error)) for c in named if c in characters), None)
     return None
+
+
+def _in_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _line_of(located: tuple[str, str]) -> int:
+    return int(located[0].rpartition(":")[2])
 
 
 def _location(path: Path, cell: NotebookNode, text: str) -> str:

@@ -149,7 +149,8 @@ def _alert(level: str, body: str) -> str:
 def _link(attributes: str, label: str) -> str:
     """An `<a>` as a link of Markdown, and a target of links as its words."""
     label = " ".join(canonical(label).split())
-    if target := re.search(r"""href\s*=\s*["']([^"']*)["']""", attributes):
+    target = re.search(r"""href\s*=\s*["']([^"']*)["']""", attributes)
+    if target and label:
         return f"[{label}](<{target[1]}>)"
     return label
 
@@ -186,14 +187,14 @@ def picture_fault(target: str, folder: Path) -> str:
         return "a picture from elsewhere is not loaded: save it beside the lesson, or remove it"
     path = _path(target, folder)
     if not path.is_relative_to(folder.resolve()):
-        return f"a picture must be a file below {folder.name}/"
+        return f"a picture must be a file below {folder.name}/: save it there, or remove it"
     if path.suffix.lower() not in PICTURES:
         return "a picture must be a PNG, JPEG or SVG file"
-    return "" if path.is_file() else f"there is no such file below {folder.name}/"
+    return "" if path.is_file() else f"there is no such file below {folder.name}/: save it there"
 
 
 def link_fault(target: str, folder: Path) -> str:
     """Why a link, which is not one to the web, can't be in the handouts; empty if it can."""
     if (lesson := LESSON_LINK.fullmatch(target)) and (folder / f"{lesson[1]}.py").is_file():
         return ""
-    return "a link must lead to the web or to a lesson, as in 02_tensors.py"
+    return "a link must lead to the web or to a lesson, as in 02_tensors.py: change or remove it"

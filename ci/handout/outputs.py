@@ -16,6 +16,8 @@ from ci.handout.markdown import plain
 SHOWN = {"image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/latex", "text/plain"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 OBJECT = re.compile(r"^<([\w.]+)(?: object| at 0x\w+| object at 0x\w+)>$")
+# Objects of plotting libraries as text: an artist, several, or the text of a title.
+DRAWN = re.compile(r"<(?:matplotlib|mpl_toolkits|seaborn)\.|<[A-Z]\w*Container object of|\AText\(")
 TAG = re.compile(r"<([a-zA-Z][\w-]*)")
 LONGEST = 30  # lines of a text that stands in for HTML
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{5,}")
@@ -25,12 +27,22 @@ CONTEXT = "During handling of the above exception, another exception occurred:"
 
 
 def settle(cell: NotebookNode, labels: Mapping[str, str]) -> None:
-    """Replace the outputs of a code cell by outputs that can be shown, in place."""
+    """Replace the outputs of a code cell by outputs that can be shown, in place.
+
+    The objects that a drawing function returns are left out beside their figure.
+    """
+    if any("image/png" in output.get("data", {}) for output in cell.outputs):
+        cell.outputs = [output for output in cell.outputs if not _is_drawn(output)]
     for output in cell.outputs:
         if output.output_type == "stream":
             output.text = terminal.shown(output.text)
         elif output.output_type in ("display_data", "execute_result"):
             output.data = NotebookNode(_settable(output.data, labels))
+
+
+def _is_drawn(output: NotebookNode) -> bool:
+    data = output.get("data", {})
+    return set(data) == {"text/plain"} and bool(DRAWN.search(data["text/plain"]))
 
 
 def merged(outputs: list[NotebookNode]) -> list[NotebookNode]:

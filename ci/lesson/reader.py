@@ -25,7 +25,7 @@ from ci.lesson.script import LessonError
 
 CHECK_ATTRIBUTES = ["check", "given", "raises", "stdout"]
 INSTALL = re.compile(r"(?m)^\s*[!%]+\s*(?:\S*python\S* -m )?(?:pip3?|conda|mamba|uv)\b.*")
-TEXT_ALONE = re.compile(r"""(?s)\s*[rRuU]?(\"\"\"|\'\'\')(?:(?!\1).)*\1\s*""")
+TEXT_ALONE = re.compile(r"""(?s)\s*[rRuU]?(\"\"\"|\'\'\')((?:(?!\1).)*)\1\s*""")
 FORBIDDEN_TAGS = {"raises-exception", "skip-execution", "injected-parameters"}
 
 
@@ -131,7 +131,8 @@ def _validate_cell(cell: NotebookNode) -> None:
     if (named := cell.metadata.get("language", "python")) != "python":
         instead = f"remove language=, and write `%%{named}` above its lines, without `# `"
         raise ScriptError(f"a cell in {named} is not executed: {instead}", line)
-    if cell.cell_type == "code" and TEXT_ALONE.fullmatch(cell.source):
+    if cell.cell_type == "code" and (text := TEXT_ALONE.fullmatch(cell.source)):
+        cell.cell_type, cell.source = "markdown", text[2]  # so that faults in it are named too
         raise ScriptError("the cell is only a text: begin it with `# %% [markdown]`", line)
     installs = INSTALL.search(cell.source) if cell.cell_type == "code" else None
     if installs:

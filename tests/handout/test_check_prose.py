@@ -38,6 +38,7 @@ def test_a_good_lesson_has_nothing_to_refuse(read: Read) -> None:
     [
         (r"$\unheard x$", r"lessons/03_gradients.py:14: the formula \\unheard x can't be set"),
         ("$$\n\nx\n\n$$", r"03_gradients.py:14: \$\$: "),
+        ("$\\unheard\nx$", r"03_gradients.py:14: the formula \\unheard x can't be set"),
         (r"$\frac{1$", r"03_gradients.py:14: \$\\frac{1\$: this is not a formula"),
         ("$ x for $", r"03_gradients.py:14: \$: this is not a formula"),
         ("**图。**左边", r"03_gradients.py:14: \*\*图。\*\*左边: \*\* is not read here"),

@@ -1,15 +1,19 @@
 """Lessons that were written elsewhere: accepted as they are, or refused with what to do."""
 
+import copy
 from pathlib import Path
 
 import pytest
+from nbformat.v4 import new_code_cell, new_output
 
 from ci import run_plan
 from ci.errors import CourseError
-from ci.handout import check_prose, dialect, publish
+from ci.handout import check_prose, dialect, outputs, publish
+from ci.handout.translations import translations as labels
 from ci.lesson import reader
 from ci.worker.import_path import missing_modules
 from tests.conftest import Read
+from tests.handout.test_pdf import png
 from tests.reports.test_prose_of_others import html, in_jupyter, typst
 
 CSS = Path(publish.__file__).parent / "templates" / "html" / "handout.css"
@@ -66,8 +70,11 @@ def test_a_script_without_cells_is_one_fault(tmp_path: Path) -> None:
 
 def test_a_text_as_code_is_named(read: Read) -> None:
     """A plain script's docstring becomes such a cell; its page would show it twice, as code."""
-    with pytest.raises(CourseError, match=r":19: the cell is only a text: .*`# %% \[markdown\]`"):
-        read('\n# %%\n"""\nWords.\n"""\n')
+    with pytest.raises(CourseError) as raised:
+        read('\n# %%\n"""\nSome words in one language.\n"""\n')
+    first, second = str(raised.value).splitlines()
+    assert first.endswith(":19: the cell is only a text: begin it with `# %% [markdown]`")
+    assert ":19: this text has no lang=" in second
     read('\n# %% [markdown]\n"""\n$x$\n"""\n\n# %%\n"word"\n')
 
 
@@ -173,9 +180,44 @@ def test_links_in_html_are_links(tmp_path: Path) -> None:
         '<a href="https://x.y">a\n<b>b</b></a>'
     )
     assert dialect.canonical('<a id="top"></a>Words <a name="here">here</a>') == "Words here"
+    assert dialect.canonical('<a href="https://x.y"> </a>') == ""
     badge = '<a href="https://x.y">\n  <img src="https://x.y/z.svg" alt="Open"/>\n</a>'
     with pytest.raises(CourseError, match="z.svg: .*: save it beside the lesson, or remove it"):
         check_prose.check([prose(tmp_path, badge)])
+
+
+def test_faults_are_in_the_order_of_their_lines(tmp_path: Path) -> None:
+    """As an author mends them, from top to bottom."""
+    text = "Some words, :ref:`a`.\n\n![x](../x.png)\n\n:ref:`b`\n\n<video>"
+    with pytest.raises(CourseError) as raised:
+        check_prose.check([prose(tmp_path, text)])
+    lines = [int(line.split(":")[1]) for line in str(raised.value).split("\n")]
+    assert lines == [8, 10, 12, 14]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<matplotlib.legend.Legend at 0x7f3a>",
+        "[<matplotlib.lines.Line2D object at 0x7f3a>]",
+        "(array([1., 2.]), <BarContainer object of 2 artists>)",
+        "Text(0.5, 1.0, 'title')",
+        "<mpl_toolkits.mplot3d.art3d.Line3DCollection at 0x7f3a>",
+    ],
+)
+def test_what_a_drawing_function_returns_is_not_beside_its_figure(text: str) -> None:
+    """Notebooks end their cells with `plt.plot(…)` without a semicolon."""
+    figure = new_output("display_data", {"image/png": png(), "text/plain": "<Figure>"})
+    cell = new_code_cell("plot()", outputs=[new_output("execute_result", {"text/plain": text})])
+    shown = copy.deepcopy(cell)
+    outputs.settle(shown, labels("en"))
+    assert len(shown.outputs) == 1
+    cell.outputs.append(figure)
+    outputs.settle(cell, labels("en"))
+    assert [[*output.data] for output in cell.outputs] == [["image/png", "text/plain"]]
+    value = new_code_cell("x", outputs=[new_output("execute_result", {"text/plain": "3"}), figure])
+    outputs.settle(value, labels("en"))
+    assert len(value.outputs) == 2
 
 
 def test_entities_in_a_title_are_characters(tmp_path: Path) -> None:
