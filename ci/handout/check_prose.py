@@ -114,7 +114,9 @@ def _word_faults(document: Node) -> Iterator[Fault]:
 
 def _foreign_faults(tree: Node) -> Iterator[Fault]:
     """Roles, links and directives of reStructuredText and MyST, which Markdown shows as text."""
-    advice = "is reStructuredText or MyST, which is not read here: write it in Markdown"
+    advice = (
+        "is reStructuredText or MyST, which is not read here: write it in Markdown, or remove it"
+    )
     for siblings in lists(tree):
         for node, after in itertools.pairwise(siblings):
             if node["t"] == "Str" and after["t"] == "Code" and (role := ROLE.search(node["c"])):

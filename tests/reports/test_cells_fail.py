@@ -21,8 +21,10 @@ def run(folder: Path, cells: str) -> Verdict:
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
+        # https://github.com/nteract/papermill/issues/539, https://github.com/ipython/ipython/issues/12264
         ("!false", "CalledProcessError: Command 'false' returned non-zero exit status 1."),
         ("files = !exit 3", "CalledProcessError: Command 'exit 3' returned non-zero exit status 3"),
+        # https://github.com/nteract/papermill/issues/435
         ("exit()", "the lesson left by sys.exit()"),
         ("quit()", "the lesson left by sys.exit()"),
         ("import sys; sys.stdout = None; 1 / 0", "ZeroDivisionError"),
@@ -69,6 +71,7 @@ except* ValueError:
 """
 
 
+# https://github.com/jupyter/notebook/issues/2680 (a lone surrogate)
 def test_what_cells_show_is_not_lost(tmp_path: Path) -> None:
     """Lone surrogates are escaped, a stream is repaired, and groups of exceptions are errors."""
     verdict = run(tmp_path, SHOWN)

@@ -71,6 +71,7 @@ def drawn(
 
 
 @pytest.mark.kernel
+# https://github.com/matplotlib/matplotlib/issues/14269
 @pytest.mark.parametrize("name", SETTINGS)
 def test_chinese_is_drawn(drawn: dict[str, NotebookNode], name: str) -> None:
     """By outlines of the font, which every format shows, and matplotlib warns of nothing."""

@@ -9,10 +9,13 @@ from nbformat.v4 import new_code_cell, new_output
 from ci import run_plan
 from ci.errors import CourseError
 from ci.handout import check_prose, dialect, outputs, publish
+from ci.handout.exporters import HandoutHTMLExporter
+from ci.handout.handout import prepare
 from ci.handout.translations import translations as labels
 from ci.lesson import reader
 from ci.worker.import_path import missing_modules
 from tests.conftest import Read
+from tests.handout.conftest import Make, lesson, make  # noqa: F401  # fixtures
 from tests.handout.test_pdf import png
 from tests.reports.test_prose_of_others import html, in_jupyter, typst
 
@@ -34,7 +37,7 @@ torch.zeros(2)
 '''
 
 
-def lesson(folder: Path, text: str) -> reader.Lesson:
+def read_lesson(folder: Path, text: str) -> reader.Lesson:
     """The lesson of a script."""
     path = folder / "01_other.py"
     path.write_text(text, "utf-8")
@@ -47,7 +50,7 @@ ENGLISH = "# ---\n# jupyter:\n#   lesson:\n#     languages: [en]\n# ---\n\n"
 def prose(folder: Path, text: str) -> reader.Lesson:
     """A lesson of one text."""
     lines = "".join(f"# {line}\n" for line in text.split("\n"))
-    return lesson(folder, f"{ENGLISH}# %% [markdown]\n{lines}")
+    return read_lesson(folder, f"{ENGLISH}# %% [markdown]\n{lines}")
 
 
 @pytest.mark.parametrize("mark", ["# %%", "#" * 70])
@@ -55,7 +58,7 @@ def prose(folder: Path, text: str) -> reader.Lesson:
 def test_a_script_of_sphinx_gallery_is_named(tmp_path: Path, mark: str, before: str) -> None:
     """One line, although it has no cells, and an underline looks like the end of a header."""
     with pytest.raises(CourseError) as raised:
-        lesson(tmp_path, before + GALLERY.format(mark=mark))
+        read_lesson(tmp_path, before + GALLERY.format(mark=mark))
     assert str(raised.value).endswith(
         "/01_other.py:1: a script of sphinx-gallery: make a notebook of it by "
         "sphinx_gallery_py2jupyter, and a script of that by `jupytext --to py:percent`"
@@ -65,7 +68,7 @@ def test_a_script_of_sphinx_gallery_is_named(tmp_path: Path, mark: str, before: 
 def test_a_script_without_cells_is_one_fault(tmp_path: Path) -> None:
     """A line of dashes in it is not the end of a header."""
     with pytest.raises(CourseError, match=r"01_other\.py:1: no cells found; run `jupytext"):
-        lesson(tmp_path, '"""Words."""\nx = 1\n# --------------\ny = 2\n')
+        read_lesson(tmp_path, '"""Words."""\nx = 1\n# --------------\ny = 2\n')
 
 
 def test_a_text_as_code_is_named(read: Read) -> None:
@@ -184,6 +187,16 @@ def test_links_in_html_are_links(tmp_path: Path) -> None:
     badge = '<a href="https://x.y">\n  <img src="https://x.y/z.svg" alt="Open"/>\n</a>'
     with pytest.raises(CourseError, match="z.svg: .*: save it beside the lesson, or remove it"):
         check_prose.check([prose(tmp_path, badge)])
+
+
+def test_a_lesson_without_a_heading_has_its_name_as_title(make: Make) -> None:  # noqa: F811
+    """In HTML as in the PDF."""
+    with_heading, without = prepare(make(), "en"), prepare(make(), "en")
+    for cell in without.cells:
+        cell.source = cell.source.removeprefix("# Gradients")
+    pages = [HandoutHTMLExporter().from_notebook_node(n)[0] for n in (with_heading, without)]
+    assert [page.count("<h1") for page in pages] == [1, 1]
+    assert "<h1>Gradients</h1>" in pages[1]
 
 
 def test_faults_are_in_the_order_of_their_lines(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from ci.handout.exporters import HandoutHTMLExporter
 from ci.handout.handout import prepare
 from tests.handout.conftest import Make, lesson, make  # noqa: F401  # fixtures
 
+# https://github.com/ipython/ipykernel/issues/1115
 TRACEBACK = """\
 ---------------------------------------------------------------------------
 KeyError                                  Traceback (most recent call last)

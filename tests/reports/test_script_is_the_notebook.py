@@ -6,12 +6,15 @@ from ci.errors import CourseError
 from ci.lesson import exercises, script
 from tests.conftest import EXERCISE, Read
 
-# jupytext turns comments that look like commands into commands, unless comment_magics is off.
+# jupytext turns comments that look like commands into commands, unless comment_magics is off:
+# https://github.com/jupytext/jupytext/issues/297 (ends in a question mark)
+# https://github.com/jupytext/jupytext/issues/339 (begins with a command of the shell)
 COMMENTS = [
     *("# rm scratch90.txt", "# !touch owned", "# v = %time 1", "# files = !ls", "# ls", "# cat a"),
     *("# cp a b", "# mkdir x", "# echo 1", "# torch.ones?", "# %matplotlib inline", "# %%time"),
     *("# In[5]:", "# <codecell>", "# +", "# -", "#+ 1", "# region x", "# endregion", "#", "#!x"),
 ]
+# https://github.com/datalayer/jupyter-mcp-server/issues/436
 SEPARATORS = ["\u2028", "\u2029", "\x85", "\x0c", "\x0b", "\x1c", "\x1d", "\x1e"]
 
 

@@ -40,6 +40,7 @@ def leave_stale_bytecode(helper: Path) -> None:
     os.utime(helper, (1e9, 1e9))
 
 
+# https://github.com/python/cpython/issues/75953
 @pytest.mark.kernel
 def test_a_kernel_and_its_ranks_import_the_source(
     course: Path, write: Write, invoke: Invoke

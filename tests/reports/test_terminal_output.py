@@ -11,6 +11,7 @@ from tests.handout.conftest import Make, lesson, make  # noqa: F401  # fixtures
 @pytest.mark.parametrize(
     ("printed", "seen"),
     [
+        # https://github.com/jupyterlab/jupyterlab/issues/1104
         ("0\r1\r2", "2"),
         ("100\b\b5", "150"),
         ("12\x1b[2K\r34", "34"),
