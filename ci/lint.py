@@ -10,7 +10,7 @@ from ci.run_plan import faults
 def lint(lessons: str, root: Path) -> int:
     """Print the faults of the selected lessons; the exit status is 1 if there is one."""
     paths = select_lessons(find_lessons(root / "lessons"), lessons)
-    found = [fault for path in paths for fault in faults(path, root / "build")]
+    found = faults(paths, root / "build")
     for fault in found:
         print(fault)
     print(f"{_count(len(paths), 'lesson')}: {_count(len(found), 'fault')}")

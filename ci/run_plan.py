@@ -1,8 +1,11 @@
 """What `invoke run` has to do: its options, its runs, and which of them are unchanged."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+from nbformat import NotebookNode
 
 from ci.errors import CourseError, MachineError, UsageError
 from ci.execute import executor
@@ -107,23 +110,31 @@ def _read(paths: Sequence[Path], build: Path) -> list[Lesson]:
     try:
         return [parsed_lessons.read(path, build) for path in paths]
     except LessonError:
-        lines = [line for path in paths for line in faults(path, build)]
-        raise CourseError("\n".join(lines)) from None
+        raise CourseError("\n".join(faults(paths, build))) from None
 
 
-def faults(path: Path, build: Path) -> list[str]:
-    """The faults of a lesson's script, its oracle and its prose, as far as these can be read."""
-    lesson, lines = None, []
+def faults(paths: Sequence[Path], build: Path) -> list[str]:
+    """The faults of scripts, oracles and prose, as far as these can be read, lesson by lesson."""
+    read = [_script_faults(path, build) for path in paths]
+    with ThreadPoolExecutor() as threads:  # most of the time is spent in processes of pandoc
+        prose = threads.map(check_prose.faults, paths, [cells for _, cells in read])
+        return [line for (lines, _), more in zip(read, prose, strict=True) for line in lines + more]
+
+
+def _script_faults(path: Path, build: Path) -> tuple[list[str], Sequence[NotebookNode]]:
+    """The faults of a lesson's script and oracle, and the cells that could be read."""
+    cells: Sequence[NotebookNode] = ()
     try:
         lesson = parsed_lessons.read(path, build)
+        cells = lesson.notebook.cells
         oracle.load(lesson)
     except LessonError as error:
-        return [*str(error).splitlines(), *check_prose.faults(path, error.cells)]
+        return str(error).splitlines(), error.cells
     except (UsageError, MachineError):
         raise
     except CourseError as error:
-        lines = str(error).splitlines()
-    return [*lines, *(check_prose.faults(path, lesson.notebook.cells) if lesson else [])]
+        return str(error).splitlines(), cells
+    return [], cells
 
 
 def _failed(runs: list[Run], build: Path) -> list[Run]:

@@ -103,7 +103,7 @@ def test_faults_of_cells_languages_and_prose_are_named_together(tmp_path: Path) 
         r":8: this text has no lang=",
         r":8: :ref:`x` is reStructuredText",
     ]
-    found = run_plan.faults(path, tmp_path / "build")
+    found = run_plan.faults([path], tmp_path / "build")
     with pytest.raises(CourseError) as raised:
         run_plan.plan(run_plan.Options(), tmp_path)
     for lines in (found, str(raised.value).splitlines()):
