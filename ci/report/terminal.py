@@ -176,14 +176,16 @@ def _final_table(outcomes: Sequence[Outcome]) -> Table:
     table = Table(
         Column("lesson", no_wrap=True),
         *([Column("parameters", overflow="fold")] if is_sweep else []),
-        "device",
-        "checks",
+        Column("device", no_wrap=True),
+        Column("checks", no_wrap=True),
         *(["not compared"] if is_incomplete else []),
-        Column("margin used", no_wrap=True),
+        "margin used",
         Column("time", no_wrap=True),
         Column("status", no_wrap=True),
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        show_edge=False,
+        collapse_padding=True,
     )
     for outcome in outcomes:
         table.add_row(
