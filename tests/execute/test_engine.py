@@ -245,10 +245,12 @@ with open({path!r}, "a") as file:
 INVOCATION = """\
 from pathlib import Path
 from ci.execute import engine, leases
+from ci.execute.run_queue import RunQueue
 from ci.lesson import reader
 from ci.plan import planner
 from tests.execute.test_engine import GPUS, GpuExecutor
 leases.FOLDER = Path({folder!r})
+RunQueue.share = lambda *_: 0  # no fork server, which would import torch
 runs = planner.runs([reader.read(Path({lesson!r}))], ["size=2,3,4,5,6"], GPUS)
 list(engine.execute(runs, Path({folder!r}) / "runs", GpuExecutor(), slots=3, gpus=GPUS))
 """
