@@ -396,6 +396,7 @@ def test_comments_stay_comments(served: Served) -> None:
     saved = {"type": "notebook", "format": "json", "content": opened["content"]}
     assert served.ask(place, method="PUT", data=saved)[0] == 200
     assert served.ask(f"{place}?type=file")[1]["content"] == text
+    assert served.ask(place, method="DELETE")[0] == 204
 
 
 def test_without_the_token_every_request_is_refused(served: Served) -> None:
