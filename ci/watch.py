@@ -25,6 +25,8 @@ def watch(options: Options, root: Path) -> int:
     The processes that make handouts are kept from one run to the next.
     """
     lessons = root / "lessons"
+    if not lessons.is_dir():
+        raise CourseError(f"{lessons}: no such folder: invoke new 01_mean writes a first lesson")
     saves = watchfiles.watch(
         lessons,
         debounce=DEBOUNCE_MS,

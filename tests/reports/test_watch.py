@@ -1,5 +1,6 @@
 """`invoke run --watch`: a saved lesson is run again, in one process that goes on until Ctrl-C."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,6 +105,13 @@ def test_a_course_with_a_fault_is_watched_too(course: Path, write: Write) -> Non
         assert watch.interrupt() == (1, "no longer watching; the last run ended with status 1")
     finally:
         watch.process.kill()
+
+
+def test_without_a_folder_there_is_nothing_to_watch(course: Path, invoke: Invoke) -> None:
+    """One line says how to begin."""
+    shutil.rmtree(course / "lessons")
+    status, output = invoke("run", "--watch")
+    assert (status, "invoke new" in output, len(output.splitlines())) == (1, True, 1)
 
 
 def test_a_wrong_option_ends_the_watch(course: Path, invoke: Invoke, write: Write) -> None:
