@@ -67,7 +67,8 @@ def _settable(data: Mapping[str, object], labels: Mapping[str, str]) -> dict[str
         text = ""
     elif page and not found and text and not OBJECT.match(text):
         text = f"{text}\n{labels['as text']}"
-    if found or (text.strip() and not OBJECT.match(text) and WIDGET not in data):
+    alone = data.keys() == {"text/plain"}  # an object that has no other form to be shown in
+    if found or (text.strip() and (alone or not OBJECT.match(text)) and WIDGET not in data):
         return {**found, **({"text/plain": _without_addresses(text)} if text else {})}
     return {"text/plain": labels["not in the handout"].format(_name(data, text))}
 

@@ -78,6 +78,8 @@ MISSING = "This output is not in the handout: "
             {"text/plain": "[<matplotlib.lines.Line2D at 0x7f3a5c0d1e50>]"},
             "[<matplotlib.lines.Line2D>]",
         ),
+        ({"text/plain": "<AddBackward0 at 0x7f3a5c0d1e50>"}, "<AddBackward0>"),
+        ({"text/plain": "<object object at 0x7f3a5c0d1e50>"}, "<object object>"),
         ({"application/json": {"a": 1}}, f"{MISSING}application/json"),
     ],
 )
