@@ -37,7 +37,7 @@ RENAMED = {
 }
 # Typst sets a bar with space around it, as in x | y; TeX sets it like a letter, as in |x|.
 BARS = re.compile(r'"(?:\\.|[^"\\])*"|(?<!\[)\\\||(?<!lr\()\bbar\.v\.double\b(?!\))')
-TIGHT = {sign: f' class("normal", {sign})' for sign in (r"\|", "bar.v.double")}
+TIGHT = {sign: f'class("normal", {sign})' for sign in (r"\|", "bar.v.double")}
 LARGER = re.compile(
     r"(#scale\([^)]*\))\[((?:\\.|[^\]\\])*)\]"
 )  # its content is a text, not a formula
@@ -103,6 +103,7 @@ def _marked(is_begin: bool) -> str:
 def finished(markup: str) -> str:
     """A formula of Typst as pandoc wrote it, with names that Typst has."""
     markup = MARKED.sub("mat(delim: #none, ", markup).replace('mat(delim: "||",', 'mat(delim: "‖",')
+    markup = re.sub(r"(?<=\w)(?=\\\|)", " ", markup)  # or a letter would be part of the name below
     markup = BARS.sub(lambda found: TIGHT.get(found[0], found[0]), markup)
     markup = LARGER.sub(r"\1[$\2$]", markup)
     return NAMES.sub(lambda found: RENAMED.get(found[0], found[0]), markup)

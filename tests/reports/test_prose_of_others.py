@@ -215,6 +215,7 @@ def test_characters_of_every_kind_are_in_the_pdf() -> None:
 def test_bars_stand_close_to_what_they_enclose(tex: str, set_tight: int) -> None:
     """In TeX a bar is like a letter, unless it is a relation; in Typst it always is one."""
     assert typst(f"${tex}$").count('class("normal"') == set_tight
+    assert "block: true" not in typst(f"${tex}$")
     table = typst(f"| a |\n|---|\n| ${tex}$ |")
     assert table.count('class("normal"') == set_tight
 
