@@ -446,7 +446,7 @@ x.grad
 
 # %% check="shares_memory"
 u[0] = 7
-y[0].item(), u.data_ptr() == y.data_ptr()
+y[0].item(), u.data_ptr() == y.data_ptr(), u.requires_grad
 
 # %% tags=["figure"]
 t = torch.linspace(0, 2.5, 51, requires_grad=True)

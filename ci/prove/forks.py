@@ -14,7 +14,7 @@ from ci.errors import CourseError
 _context = multiprocessing.get_context("fork")
 
 
-class Status(StrEnum):
+class MutantStatus(StrEnum):
     """What became of a mutant: the first three say how it was noticed."""
 
     DIFFERS = "differs"
@@ -28,7 +28,7 @@ class Status(StrEnum):
 class Verdict:
     """The status of a mutant, and its reason: the check or the error that noticed it."""
 
-    status: Status
+    status: MutantStatus
     reason: str = ""
 
 
@@ -74,16 +74,16 @@ class _Fork:
             if self._receiver.poll():
                 return cast(Verdict, self._receiver.recv())
         if late:
-            return Verdict(Status.TIMED_OUT)
-        return Verdict(Status.ERROR, f"its process ended with {self._process.exitcode}")
+            return Verdict(MutantStatus.TIMED_OUT)
+        return Verdict(MutantStatus.ERROR, f"its process ended with {self._process.exitcode}")
 
 
 def _send_verdict(trial: Trial, sender: Connection) -> None:
     try:
         verdict = trial()
     except CourseError as error:  # the mistake was found when the course was read
-        verdict = Verdict(Status.ERROR, str(error))
+        verdict = Verdict(MutantStatus.ERROR, str(error))
     except Exception as error:  # a fault of the pipeline, which says nothing about the checks
         reason = f"the pipeline failed: {type(error).__name__}: {error}"
-        verdict = Verdict(Status.SURVIVED, reason)
+        verdict = Verdict(MutantStatus.SURVIVED, reason)
     sender.send(verdict)

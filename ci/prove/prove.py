@@ -21,7 +21,7 @@ from ci.lesson import reader
 from ci.lesson.lesson import Lesson, find_lessons, select_lessons
 from ci.lesson.parameters import Value
 from ci.plan.planner import THREAD_VARIABLES, count_slots
-from ci.prove.forks import Status, Verdict
+from ci.prove.forks import MutantStatus, Verdict
 from ci.prove.mutants import Mutant
 from ci.prove.mutants_file import MutantsFile
 from ci.report.console import PatientConsole
@@ -62,7 +62,7 @@ def prove(options: Options, root: Path) -> int:
 
 def exit_status(results: Sequence[Result]) -> int:
     """1 if any mutant survived, else 0."""
-    return int(any(verdict.status == Status.SURVIVED for _, verdict in results))
+    return int(any(verdict.status == MutantStatus.SURVIVED for _, verdict in results))
 
 
 def _whole(text: str, option: str) -> int:
@@ -87,33 +87,44 @@ def try_mutants(
 ) -> Iterator[Result]:
     """Try each mutant in a copy of the course, `jobs` at once, and yield the results.
 
-    A mutant that a lesson does not notice is tried with the lesson's extra parameters, and in the
-    other lessons that use the changed file. Raises CourseError if a lesson is not verified as it
-    is.
+    A mutant that a lesson does not notice is tried with the lesson's extra parameters, then with
+    its figures, in which an error would be noticed, and in the other lessons that use the changed
+    file. Raises CourseError if a lesson is not verified as it is.
     """
-    survivors = dict.fromkeys(mutants, Verdict(Status.SURVIVED))
+    survivors = dict.fromkeys(mutants, Verdict(MutantStatus.SURVIVED))
     for lesson in lessons:
-        for parameters in ({}, *file.extra_parameters(lesson)):
+        more = [(parameters, False) for parameters in file.extra_parameters(lesson)]
+        for number, (parameters, figures) in enumerate([({}, False), *more, ({}, True)]):
             chosen = [m for m in survivors if lesson.name in m.lessons]
-            if parameters:
-                chosen = [m for m in chosen if not m.check]
-            for mutant, verdict in _try(chosen, lesson, parameters, jobs):
+            if number:
+                chosen = [m for m in chosen if not m.check and not m.equivalent]
+            for mutant, verdict in _try(chosen, lesson, parameters, figures, jobs):
                 survivors[mutant] = verdict
-                if verdict.status != Status.SURVIVED:
+                if verdict.status != MutantStatus.SURVIVED:
                     del survivors[mutant]
                     yield mutant, verdict
     for mutant, verdict in survivors.items():
-        declared = Verdict(Status.EQUIVALENT, mutant.equivalent)
+        declared = Verdict(MutantStatus.EQUIVALENT, mutant.equivalent)
         yield mutant, declared if mutant.equivalent else verdict
 
 
 def _try(
-    mutants: Sequence[Mutant], lesson: Lesson, parameters: Mapping[str, Value], jobs: int
+    mutants: Sequence[Mutant],
+    lesson: Lesson,
+    parameters: Mapping[str, Value],
+    figures: bool,
+    jobs: int,
 ) -> Iterator[Result]:
     """The verdict on each mutant by one lesson, from a process of its own."""
     if not mutants:
         return
-    request = {"script": lesson.path, "parameters": parameters, "mutants": mutants, "jobs": jobs}
+    request = {
+        "script": lesson.path,
+        "parameters": parameters,
+        "figures": figures,
+        "mutants": mutants,
+        "jobs": jobs,
+    }
     remaining = dict(enumerate(mutants))
     with tempfile.TemporaryDirectory(prefix="prove-") as folder:
         variables = {
@@ -130,7 +141,7 @@ def _try(
             for number, status, reason in map(json.loads, process.lines()):
                 if number is None:
                     raise CourseError(f"nothing is proven: {reason}")
-                yield remaining.pop(number), Verdict(Status(status), reason)
+                yield remaining.pop(number), Verdict(MutantStatus(status), reason)
             if remaining:
                 fault = f"the process that executes {lesson.name} {process.ending()}"
                 raise CourseError(f"nothing is proven: {fault}")
@@ -148,23 +159,23 @@ def show(results: Sequence[Result], file: MutantsFile) -> None:
     console.print(_table(results))
     for name, reason in file.excluded.items():
         console.print(f"excluded: lessons/{name}: {reason}")
-    reasons = Counter(v.reason for _, v in results if v.status == Status.EQUIVALENT)
+    reasons = Counter(v.reason for _, v in results if v.status == MutantStatus.EQUIVALENT)
     for reason, number in reasons.items():
         console.print(f"equivalent: {number}: {reason}")
     for mutant, verdict in results:
-        if verdict.status == Status.SURVIVED:
+        if verdict.status == MutantStatus.SURVIVED:
             because = f"it must make '{mutant.check}' differ" if mutant.check else verdict.reason
             console.print(f"survived: {mutant}" + (f" ({because})" if because else ""))
 
 
 def _table(results: Sequence[Result]) -> Table:
     """The number of mutants by lesson, kind and status."""
-    headers = (Column(header, no_wrap=True) for header in ("lesson", "mutants", *Status))
+    headers = (Column(header, no_wrap=True) for header in ("lesson", "mutants", *MutantStatus))
     table = Table(*headers, box=box.SIMPLE_HEAD)
     counts = Counter((mutant.lessons[0], mutant.kind, v.status) for mutant, v in results)
     for lesson, kind in sorted({(lesson, kind) for lesson, kind, _ in counts}):
-        table.add_row(lesson, kind, *(str(counts[lesson, kind, s] or "-") for s in Status))
+        table.add_row(lesson, kind, *(str(counts[lesson, kind, s] or "-") for s in MutantStatus))
     table.add_section()
     total = Counter(verdict.status for _, verdict in results)
-    table.add_row("all", str(len(results)), *(str(total[status] or "-") for status in Status))
+    table.add_row("all", str(len(results)), *(str(total[status] or "-") for status in MutantStatus))
     return table

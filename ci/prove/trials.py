@@ -1,9 +1,9 @@
 """Tries the mutants of one lesson: `python -m ci.prove.trials`.
 
-The lesson is executed cell by cell in this process, in IPython's shell, without its figures, which
-no check reads. Before a cell that a mutant changes, the process forks. The fork continues with the
-mistake, from everything that was imported and computed before, and ends at the first check that
-differs.
+The lesson is executed cell by cell in this process, in IPython's shell, mostly without its figures,
+which no check reads. Before a cell that a mutant changes, the process forks. The fork continues
+with the mistake, from everything that was imported and computed before, and ends at the first check
+that differs.
 
 `ci.worker` would execute each mutant in a kernel of its own, from the first cell. For one mutant
 and with one thread, that took 7.7 times the CPU time in lesson 03 (1.8 s against 0.24 s), 6.5 times
@@ -32,14 +32,14 @@ from traitlets.config import Config
 from ci.errors import CourseError
 from ci.execute.events import End, Execution
 from ci.judge import verdicts
-from ci.judge.outcome import Status as RunStatus
+from ci.judge.outcome import Status
 from ci.lesson import oracle, reader
 from ci.lesson.lesson import Lesson
 from ci.lesson.oracle import Oracle
 from ci.lesson.parameters import Value
 from ci.lesson.value import MIME, encode
 from ci.plan.planner import Run
-from ci.prove.forks import Status, Trial, Verdict, run_in_forks
+from ci.prove.forks import MutantStatus, Trial, Verdict, run_in_forks
 from ci.prove.mutants import Mutant
 from ci.worker import ranks
 from ci.worker.import_path import add_after_standard_library
@@ -50,9 +50,11 @@ DEADLINE_S, DEADLINE_FACTOR = 10.0, 3  # a mutant has 10 s and 3 times what the 
 class LessonShell:
     """Executes a lesson in this process; the cells before `position` have been executed."""
 
-    def __init__(self, lesson: Lesson, parameters: Mapping[str, Value]) -> None:
+    def __init__(
+        self, lesson: Lesson, parameters: Mapping[str, Value], *, figures: bool = False
+    ) -> None:
         self.lesson, self.parameters = lesson, {**lesson.defaults, **parameters}
-        self.position = 0
+        self.position, self._figures = 0, figures
         settings = Config(HistoryManager={"enabled": False})  # its thread would not survive a fork
         module = ModuleType("__main__")
         self._shell = InteractiveShell(user_module=module, config=settings)
@@ -78,9 +80,10 @@ class LessonShell:
         if cell.cell_type != "code" or not cell.source.strip():
             return ""
         cell.execution_count = self.position
-        if "figure" in tags:  # is not executed, so nobody may expect a figure of it
+        if "figure" in tags:  # draws nothing here, so nobody may expect a figure of it
             cell.metadata.tags = [tag for tag in tags if tag != "figure"]
-            return ""
+            if not self._figures:
+                return ""
         result = self._shell.run_cell(cell.source)
         if "parameters" in tags:
             self._shell.user_ns.update(self.parameters)
@@ -101,18 +104,18 @@ class LessonShell:
         while self.position < len(self.cells):
             name = checks.get(self.cells[self.position].id, "")
             if error := self.run_cell():
-                return Verdict(Status.ERROR, error)
+                return Verdict(MutantStatus.ERROR, error)
             if name and name == (wanted or name):
                 if self._differs(name, oracles):
-                    return Verdict(Status.DIFFERS, name)
+                    return Verdict(MutantStatus.DIFFERS, name)
                 if wanted:
-                    return Verdict(Status.SURVIVED)
+                    return Verdict(MutantStatus.SURVIVED)
         run = Run(self.lesson, self.parameters)
         outcome = verdicts.judge(Execution(run, Path(), End.COMPLETED), oracles)
         if outcome.green:
-            return Verdict(Status.SURVIVED)
-        differs = outcome.status == RunStatus.DIFFERS
-        return Verdict(Status.DIFFERS if differs else Status.ERROR, outcome.reason)
+            return Verdict(MutantStatus.SURVIVED)
+        differs = outcome.status == Status.DIFFERS
+        return Verdict(MutantStatus.DIFFERS if differs else MutantStatus.ERROR, outcome.reason)
 
     def _differs(self, name: str, oracles: Mapping[str, Oracle]) -> bool:
         """Whether a check is not green; it may need the givens, which are shown before it."""
@@ -122,9 +125,10 @@ class LessonShell:
         return any(not result.green for result in results if result.check.name == name)
 
 
-def try_mutants(
+def try_in_lesson(
     script: Path,
     parameters: Mapping[str, Value],
+    figures: bool,
     mutants: Sequence[Mutant],
     jobs: int,
     report: Callable[[int, Verdict], None],
@@ -139,13 +143,13 @@ def try_mutants(
     oracles = oracle.load(reader.read(script))
     started = time.monotonic()
     # The first execution verifies the lesson, and imports the packages that the forks need.
-    verdict = LessonShell(reader.read(script), parameters).finish(oracles)
-    if verdict.status != Status.SURVIVED:
+    verdict = LessonShell(reader.read(script), parameters, figures=figures).finish(oracles)
+    if verdict.status != MutantStatus.SURVIVED:
         raise CourseError(f"{script.stem} is not verified as it is: {verdict.reason}")
     deadline_s = DEADLINE_S + DEADLINE_FACTOR * (time.monotonic() - started)
     _forget_modules()
     lesson = reader.read(script)
-    shell = LessonShell(lesson, parameters)
+    shell = LessonShell(lesson, parameters, figures=figures)
     trials: dict[int, dict[int, Trial]] = {}  # by the position of the shell that they start from
     for number, mutant in enumerate(mutants):
         trial = partial(_try_mutant, mutant, shell, oracles)
@@ -213,9 +217,9 @@ def main() -> None:
 
     request = pickle.loads(Path(sys.stdin.readline().strip()).read_bytes())
     try:
-        try_mutants(**request, report=report)
+        try_in_lesson(**request, report=report)
     except CourseError as error:
-        report(None, Verdict(Status.ERROR, str(error)))
+        report(None, Verdict(MutantStatus.ERROR, str(error)))
     finally:
         os.dup2(errors, 2)  # for the traceback of a fault in the pipeline
 

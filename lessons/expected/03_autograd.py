@@ -158,8 +158,8 @@ def y_keeps_its_graph(size):
 
 @expect(constant="a fixed number is written")
 def shares_memory():
-    """7 is written into u[0] and read from y[0]: the two have one memory."""
-    return 7.0, True
+    """7 is written into u[0] and read from y[0]: one memory, although u needs no gradient."""
+    return 7.0, True, False
 
 
 def _sum(size):

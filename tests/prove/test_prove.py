@@ -18,7 +18,7 @@ from ci.lesson import oracle, reader
 from ci.lesson.lesson import Lesson, find_lessons
 from ci.plan import planner
 from ci.prove import prove
-from ci.prove.forks import Status
+from ci.prove.forks import MutantStatus
 from ci.prove.mutants_file import MutantsFile
 from ci.prove.prove import Result
 from tests.conftest import GRADIENT, ORACLE, ROOT, Read, Write
@@ -41,7 +41,7 @@ def tried(lesson: Lesson, file: MutantsFile, sample: int | None = 0) -> list[Res
     return list(prove.try_mutants(chosen, [lesson], file, jobs=2))
 
 
-def statuses(results: list[Result], text: str = "") -> list[Status]:
+def statuses(results: list[Result], text: str = "") -> list[MutantStatus]:
     """The statuses of the mutants whose changed lines contain `text`."""
     return [verdict.status for mutant, verdict in results if text in mutant.after]
 
@@ -168,6 +168,17 @@ def test_a_mistake_in_a_module_is_noticed(read: Read, tmp_path: Path) -> None:
         "expected",
         "ranks.py",
     ]
+
+
+@pytest.mark.kernel
+def test_an_error_in_a_figure_is_noticed(read: Read, tmp_path: Path) -> None:
+    """Figures are executed for the mutants that no check notices, but nothing else about them."""
+    figure = '# %% tags=["figure"]\nheight = 1 + ratio(2)\n'
+    lesson = read("# %%\nfrom ranks import ratio\n" + GRADIENT + figure, expected=ORACLE)
+    lesson.path.with_name("ranks.py").write_text("def ratio(a):\n    return 3 / a\n")
+    results = tried(lesson, mutants_file(tmp_path), sample=None)
+    found = {m.after: verdict.status for m, verdict in results if m.file == "ranks.py"}
+    assert found == {"return 4 / a": "survived", "return 3 * a": "survived", "pass": "error"}
 
 
 @pytest.mark.kernel
