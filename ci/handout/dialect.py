@@ -51,6 +51,7 @@ CONSTRUCTS = re.compile(
         | (?<!`)(?P<tick>`+)(?!`){_SAME}+?(?<!`)(?P=tick)(?!`))
     | (?P<comment><!--.*?-->)
     | (?P<display>\$\$.*?\$\$)
+    | ^[ ]{{0,3}}\$[ \t]*\n(?P<lone>(?:(?!\n[ \t]*\n)[^$])+?)\n[ ]{{0,3}}\$[ \t]*$
     | (?:\\\\|\\)\[(?P<brackets>{_SAME}+?)(?:\\\\|\\)\]
     | (?:\\\\|\\)\((?P<parentheses>{_SAME}+?)(?:\\\\|\\)\)
     | (?P<inline>(?<![\\$])\$(?=\S)(?:\\.|[^$\\\n]|\n(?![ \t]*\n))+?\$(?!\d))
@@ -92,6 +93,8 @@ def canonical(text: str) -> str:
             return _link(part["link"], part["label"])
         if part["display"] and "%" not in part["display"]:
             return BLOCK_LINE.sub(" ", part["display"])
+        if part["lone"]:
+            return f"$${BLOCK_LINE.sub(' ', part['lone'])}$$"
         if formula := part["inline"] or part["loose"]:
             return _inline(formula, _in_table(found))
         if part["attributes"]:

@@ -24,6 +24,7 @@ SECOND_HEADER = re.compile(r"#\s*jupyter:\s*$")
 HEADER_LIKE = re.compile(
     r"#\s*-{1,5}\s*$|#\s*(jupyter|jupytext|lesson\w*|kernelspec|gpus)\s*:", re.I
 )
+EXPORTED = re.compile(r"# In ?\[[\d ]*\]:")
 # A script whose first text has a heading of reStructuredText.
 GALLERY = re.compile(
     r"""(?xs)(?:\s|\#[^\n]*\n)*[rR]?(?P<quotes>\"{3}|'{3})(?:(?!(?P=quotes)).)*?
@@ -98,7 +99,12 @@ def parse(text: str) -> NotebookNode:
         message = "a script of sphinx-gallery: make a notebook of it by sphinx_gallery_py2jupyter"
         faults = [(1, f"{message}, and a script of that by `jupytext --to py:percent`")]
     elif cells[-1].mark is None and text.strip():
-        faults.append((1, "no cells found; run `jupytext --to py:percent` on this script"))
+        message = "no cells found; run `jupytext --to py:percent` on this script"
+        if any(EXPORTED.match(line) for line in lines):
+            message = (
+                "a script of nbconvert: run `jupytext --to py:percent` on its notebook instead"
+            )
+        faults.append((1, message))
     if _in_string(cells[-1].lines):
         faults.append((cells[-1].start + 1, "a string with triple quotes has no end: close it"))
     for number, line in enumerate(lines[end:], end + 1):

@@ -71,6 +71,12 @@ def test_a_script_without_cells_is_one_fault(tmp_path: Path) -> None:
         read_lesson(tmp_path, '"""Words."""\nx = 1\n# --------------\ny = 2\n')
 
 
+def test_a_script_of_nbconvert_is_named(tmp_path: Path) -> None:
+    """Its texts are comments, which jupytext would leave in the code."""
+    with pytest.raises(CourseError, match=r":1: a script of nbconvert: run .* on its notebook"):
+        read_lesson(tmp_path, "# coding: utf-8\n\n# # Title\n\n# In[ ]:\n\n\nx = 1\n")
+
+
 def test_a_text_as_code_is_named(read: Read) -> None:
     """A plain script's docstring becomes such a cell; its page would show it twice, as code."""
     with pytest.raises(CourseError) as raised:
@@ -127,6 +133,8 @@ def test_a_tag_that_allows_errors_says_what_to_write(read: Read) -> None:
         ("from $5 to $10 or $x y", "from $5 to $10 or $x y"),
         ("5 $ and 6 $ for $y$", "5 $ and 6 $ for $y$"),
         (r"$x \text{ for all } y$", r"$x \text{ for all } y$"),
+        ("$\nx\n= y\n$\n\ntext", "$$x\n= y$$\n\ntext"),
+        ("$\nx\n\ny\n$", "$\nx\n\ny\n$"),
         ("`$ x $`", "`$ x $`"),
     ],
 )
