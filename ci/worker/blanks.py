@@ -11,6 +11,7 @@ from nbformat.v4 import new_code_cell
 
 from ci.lesson.exercises import SETUP, Exercise, tags
 
+DEADLINE_S = 20  # for each cell: `while ...` never ends
 BEFORE = {"parameters", "injected-parameters", SETUP}  # the tags of cells that blanks can use
 
 

@@ -20,7 +20,7 @@ import nbformat
 import papermill
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
-from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
@@ -189,6 +189,9 @@ class LessonClient(PapermillNotebookClient):
             self._note(cell, reason, error.traceback)
             self.verdict.machine_fault = bool(remedy)
             return False
+        except CellTimeoutError as error:
+            self._note(cell, f"{among}not done within {self.timeout} s")
+            raise DeadKernelError from error  # it answers nothing more
         except DeadKernelError:
             self._note(cell, f"{among}its kernel {_ending(self.km.provisioner.process)}")
             raise
@@ -200,6 +203,7 @@ class LessonClient(PapermillNotebookClient):
     def _execute_blanks(self) -> None:
         """Execute the blanks, and keep what they show in the notebook's metadata."""
         executed, self.nb.cells = self.nb.cells, blanks.cells(self.nb, self.exercises)
+        self.timeout = blanks.DEADLINE_S
         try:
             among = "in the exercises' notebook, which has only the parameters and the setup: "
             if all(self._execute(cell, index, among) for index, cell in enumerate(self.nb.cells)):

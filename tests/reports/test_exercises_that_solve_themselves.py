@@ -39,6 +39,12 @@ EXECUTED = {
         "in the exercises' notebook, which has only the parameters and the setup: its kernel ended",
         "import os",
     ),
+    "never ends": (
+        "import time\nwhile ...:\n    time.sleep(1)\nhalves",
+        "",
+        "in the exercises' notebook, which has only the parameters and the setup: not done within",
+        "import time",
+    ),
     "a setup that needs the lesson": (
         BLANK,
         "quarter = factor / 16\n",
