@@ -48,6 +48,7 @@ SILENT = re.compile(r"(?s)<annotation\b.*?</annotation>|<[^>]*>")
 LINK = re.compile(r"</?a\b[^>]*>")
 UNSTYLED = re.compile(r'<span class="(?:n|nn|p|o|w)">([^<]*)</span>')
 REGION = re.compile(r"(?s)(<!-- (before|after|neighbours) -->).*?(<!-- end of \2 -->)")
+SVG_WIDTH, WIDE_PT = re.compile(r'<svg\b[^>]*\swidth="(\d+(?:\.\d*)?)pt"'), 400
 PARAGRAPH = re.compile(r"(?s)<p>(.*?)</p>")
 PLACES = (
     "text",
@@ -208,6 +209,12 @@ def _code_line(line: str, markup: str) -> Markup:
 def script() -> Markup:
     """The script of the copy buttons; a page works without it as well."""
     return Markup(SCRIPT.read_text("utf-8").strip())
+
+
+def is_wide(content: str) -> bool:
+    """Whether a picture is an SVG whose text would be too small on a phone."""
+    found = SVG_WIDTH.search(content)
+    return bool(found) and float(found[1]) > WIDE_PT
 
 
 def data_url(content: str, kind: str) -> str:

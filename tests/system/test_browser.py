@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from nbformat import NotebookNode
-from nbformat.v4 import new_output
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from ci.handout import handout, index
@@ -400,6 +400,26 @@ def test_headings_are_in_order(page: Page, small: Path, real: Path) -> None:
         levels = [int(tag[1]) for tag in found]
         assert levels.count(1) == 1
         assert all(after <= before + 1 for before, after in itertools.pairwise([0, *levels]))
+
+
+def test_a_wide_figure_can_be_read_on_a_phone(page: Page, tmp_path: Path) -> None:
+    """It scrolls by itself; on a desk it fits, and a small one is never enlarged."""
+    cells = [
+        new_code_cell("", outputs=[displayed("image/svg+xml", SVG.replace('"300"', width))])
+        for width in ('"504pt"', '"300pt"')
+    ]
+    made = HandoutHTMLExporter().from_notebook_node(new_notebook(cells=cells))[0]
+    (tmp_path / "page.html").write_text(made, "utf-8")
+    page.goto((tmp_path / "page.html").as_uri())
+    wide, small = page.get_by_role("img").all()
+    frame = page.locator(".wide")
+    assert frame.count() == 1
+    assert frame.evaluate("e => e.scrollWidth <= e.clientWidth")
+    page.set_viewport_size(PHONE)
+    assert frame.evaluate("e => e.scrollWidth > e.clientWidth")
+    assert wide.evaluate("e => e.getBoundingClientRect().width") > PHONE["width"]
+    assert small.evaluate("e => e.getBoundingClientRect().width") <= PHONE["width"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
 # Getting about
