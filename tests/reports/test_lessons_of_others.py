@@ -1,15 +1,17 @@
 """Lessons that were written elsewhere: accepted as they are, or refused with what to do."""
 
 import copy
+import io
 from pathlib import Path
 
+import pypdf
 import pytest
 from nbformat.v4 import new_code_cell, new_output
 
 from ci import run_plan
 from ci.errors import CourseError
 from ci.handout import check_prose, dialect, outputs, publish
-from ci.handout.exporters import HandoutHTMLExporter
+from ci.handout.exporters import HandoutHTMLExporter, HandoutPDFExporter
 from ci.handout.handout import prepare
 from ci.handout.translations import translations as labels
 from ci.lesson import reader
@@ -205,6 +207,16 @@ def test_a_lesson_without_a_heading_has_its_name_as_title(make: Make) -> None:  
     pages = [HandoutHTMLExporter().from_notebook_node(n)[0] for n in (with_heading, without)]
     assert [page.count("<h1") for page in pages] == [1, 1]
     assert "<h1>Gradients</h1>" in pages[1]
+
+
+def test_a_draft_that_begins_with_code_says_first_that_it_is_one(make: Make) -> None:  # noqa: F811
+    """The PDF begins with its title and its notes, as the HTML does."""
+    notebook = prepare(make(notes=[{"en": "Not verified.", "zh": "未经验证。"}]), "en")
+    notebook.cells.insert(0, new_code_cell("import torch", id="early"))
+    made = HandoutPDFExporter().from_notebook_node(notebook)[0]
+    text = pypdf.PdfReader(io.BytesIO(made)).pages[0].extract_text()
+    assert text.index("Gradients") < text.index("Not verified.") < text.index("import torch")
+    assert text.count("Gradients") == 1
 
 
 def test_faults_are_in_the_order_of_their_lines(tmp_path: Path) -> None:
