@@ -214,7 +214,7 @@ def script() -> Markup:
 def is_wide(content: str) -> bool:
     """Whether a picture is an SVG whose text would be too small on a phone."""
     found = SVG_WIDTH.search(content)
-    return bool(found) and float(found[1]) > WIDE_PT
+    return found is not None and float(found[1]) > WIDE_PT
 
 
 def data_url(content: str, kind: str) -> str:
