@@ -73,8 +73,10 @@ class _SelfCheck:
 
     def faults(self, answer: Any, expected: Any, path: str = "") -> Iterator[str]:
         """What is wrong with the part of an answer at `path`."""
-        kind, shown, shown_dtype, device = _read(answer)
         expected_kind, wanted, dtype, _ = _read(expected)
+        if expected_kind in ("plain", "float") and isinstance(answer, np.generic):
+            answer = answer.item()  # NumPy is among the imports: np.float64(0.5) is as good as 0.5
+        kind, shown, shown_dtype, device = _read(answer)
         if dtype == "float64" and expected_kind == "array":
             dtype = self.dtype
         where = f"{path}: " if path else ""

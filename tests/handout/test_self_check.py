@@ -62,10 +62,19 @@ def test_the_place_in_a_structure_is_named() -> None:
 
 def test_a_number_of_another_kind_is_named() -> None:
     """A Python float is neither a tensor nor an integer, as in the course's checks."""
-    assert fault(np.float64(2), 2.0).endswith(
+    assert fault(np.array(2.0), 2.0).endswith(
         "a tensor or array of shape () where a Python float is expected"
     )
+    assert fault(np.int64(2), 2.0).endswith("2 where a Python float is expected")
     assert fault(2, 2.0).endswith("2 where a Python float is expected")
+
+
+def test_a_number_of_numpy_is_as_good_as_one_of_python(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where a Python number is expected, also in a list; NumPy is among the notebook's imports."""
+    check_answer("mean", np.float64(0.5), 0.5)
+    check_answer("count", [np.int64(3), np.bool_(True)], [3, True])
+    assert capsys.readouterr().out == "✓ mean\n✓ count\n"
+    assert "largest difference" in fault(np.float64(0.6), 0.5)
 
 
 def test_a_right_answer_is_ticked(capsys: pytest.CaptureFixture[str]) -> None:
