@@ -66,10 +66,10 @@ def duration(seconds: float) -> str:
 
 
 def headings(lesson: Lesson) -> list[str]:
-    """For each cell of a lesson, the heading above it."""
-    found, current = [], ""
+    """For each cell of a lesson, the heading above it, in the first of the lesson's languages."""
+    found, current, language = [], "", lesson.languages[0]
     for cell in lesson.notebook.cells:
-        if cell.cell_type == "markdown" and cell.metadata.get("lang", "en") == "en":
+        if cell.cell_type == "markdown" and cell.metadata.get("lang", language) == language:
             titles = [line for line in cell.source.splitlines() if line.startswith(HEADING)]
             current = plain(titles[-1].lstrip(HEADING).strip()) if titles else current
         found.append(current)

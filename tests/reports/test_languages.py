@@ -14,6 +14,7 @@ from ci.handout.pool import HandoutPool
 from ci.judge.outcome import Outcome
 from ci.lesson.lesson import Lesson
 from ci.plan.planner import Run
+from ci.report import progress
 from tests.conftest import Read
 
 ENGLISH = "The mean of a vector is the sum of its elements divided by their number."
@@ -136,6 +137,12 @@ def test_code_and_formulas_tell_no_language(read: Read) -> None:
     """A Chinese text may quote much English code."""
     quoted = f"{CHINESE}\n\n```\n{ENGLISH}\n{ENGLISH}\n```\n\n$\\text{{{ENGLISH}}}$ `{ENGLISH}`"
     assert read(prose(quoted) + CODE, header=header("[zh]")).languages == ("zh",)
+
+
+def test_progress_shows_the_headings_of_the_only_language(read: Read) -> None:
+    """Beside cells of a Chinese lesson."""
+    lesson = read(prose("# 斜率", "zh") + CODE, header=header("[zh]"))
+    assert progress.headings(lesson)[-1] == "斜率"
 
 
 def outcome(lesson: Lesson) -> Outcome:
