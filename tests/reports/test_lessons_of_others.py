@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pypdf
 import pytest
-from nbformat.v4 import new_code_cell, new_output
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
 from ci import run_plan
 from ci.errors import CourseError
@@ -209,13 +210,14 @@ def test_a_lesson_without_a_heading_has_its_name_as_title(make: Make) -> None:  
     assert "<h1>Gradients</h1>" in pages[1]
 
 
-def test_a_draft_that_begins_with_code_says_first_that_it_is_one(make: Make) -> None:  # noqa: F811
-    """The PDF begins with its title and its notes, as the HTML does."""
+@pytest.mark.parametrize("first", [new_code_cell("early = 1"), new_markdown_cell("early = 1")])
+def test_a_pdf_begins_with_its_title_and_notes(make: Make, first: NotebookNode) -> None:  # noqa: F811
+    """Also where code or a text comes before the heading, which is not repeated there."""
     notebook = prepare(make(notes=[{"en": "Not verified.", "zh": "未经验证。"}]), "en")
-    notebook.cells.insert(0, new_code_cell("import torch", id="early"))
+    notebook.cells.insert(0, NotebookNode({**first, "id": "early"}))
     made = HandoutPDFExporter().from_notebook_node(notebook)[0]
     text = pypdf.PdfReader(io.BytesIO(made)).pages[0].extract_text()
-    assert text.index("Gradients") < text.index("Not verified.") < text.index("import torch")
+    assert text.index("Gradients") < text.index("Not verified.") < text.index("early = 1")
     assert text.count("Gradients") == 1
 
 
