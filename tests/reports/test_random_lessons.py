@@ -33,7 +33,7 @@ LESSON = HEADER + GRADIENT + EXERCISE
 
 def strip(text: str) -> str:
     """A cell's text without the empty lines at its ends."""
-    return re.sub(r"\A([ \t]*\n)+|(\n[ \t]*)+\Z|\A[ \t]*\Z", "", text)
+    return re.sub(r"\A[ \t\n]*\Z|\A([ \t]*\n)+|(\n[ \t]*)+\Z", "", text)
 
 
 @RANDOM
