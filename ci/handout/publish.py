@@ -20,8 +20,8 @@ from ci.plan.gpus import Gpu, Request
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of all files in the archive: the same handouts, the same bytes
 
 NOT_VERIFIED = {
-    "en": "Not verified. This is a draft: the course is not verified, so nothing was published.",
-    "zh": "未经验证。这是草稿：课程没有全部通过验证，因此没有发布任何讲义。",
+    "en": "Not verified: this is a draft, and nothing was published.",
+    "zh": "未经验证：这是草稿，没有发布任何讲义。",
 }
 ON_CPU = {
     "en": "All GPUs were requested, but this machine has none: these results are from the CPU.",
