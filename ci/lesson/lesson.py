@@ -1,5 +1,6 @@
 """A lesson, and how to find and select the lessons of a folder."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from ci.lesson.languages import LANGUAGES as LANGUAGES
 from ci.lesson.marks import CELL_ATTRIBUTES as CELL_ATTRIBUTES
 from ci.lesson.parameters import Parameter, Value
 
+NOT_IN_ADDRESSES = re.compile(r"""[#?%&,;:"'<>|*\\\x00-\x1f]""")
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -75,6 +77,9 @@ def find_lessons(folder: Path) -> list[Path]:
         if not path.is_file() or path.suffix != ".py":
             message = "is not a lesson: it must be a file, and its name must end in .py"
             raise CourseError(f"{folder.name}/{path.name} {message}; rename or remove it")
+        if wrong := NOT_IN_ADDRESSES.search(path.name):
+            message = f"has {wrong[0]!r} in its name, which is a part of the address of its page"
+            raise CourseError(f"{folder.name}/{path.name} {message}; rename it")
     if not lessons:
         raise CourseError(f"{folder}: found no lessons (*.py)")
     return lessons

@@ -156,3 +156,17 @@ def test_what_only_looks_like_a_lesson_is_named(path: Path, tmp_path: Path, name
         other.touch()
     with pytest.raises(CourseError, match=rf"/{other.name} is not a lesson"):
         find_lessons(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["90_C#.py", "90_100%.py", "90_a,b.py", "90_what?.py"])
+def test_a_name_that_breaks_links_is_refused(tmp_path: Path, name: str) -> None:
+    """A page has the name of its lesson, and `--lessons` divides at commas."""
+    (tmp_path / name).touch()
+    with pytest.raises(CourseError, match=re.escape(f"/{name} has ")):
+        find_lessons(tmp_path)
+
+
+def test_names_may_have_spaces_and_chinese_characters(tmp_path: Path) -> None:
+    """Browsers take them."""
+    (tmp_path / "02 张量.py").touch()
+    assert find_lessons(tmp_path) == [tmp_path / "02 张量.py"]
