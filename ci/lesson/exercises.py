@@ -9,7 +9,7 @@ import contextlib
 import io
 import re
 import tokenize
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nbformat import NotebookNode
@@ -123,17 +123,14 @@ def _validate(blank: NotebookNode, solution: NotebookNode) -> None:
 
 def _hint(blank: str, solution: str) -> int | None:
     """The line of a blank, from 0, with a comment or string that contains code of the solution."""
+    parts = [part for part in map(_dense, _parts(solution)) if len(part) >= SHORTEST_HINT]
     tokens = list(tokenize.generate_tokens(io.StringIO(blank).readline))
-    code = _dense(token.string for token in tokens if token.type not in SPOKEN)
-    spoken = [token for token in tokens if token.type in SPOKEN]
-    for part in map(_dense, _parts(solution)):
-        if (
-            len(part) >= SHORTEST_HINT
-            and part not in code
-            and part in _dense(t.string for t in spoken)
-        ):
-            first = (t.start[0] - 1 for t in spoken if part in _dense(t.string))
-            return next(first, spoken[0].start[0] - 1)
+    code = _dense(*(token.string for token in tokens if token.type not in SPOKEN))
+    spoken = [(t.start[0] - 1, _dense(t.string)) for t in tokens if t.type in SPOKEN]
+    text = "".join(words for _, words in spoken)
+    for part in parts:
+        if part in text and part not in code:
+            return next((line for line, words in spoken if part in words), spoken[0][0])
     return None
 
 
@@ -147,9 +144,9 @@ def _parts(solution: str) -> Iterator[str]:
                     yield ast.get_source_segment(solution, node.value) or ""
 
 
-def _dense(texts: Iterable[str]) -> str:
+def _dense(*texts: str) -> str:
     """Texts without white space, and without the signs of comments."""
-    return "".join(re.sub(r"[\s#]", "", text) for text in texts)
+    return re.sub(r"[\s#]", "", "".join(texts))
 
 
 def without_solutions(text: str) -> str:

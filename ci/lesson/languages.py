@@ -1,6 +1,7 @@
 """The languages of a lesson's prose: both, each text with its translation, or the one that the
 header declares, as in `languages: [zh]`."""
 
+import functools
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -129,6 +130,11 @@ def word_count(cells: Sequence[NotebookNode], language: str) -> float:
     return count / PER_WORD if language == "zh" else count
 
 
-def _sizes(cell: NotebookNode) -> dict[str, int]:
-    text = NO_PROSE.sub(" ", cell.source)
+def _sizes(cell: NotebookNode) -> Mapping[str, int]:
+    return _count(cell.source)
+
+
+@functools.cache
+def _count(source: str) -> Mapping[str, int]:
+    text = NO_PROSE.sub(" ", source)
     return {language: len(words.findall(text)) for language, words in WORDS.items()}
