@@ -1,4 +1,4 @@
-"""Cells of an executed notebook that are at fault, whatever they show."""
+"""Cells of an executed notebook that are at fault without regard to the values that they show."""
 
 import ast
 
