@@ -7,7 +7,7 @@ that differs.
 
 `ci.worker` would execute each mutant in a kernel of its own, from the first cell. For one mutant
 and with one thread, that took 7.7 times the CPU time in lesson 03 (1.8 s against 0.24 s), 6.5 times
-in lesson 02 and 5.6 times in lesson 04; without figures, it took 4.2 times in lesson 03.
+in lesson 02 and 5.6 times in lesson 05; without figures, it took 4.2 times in lesson 03.
 """
 
 import json

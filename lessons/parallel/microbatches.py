@@ -1,4 +1,4 @@
-"""A rank program of lesson 05: torch's pipeline schedule, with the batch in some pieces."""
+"""A rank program of lesson 08: torch's pipeline schedule, with the batch in some pieces."""
 
 import torch
 from torch import Tensor

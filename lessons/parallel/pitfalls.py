@@ -1,4 +1,4 @@
-"""Rank programs of lesson 05: the mistakes of data parallelism, each beside what mends it."""
+"""Rank programs of lesson 08: the mistakes of data parallelism, each beside what mends it."""
 
 from collections.abc import Sequence
 

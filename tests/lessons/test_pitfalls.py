@@ -1,4 +1,4 @@
-"""Lesson 05: that its mistakes are mistakes, and what it says of torch beyond its own values."""
+"""Lesson 08: that its mistakes are mistakes, and what it says of torch beyond its own values."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from ci.lesson import oracle, reader
 from ci.lesson.parameters import Value
 from tests.conftest import ROOT
 
-LESSON = reader.read(ROOT / "lessons" / "05_parallel_pitfalls.py")
+LESSON = reader.read(ROOT / "lessons" / "08_pitfalls.py")
 ORACLES = oracle.load(LESSON)
 NEEDS_RANKS = [
     ("drifted", "together"),

@@ -282,7 +282,7 @@ torch.stack(averaged)  # (world_size, features)
 # **Symptom.** The validation loss changes with the number of GPUs, though the model does not. And
 # on some data sets it is NaN.
 #
-# Lesson 04 showed what a plain mean over uneven shards does to the gradient. The same mistake waits
+# Lesson 05 showed what a plain mean over uneven shards does to the gradient. The same mistake waits
 # wherever ranks report a mean: of losses, or of right answers.
 
 # %% [markdown] lang="zh"
@@ -290,7 +290,7 @@ torch.stack(averaged)  # (world_size, features)
 #
 # **症状**：模型没变，验证集上的损失却随 GPU 的块数而变；在某些数据集上还会变成 NaN。
 #
-# 在第 04 课我们看到，分片大小不等时，普通平均会怎样影响梯度。
+# 在第 05 课我们看到，分片大小不等时，普通平均会怎样影响梯度。
 # 只要各进程汇报的是平均值，不论是平均损失还是准确率，都会遇到同样的错误。
 
 # %%

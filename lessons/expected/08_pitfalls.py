@@ -1,4 +1,4 @@
-"""Expected values of lesson 05: what each mistake finds, and what one device finds, in NumPy."""
+"""Expected values of lesson 08: what each mistake finds, and what one device finds, in NumPy."""
 
 import numpy as np
 

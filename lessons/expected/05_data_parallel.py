@@ -1,4 +1,4 @@
-"""Expected values of lesson 04: one device's arithmetic in NumPy, and what each rank has of it."""
+"""Expected values of lesson 05: one device's arithmetic in NumPy, and what each rank has of it."""
 
 import numpy as np
 
