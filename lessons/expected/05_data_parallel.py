@@ -40,17 +40,8 @@ def _terms_of(weights, x, y, n):
     return {"W1": (d * W2).T @ abs(x), "W2": d.T @ h, "h": h, "error": out + abs(y)}
 
 
-def _terms_of_row(batch, features, hidden, seed):
-    terms = _terms(batch, features, hidden, seed)
-    return [terms["W1"], terms["W2"]]
-
-
 def _terms_of_second(batch, features, hidden, seed):
     return _terms(batch, features, hidden, seed)["W2"]
-
-
-def _terms_of_hidden(batch, features, hidden, seed):
-    return _terms(batch, features, hidden, seed)["h"][:1]
 
 
 def _terms_of_errors(batch, features, hidden, seed):
@@ -104,12 +95,6 @@ def _local_gradients(world_size, batch, features, hidden, seed):
     weights, x, y = _draw(batch, features, hidden, seed)
     parts = [(x[rows], y[rows]) for rows in _rows(batch, world_size)]
     return np.concatenate([_gradient(weights, *part, max(1, len(part[0])))["W2"] for part in parts])
-
-
-@expect(constant="float32 and Adam, whatever the parameters")
-def bytes_a_weight():
-    """32 bits are 4 bytes, for a weight, its gradient, Adam's mean of gradients and of squares."""
-    return [32 / 8] * 4
 
 
 @expect(terms=_terms_of_loss)
@@ -233,221 +218,6 @@ def parameters_after_steps(batch, features, hidden, steps, lr, seed):
     return _row(weights)
 
 
-@expect(device="cpu", terms=_terms_of_row)
-def ring_gradients(world_size, batch, features, hidden, seed):
-    """sum_r (n_r / n) grad L_r: the gradient of the whole batch, W1 row by row, then W2."""
-    return np.tile(_row(gradient(batch, features, hidden, seed)), (world_size, 1))
-
-
-def bytes_sent(world_size, features, hidden, dtype):
-    """2 (W - 1) chunks of ceil(P / W) numbers from each rank; P = hidden * (features + 1)."""
-    size = {"float32": 4, "float64": 8}[dtype]
-    numbers = hidden * (features + 1)
-    return [2 * (world_size - 1) * -(-numbers // world_size) * size] * world_size, numbers * size
-
-
-def weights_held(world_size, features, hidden):
-    """Pieces of ceil(hidden / W) rows of W1, while there are rows; and W2's one row on rank 0."""
-    piece = -(-hidden // world_size)
-    rows = [min(piece, max(0, hidden - rank * piece)) for rank in range(world_size)]
-    return [n * features + (rank == 0) * hidden for rank, n in enumerate(rows)]
-
-
-@expect(device="cpu", terms=_terms_of_row)
-def sharded_gradients(batch, features, hidden, seed):
-    """1/n sum_r n_r grad L_r, as in DDP: the gradient of the whole batch, both layers."""
-    return _row(gradient(batch, features, hidden, seed))
-
-
-@expect(device="cpu")
-def sharded_parameters(batch, features, hidden, steps, lr, seed):
-    """`steps` times W <- W - lr grad L, with whole matrices and the whole batch on one device."""
-    return parameters_after_steps(batch, features, hidden, steps, lr, seed)
-
-
-# Network partitioning: eight layers, h_i = tanh(h_{i-1} W_i^T) with h_0 = x and h_8 the output.
-
-
-def _draw_deep(batch, features, hidden, seed):
-    """The eight matrices in their order, the rows and the targets, as the lesson draws them."""
-    rng = np.random.default_rng(seed)
-    squares = rng.uniform(-0.4, 0.4, (7, features, features)) / features**0.5
-    last = rng.uniform(-0.5, 0.5, (1, features)) / features**0.5
-    _, x, y = _draw(batch, features, hidden, seed)
-    return [*(0.8 * np.eye(features) + squares), last], x, y
-
-
-def _values(matrices, x):
-    """h_0, h_1, ..., h_8."""
-    values = [x]
-    for W in matrices:
-        values.append(np.tanh(values[-1] @ W.T))
-    return values
-
-
-def _gradients_deep(matrices, x, y):
-    """From d = 2/n (h_8 - y) back: with G = d (1 - h_i^2), G^T h_{i-1} for W_i, then d <- G W_i."""
-    values = _values(matrices, x)
-    return [G.T @ h for G, h in _backwards(matrices, values, 2 / len(x) * (values[-1] - y))]
-
-
-def _backwards(matrices, values, d):
-    """G and h_{i-1} for each layer, from the derivative d by h_8."""
-    found = []
-    for i in reversed(range(len(matrices))):
-        G = d * (1 - values[i + 1] ** 2)
-        found.insert(0, (G, values[i]))
-        d = G @ matrices[i]
-    return found
-
-
-def _terms_of_deep_errors(batch, features, hidden, seed):
-    matrices, x, y = _draw_deep(batch, features, hidden, seed)
-    return abs(_values(matrices, x)[-1]) + abs(y)
-
-
-def _terms_of_deep_loss(batch, features, hidden, seed):
-    matrices, x, y = _draw_deep(batch, features, hidden, seed)
-    out = _values(matrices, x)[-1]
-    return np.mean(2 * abs(out - y) * (abs(out) + abs(y)))
-
-
-def _terms_of_deep(batch, features, hidden, seed, microbatches=1):
-    """For each sample one term, in which h_8 - y is |h_8| + |y|."""
-    matrices, x, y = _draw_deep(batch, features, hidden, seed)
-    rows = _even(batch, microbatches)
-    values = _values(matrices, x[:rows])
-    d = 2 / rows * (abs(values[-1]) + abs(y[:rows]))
-    return [abs(G).T @ abs(h) for G, h in _backwards(matrices, values, d)]
-
-
-def _terms_of_schedule(batch, features, hidden, microbatches, seed):
-    return _terms_of_deep(batch, features, hidden, seed, microbatches)
-
-
-def _train_deep(matrices, x, y, steps, lr):
-    """`steps` times W_i <- W_i - lr grad L."""
-    for _ in range(steps):
-        found = _gradients_deep(matrices, x, y)
-        matrices = [W - lr * each for W, each in zip(matrices, found, strict=True)]
-    return matrices
-
-
-def _row_deep(matrices):
-    return np.concatenate([matrix.ravel() for matrix in matrices])
-
-
-def _even(batch, microbatches):
-    """The rows that the microbatches share evenly."""
-    pieces = min(microbatches, batch)
-    return pieces * (batch // pieces)
-
-
-@expect(terms=_terms_of_deep_loss)
-def deep_loss(batch, features, hidden, seed):
-    """The mean over all rows of (h_8 - y)^2, with h_i = tanh(h_{i-1} W_i^T) and h_0 = x."""
-    matrices, x, y = _draw_deep(batch, features, hidden, seed)
-    return np.mean((_values(matrices, x)[-1] - y) ** 2)
-
-
-def busy(world_size, batch, microbatches):
-    """Each of W ranks works in 2 m slots, of 2 (m + W - 1)."""
-    m = min(microbatches, batch)
-    return world_size * 2 * m, world_size * 2 * (m + world_size - 1)
-
-
-def stages(world_size):
-    """Rank r has the layers from floor(8 r / W) + 1 up to floor(8 (r + 1) / W)."""
-    ends = [8 * rank // world_size for rank in range(world_size + 1)]
-    layers = [range(ends[rank] + 1, ends[rank + 1] + 1) for rank in range(world_size)]
-    return [" ".join(f"W{i}" for i in each) for each in layers]
-
-
-@expect(device="cpu", terms=_terms_of_deep_errors)
-def pipeline_errors(batch, features, hidden, seed):
-    """h_8 - y of all rows in their order, whatever the stages and microbatches."""
-    matrices, x, y = _draw_deep(batch, features, hidden, seed)
-    return (_values(matrices, x)[-1] - y)[:, 0]
-
-
-@expect(device="cpu", terms=_terms_of_deep)
-def stage_gradients(batch, features, hidden, seed):
-    """From d = 2/n (h_8 - y) back: with G = d (1 - h_i^2), G^T h_{i-1} for W_i, then d <- G W_i."""
-    return _row_deep(_gradients_deep(*_draw_deep(batch, features, hidden, seed)))
-
-
-@expect(device="cpu")
-def pipeline_parameters(batch, features, hidden, steps, lr, seed):
-    """`steps` times W_i <- W_i - lr grad L, with all rows on one device."""
-    return _row_deep(_train_deep(*_draw_deep(batch, features, hidden, seed), steps, lr))
-
-
-@expect(device="cpu", terms=_terms_of_schedule)
-def schedule_gradients(batch, features, hidden, microbatches, seed):
-    """As on one device, from the rows that the microbatches share evenly."""
-    matrices, x, y = _draw_deep(batch, features, hidden, seed)
-    rows = _even(batch, microbatches)
-    return _row_deep(_gradients_deep(matrices, x[:rows], y[:rows]))
-
-
-@expect(device="cpu")
-def schedule_parameters(batch, features, hidden, microbatches, steps, lr, seed):
-    """`steps` steps as on one device, from the rows that the microbatches share evenly."""
-    matrices, x, y = _draw_deep(batch, features, hidden, seed)
-    rows = _even(batch, microbatches)
-    return _row_deep(_train_deep(matrices, x[:rows], y[:rows], steps, lr))
-
-
-# Splitting within a layer.
-
-
-@expect(device="cpu", rel=0)
-def integer_product(world_size, batch, features, hidden, seed):
-    """x W1^T W2^T in whole numbers, so without rounding; the same on each rank."""
-    rng = np.random.default_rng(seed)
-    W1 = rng.integers(1, 5, (hidden, features))
-    W2 = rng.integers(1, 4, (1, hidden))
-    x = rng.integers(-3, 0, (batch, features))
-    return np.tile((x @ W1.T @ W2.T).astype(float), (1, world_size))
-
-
-def slices(world_size, features, hidden):
-    """hidden // W hidden units for each rank, and one more for the first hidden % W ranks."""
-    units = shards(world_size, hidden)
-    return [[[n, features], [1, n]] for n in units]
-
-
-@expect(device="cpu", terms=_terms_of_errors)
-def tensor_errors(world_size, batch, features, hidden, seed):
-    """tanh(x W1^T) W2^T - y of all rows, whole on each rank."""
-    weights, x, y = _draw(batch, features, hidden, seed)
-    return np.tile(_forward(weights, x)[1] - y, (1, world_size))
-
-
-@expect(device="cpu", terms=_terms)
-def column_row(batch, features, hidden, seed):
-    """The gradient of the whole matrices, by the chain rule on one device."""
-    return gradient(batch, features, hidden, seed)
-
-
-@expect(device="cpu")
-def tensor_parameters(batch, features, hidden, steps, lr, seed):
-    """`steps` times W <- W - lr grad L, with whole matrices on one device."""
-    return parameters_after_steps(batch, features, hidden, steps, lr, seed)
-
-
-@expect(device="cpu", terms=_terms_of_row)
-def planned_gradients(batch, features, hidden, seed):
-    """The gradient of the whole matrices, by the chain rule on one device."""
-    return _row(gradient(batch, features, hidden, seed))
-
-
-@expect(device="cpu")
-def planned_parameters(batch, features, hidden, steps, lr, seed):
-    """`steps` times W <- W - lr grad L, with whole matrices on one device."""
-    return parameters_after_steps(batch, features, hidden, steps, lr, seed)
-
-
 # Exercises.
 
 
@@ -455,15 +225,3 @@ def planned_parameters(batch, features, hidden, steps, lr, seed):
 def in_pieces(batch, features, hidden, seed):
     """sum over the pieces of (n_piece / n) grad L_piece: the gradient of the whole batch."""
     return gradient(batch, features, hidden, seed)["W2"]
-
-
-def enough(world_size):
-    """m / (m + W - 1) >= 9/10 where m >= 9 (W - 1); there is at least one microbatch."""
-    return max(1, 9 * (world_size - 1))
-
-
-@expect(terms=_terms_of_hidden)
-def hidden_values(batch, features, hidden, seed):
-    """tanh of x W1^T, whose sum over the features is cut into parts; the first row."""
-    weights, x, _ = _draw(batch, features, hidden, seed)
-    return _forward(weights, x[:1])[0]
