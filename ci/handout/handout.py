@@ -16,6 +16,7 @@ from nbformat import NotebookNode
 from ci.handout import check_table, dialect, outputs
 from ci.handout.markdown import plain
 from ci.handout.translations import translations
+from ci.judge.listings import LISTING
 from ci.judge.not_compared import is_not_compared
 from ci.judge.outcome import Outcome
 from ci.lesson.exercises import tags
@@ -202,7 +203,7 @@ def _prepare_cell(
     if "parameters" in tags(cell):
         cell.source = with_values(cell.source, values)
     cell.metadata = NotebookNode(
-        {k: v for k, v in cell.metadata.items() if k in CELL_ATTRIBUTES and v}
+        {k: v for k, v in cell.metadata.items() if k in [*CELL_ATTRIBUTES, LISTING] and v}
     )
     if cell.cell_type == "code":
         for output in cell.outputs:

@@ -24,15 +24,18 @@ from ci.handout.markdown import escape
 from ci.handout.translations import translations
 from ci.judge import tolerances
 from ci.judge.compare import floating_dtype
+from ci.judge.listings import LISTING
 from ci.judge.outcome import Answer
 from ci.lesson import parameters
-from ci.lesson.exercises import SETUP, Exercise, tags
+from ci.lesson.exercises import PREDICT, SETUP, Exercise, tags
 from ci.lesson.lesson import KERNELSPEC
 from ci.lesson.parameters import Value
 from ci.lesson.value import Comparable
 
 RAISES = "raises-exception"  # Jupyter goes on after such a cell
-FOLDED = {"jupyter": {"source_hidden": True}}  # JupyterLab shows a bar, and the source at a click
+# JupyterLab shows a bar, and the source or the output at a click
+FOLDED = {"jupyter": {"source_hidden": True}}
+UNSEEN = {"collapsed": True, "jupyter": {"outputs_hidden": True}}
 LINE = 88  # characters: a longer call of a check is written on several lines
 
 
@@ -61,7 +64,10 @@ def for_jupyter(cell: NotebookNode) -> NotebookNode:
     """`cell`, whose prose is in the handouts' dialect, as Jupyter shows and runs it best."""
     if cell.cell_type == "markdown":
         cell.source = jupyter_prose.rewrite(cell.source)
-    elif cell.metadata.get("raises"):
+    cell.metadata.pop(LISTING, None)
+    if PREDICT in tags(cell):
+        cell.metadata |= UNSEEN
+    if cell.metadata.get("raises"):
         cell.metadata["tags"] = [*tags(cell), RAISES]
     return cell
 

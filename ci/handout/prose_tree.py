@@ -169,7 +169,12 @@ def _block_for(node: Node, target: str) -> Node:
         return _raw("html", f"<summary>{words}</summary>")
     if kind == "details" and target == "html":
         return _div("", [_raw("html", "<details>"), *content, _raw("html", "</details>")])
-    if kind == "summary":
+    if kind == "details" and target == "typst":
+        has_title = bool(content) and content[0].get("t") == "Div"
+        summary = json.dumps(" ".join(_words(content[:has_title])), ensure_ascii=False)
+        begin, end = _raw("typst", f"#sheet.later({summary})["), _raw("typst", "]")
+        return _div("", [begin, *content[has_title:], end])
+    if kind == "summary" and target != "typst":
         return {"t": "Para", "c": [{"t": "Strong", "c": content[0]["c"]}]}
     return node
 

@@ -2,6 +2,8 @@
 
 from nbformat import NotebookNode
 
+from ci.judge.listings import LISTING
+
 IMAGES = {"image/svg+xml", "image/png"}
 
 
@@ -9,7 +11,7 @@ def not_compared(notebook: NotebookNode) -> set[str]:
     """The ids of the executed cells with an output that is shown but not compared.
 
     Printed text is compared only by `stdout=`, a result only by `check=` and `given=`, and a
-    displayed object never. The figures of `figure` cells and errors do not count.
+    displayed object never. The figures of `figure` cells, errors and listings do not count.
     """
     cells = (cell for cell in notebook.cells if cell.cell_type == "code")
     return {
@@ -23,7 +25,7 @@ def is_not_compared(cell: NotebookNode, output: NotebookNode) -> bool:
     """Whether an output of `cell` is shown but not compared."""
     match output.output_type:
         case "stream":
-            compared = output.name == "stdout" and "stdout" in cell.metadata
+            compared = output.name == "stdout" and {"stdout", LISTING} & cell.metadata.keys()
             return bool(output.text.strip()) and not compared
         case "execute_result":
             return not cell.metadata.keys() & {"check", "given"}

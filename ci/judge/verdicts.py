@@ -23,6 +23,7 @@ from ci.judge.faulty_cells import (
     first_incomplete_cell,
     first_unchecked_cell,
 )
+from ci.judge.listings import mark_listings
 from ci.judge.not_compared import not_compared
 from ci.judge.outcome import Answer, CheckStatus, Outcome, Result, Status, unchanged_outcome
 from ci.judge.printed import compare_printed, printed_text, shortened
@@ -49,6 +50,7 @@ def judge(execution: Execution, oracles: Mapping[str, Oracle]) -> Outcome:
     run, notebook = execution.run, execution.run.lesson.notebook
     if execution.notebook:
         notebook = with_current_prose(notebook, nbformat.read(execution.notebook, as_version=4))
+        mark_listings(notebook, run.lesson)
     results = judge_checks(run.lesson, oracles, run.parameters, notebook)
     cell, reason = execution.cell, execution.reason
     if execution.end == End.COMPLETED:

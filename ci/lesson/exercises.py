@@ -18,10 +18,11 @@ from ci.lesson import script
 from ci.lesson.fault import ScriptError, misspelt
 
 EXERCISE, SOLUTION, SETUP = "exercise", "solution", "setup"
+PREDICT = "predict"  # a cell whose output a reader predicts before seeing it
 BLANKS = "blanks"  # the key of an executed notebook's metadata for what the blanks show
 SPOKEN = {tokenize.COMMENT, tokenize.STRING}
 SHORTEST_HINT = 4  # characters: shorter code, such as n/2, may be in a comment by chance
-TAGS = [EXERCISE, SOLUTION, SETUP, "parameters", "figure"]
+TAGS = [EXERCISE, SOLUTION, SETUP, PREDICT, "parameters", "figure"]
 
 
 @dataclass(frozen=True)

@@ -106,11 +106,14 @@ def test_small_tags_are_set() -> None:
 
 
 def test_a_folded_part_is_one() -> None:
-    """It opens at a click in HTML, and is set with its title in the PDF."""
+    """It opens at a click in HTML, and is on a later page of the PDF, with its title."""
     text = "<details><summary>More</summary>\nsome *text*\n</details>\nafter"
     page = html(text)
     assert "<details>\n<summary>More</summary>\n<p>some <em>text</em></p>\n</details>" in page
-    assert "More some text after" in words_of(pdf_of(new_markdown_cell(text)))
+    document = pdf_of(new_markdown_cell(text))
+    first, second = (" ".join(each.extract_text().split()) for each in document.pages)
+    assert "More → page 2 after" in first
+    assert "More ← page 1 some text" in second
 
 
 @pytest.mark.parametrize(
