@@ -1,7 +1,6 @@
 """What `invoke run` has to do: its options, its runs, and which of them are unchanged."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,9 +115,8 @@ def _read(paths: Sequence[Path], build: Path) -> list[Lesson]:
 def faults(paths: Sequence[Path], build: Path) -> list[str]:
     """The faults of scripts, oracles and prose, as far as these can be read, lesson by lesson."""
     read = [_script_faults(path, build) for path in paths]
-    with ThreadPoolExecutor() as threads:  # most of the time is spent in processes of pandoc
-        prose = threads.map(check_prose.faults, paths, [cells for _, cells in read])
-        return [line for (lines, _), more in zip(read, prose, strict=True) for line in lines + more]
+    prose = check_prose.faults([*zip(paths, (cells for _, cells in read), strict=True)])
+    return [line for (lines, _), more in zip(read, prose, strict=True) for line in lines + more]
 
 
 def _script_faults(path: Path, build: Path) -> tuple[list[str], Sequence[NotebookNode]]:

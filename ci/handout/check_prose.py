@@ -1,9 +1,10 @@
 """What of a lesson's prose can't be in all of its handouts, found before any kernel starts."""
 
 import copy
+import functools
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,12 +32,14 @@ LEFT_OVER = {
     ),
     r"\*\*": "** is not read here: it must touch the words that it emphasises, as in **word**",
 }
+SUSPECT = re.compile("|".join(LEFT_OVER))
 
 # The end of a word before code that makes it a role of reStructuredText or MyST, as in :ref:`x`.
 ROLE = re.compile(r"(?<!\w)(:[A-Za-z][\w.+:-]*:|\{[a-z][\w:-]*\})$")
 DIRECTIVE = re.compile(r"(?m)^[ ]{0,3}\.\. ([\w-]+::|_[^\n]*?:(?=\s|$))")
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 ADDRESS = re.compile(r"\]\([^)\s]*\)")
+Script = tuple[Path, Sequence[NotebookNode]]  # of a lesson, with its cells
 Fault = tuple[str, str]  # the text at fault, and what is wrong with it
 
 
@@ -47,24 +50,45 @@ def check(lessons: Iterable[Lesson]) -> None:
     does not have, text that looks like a formula or an emphasis and is not read as one, pictures,
     links and HTML that no handout can show, and characters that no font has.
     """
-    with ThreadPoolExecutor() as threads:  # most of the time is spent in processes of pandoc
-        found = threads.map(lambda lesson: faults(lesson.path, lesson.notebook.cells), lessons)
-        lines = [fault for each in found for fault in each]
-    if lines:
+    found = faults([(lesson.path, lesson.notebook.cells) for lesson in lessons])
+    if lines := [fault for each in found for fault in each]:
         raise CourseError("\n".join(lines))
 
 
-def faults(path: Path, cells: Sequence[NotebookNode]) -> list[str]:
-    """The faults of the prose in the cells of the lesson at `path`, which may have other faults."""
-    originals = [cell for cell in cells if cell.cell_type == "markdown"]
-    prose = copy.deepcopy(originals)
+def faults(scripts: Sequence[Script]) -> list[list[str]]:
+    """The faults of the prose of each script, which may have other faults."""
+    sources = [_sources(script) for script in scripts]
+    texts = [text for each in sources for text in each]
+    formulas = [f for document in markdown.read(texts) for f in markdown.formulas(document)]
+    refused = _refused_formulas(formulas)
+    printed = {character for _, cells in scripts for cell in cells for character in _printed(cell)}
+    all_have_fonts = not printed or _missing(printed) is None
+    return [
+        _prose_faults(script, each, refused) + ([] if all_have_fonts else _character_faults(script))
+        for script, each in zip(scripts, sources, strict=True)
+    ]
+
+
+def _texts(cells: Sequence[NotebookNode]) -> list[NotebookNode]:
+    return [cell for cell in cells if cell.cell_type == "markdown"]
+
+
+def _sources(script: Script) -> list[str]:
+    """The texts of a script as handouts show them, with pictures attached."""
+    path, cells = script
+    prose = copy.deepcopy(_texts(cells))
     for cell in prose:
         dialect.attach(cell, path.parent)
-    parsed = markdown.parse([cell.source for cell in prose])
-    documents = [*markdown.tamed(parsed)]
-    refused = _refused_formulas([f for document in documents for f in markdown.formulas(document)])
+    return [cell.source for cell in prose]
+
+
+def _prose_faults(
+    script: Script, sources: Sequence[str], refused: Mapping[Formula, str]
+) -> list[str]:
+    path, cells = script
     lines = []
-    for cell, tree, document in zip(originals, parsed, documents, strict=True):
+    trees = zip(_texts(cells), markdown.parse(sources), markdown.read(sources), strict=True)
+    for cell, tree, document in trees:
         found = [*_tree_faults(tree, path.parent), *_word_faults(document)]
         found += [*_foreign_faults(tree), *_control_faults(cell.source)]
         found += [
@@ -77,7 +101,7 @@ def faults(path: Path, cells: Sequence[NotebookNode]) -> list[str]:
         ]
         located = [(_location(path, cell, text), reason) for text, reason in found]
         lines += [f"{place}: {why}" for place, why in sorted(located, key=_line_of)]
-    return [*dict.fromkeys(lines), *_character_faults(path, cells)]
+    return [*dict.fromkeys(lines)]
 
 
 def _tree_faults(tree: Node, folder: Path) -> Iterator[Fault]:
@@ -106,8 +130,10 @@ def _word_faults(document: Node) -> Iterator[Fault]:
     """Text that looks like a formula, an emphasis or a directive, and was not read as one."""
     in_formula = False  # of which one fault is enough
     for text in markdown.words(document):
-        sign = next((sign for sign in LEFT_OVER if re.search(sign, text)), None)
-        if sign and not (in_formula and "*" not in sign):
+        if not SUSPECT.search(text):
+            continue
+        sign = next(sign for sign in LEFT_OVER if re.search(sign, text))
+        if not (in_formula and "*" not in sign):
             yield text, f"{text}: {LEFT_OVER[sign]}"
         in_formula ^= text.count("$$") % 2 == 1
 
@@ -141,8 +167,9 @@ def _control_faults(source: str) -> Iterator[Fault]:
 
 def _refused_formulas(formulas: list[Formula]) -> dict[Formula, str]:
     """The formulas that can't be set in each handout, and why."""
-    in_html = markdown.set_formulas(formulas, "html")
-    in_typst = markdown.set_formulas(formulas, "typst")
+    with ThreadPoolExecutor() as threads:  # each waits for a process of pandoc
+        setting = functools.partial(markdown.set_formulas, formulas)
+        in_html, in_typst = threads.map(setting, ("html", "typst"))
     why = "pandoc does not know this TeX"
     unknown = {tex: why for tex in in_html if not (in_html[tex] and in_typst[tex])}
     unknown |= {tex: why for tex in in_html if (why := refusal(tex[1]))}
@@ -163,8 +190,9 @@ def _refusal(formulas: str) -> str:
     return ""
 
 
-def _character_faults(path: Path, cells: Sequence[NotebookNode]) -> list[str]:
+def _character_faults(script: Script) -> list[str]:
     """The characters that no font has, each where it is first."""
+    path, cells = script
     texts = {cell.id: _printed(cell) for cell in cells}
     used, lines = {*"".join(texts.values())}, []
     while used and (found := _missing(used)):

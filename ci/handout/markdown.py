@@ -1,9 +1,10 @@
 """Markdown and its formulas to HTML (with MathML) and to Typst, by pandoc.
 
-All texts of a document go through one process of pandoc, because starting it takes longer than its
-work. Each is still read as a file of its own, so that an unclosed fence or a footnote never reaches
-the next text. In between, pandoc's own tree is changed (`prose_tree`), and each formula is set by
-itself, so that an error can name it.
+All texts of a call go through one process of pandoc, because starting it takes longer than its
+work, and what was made is kept, because formats and editions share most of it. Each text is still
+read as a file of its own, so that an unclosed fence or a footnote never reaches the next text. In
+between, pandoc's own tree is changed (`prose_tree`), and each formula is set by itself, so that an
+error can name it.
 """
 
 import functools
@@ -14,7 +15,7 @@ import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import pypandoc
 
@@ -24,14 +25,17 @@ from ci.handout.dialect import canonical
 from ci.handout.prose_tree import Node, for_target, nodes, tame, with_tags
 
 Target = Literal["html", "typst"]
+Source = TypeVar("Source", str, tuple[str, str])
+Result = TypeVar("Result")
 Formula = tuple[str, str]  # "InlineMath" or "DisplayMath", and its TeX
 
 # Line breaks between Chinese characters are not spaces. `:smile:` and a leading `---` stay text.
 READER = "gfm+tex_math_dollars+east_asian_line_breaks-emoji-yaml_metadata_block"
+BREAK = {"t": "SoftBreak"}
 SEPARATOR = "\x1e"  # between texts, which contain no control characters
 # Kangxi radicals and compatibility ideographs, which look like usual characters and are others.
 TWINS = re.compile("[\u2e9f\u2ef3\u2f00-\u2fd5\uf900-\ufaff\U0002f800-\U0002fa1f]")
-RENDERED: dict[Target, dict[str, str]] = {}  # kept, because editions share nearly all texts
+MADE: dict[str, dict[Any, Any]] = {}  # trees, formulas and markup by kind, and by their sources
 
 
 def plain(text: str) -> str:
@@ -59,20 +63,27 @@ def render(texts: Iterable[str], target: Target) -> dict[str, str]:
     links to the web and to lessons stay links. Raises CourseError, with the formula, for a formula
     that pandoc can't convert.
     """
-    different = list(dict.fromkeys(texts))
-    rendered = RENDERED.setdefault(target, {})
-    if new := [text for text in different if text not in rendered]:
-        rendered |= _render(new, target)
-    return {text: rendered[text] for text in different}
+    return _once(target, texts, lambda new: _render(new, target))
 
 
-def _render(texts: Sequence[str], target: Target) -> dict[str, str]:
+def _once(
+    kind: str, sources: Iterable[Source], make: Callable[[list[Source]], Iterable[Result]]
+) -> dict[Source, Result]:
+    """The result for each of `sources`, which `make` makes of those that are new."""
+    wanted = list(dict.fromkeys(sources))
+    made = MADE.setdefault(kind, {})
+    if new := [source for source in wanted if source not in made]:
+        made |= zip(new, make(new), strict=True)
+    return {source: made[source] for source in wanted}
+
+
+def _render(texts: Sequence[str], target: Target) -> list[str]:
     documents = read(texts)
     setting = set_formulas([f for document in documents for f in formulas(document)], target)
     if bad := [tex for (_, tex), markup in setting.items() if not markup]:
         raise CourseError(f"the formula {bad[0]} can't be set: pandoc does not know this TeX")
 
-    def replace(node: Node) -> Node:
+    def with_formulas(node: Node) -> Node:
         if node.get("t") != "Math":
             return node
         markup = setting[_formula(node)]
@@ -80,14 +91,12 @@ def _render(texts: Sequence[str], target: Target) -> dict[str, str]:
             markup = _described(markup, node["c"][1])
         return {"t": "RawInline", "c": [target, markup]}
 
-    return dict(zip(texts, _write(_changed(documents, replace), target), strict=True))
+    return _write(documents, target, with_formulas)
 
 
 def spoken(texts: Iterable[str]) -> dict[str, str]:
     """Each of `texts`, which are Markdown, as words in one line for a screen reader."""
-    different = list(dict.fromkeys(texts))
-    lines = [" ".join(words.split()) for words in _write(read(different), "plain")]
-    return dict(zip(different, lines, strict=True))
+    return _once("plain", texts, lambda new: [_in_line(w) for w in _write(read(new), "plain")])
 
 
 def _described(markup: str, tex: str) -> str:
@@ -100,16 +109,17 @@ def _described(markup: str, tex: str) -> str:
 def read(texts: Sequence[str]) -> list[Node]:
     """pandoc's tree of each of `texts`, which is the list of its blocks, with nothing but what
     every handout can show."""
-    return list(tamed(parse(texts)))
-
-
-def tamed(documents: Iterable[Node]) -> Iterator[Node]:
-    """The trees that `parse` gave, as `read` gives them."""
-    return (_changed(document, tame) for document in documents)
+    made = _once("tame", texts, lambda new: [_changed(tree, tame) for tree in parse(new)])
+    return [made[text] for text in texts]
 
 
 def parse(texts: Sequence[str]) -> list[Node]:
     """Like `read`, but with the pictures, links and HTML that no handout can show."""
+    made = _once("parsed", texts, _parse)
+    return [made[text] for text in texts]
+
+
+def _parse(texts: Sequence[str]) -> list[Node]:
     with tempfile.TemporaryDirectory() as folder:
         for number, text in enumerate(texts):
             (Path(folder) / f"{number}.md").write_text(canonical(plain(text)) + "\n", "utf-8")
@@ -137,18 +147,21 @@ def words(document: Node) -> Iterator[str]:
 
 def set_formulas(wanted: Iterable[Formula], target: Target) -> dict[Formula, str]:
     """Each formula in MathML or in Typst; empty if pandoc can't convert it."""
-    different = list(dict.fromkeys(wanted))
+    return _once(f"formulas in {target}", wanted, lambda new: _set_formulas(new, target))
+
+
+def _set_formulas(wanted: Sequence[Formula], target: Target) -> list[str]:
     paragraphs = [
         [{"t": "Para", "c": [{"t": "Math", "c": [{"t": kind}, _tex_for(tex, target)]}]}]
-        for kind, tex in different
+        for kind, tex in wanted
     ]
     start, end = ("<p><math", "</p>") if target == "html" else ("$", "")
-    return {
-        formula: _finished(markup.removeprefix("<p>").removesuffix(end), target)
+    return [
+        _finished(markup.removeprefix("<p>").removesuffix(end), target)
         if markup.startswith(start)
         else ""
-        for formula, markup in zip(different, _write(paragraphs, target), strict=True)
-    }
+        for markup in _write(paragraphs, target)
+    ]
 
 
 def _tex_for(tex: str, target: Target) -> str:
@@ -160,9 +173,14 @@ def _finished(markup: str, target: Target) -> str:
     return formula_tex.finished(markup) if target == "typst" else markup
 
 
-def _write(documents: Sequence[Node], target: Target | Literal["plain"]) -> list[str]:
+def _write(
+    documents: Sequence[Node],
+    target: Target | Literal["plain"],
+    change: Callable[[Node], Node] = lambda node: node,
+) -> list[str]:
+    """Each document, with its nodes changed, in the markup of `target`."""
     separator = {"t": "RawBlock", "c": [target, SEPARATOR]}
-    shown = (_changed(document, lambda node: for_target(node, target)) for document in documents)
+    shown = (_changed(tree, lambda node: for_target(change(node), target)) for tree in documents)
     blocks = [block for document in shown for block in [*document, separator]]
     tree = {"pandoc-api-version": _version(), "meta": {}, "blocks": blocks}
     options = ["--mathml", "--wrap=none", "--syntax-highlighting=none"]
@@ -174,11 +192,13 @@ def _write(documents: Sequence[Node], target: Target | Literal["plain"]) -> list
 
 def _joined(nodes: list[Node]) -> list[Node]:
     """`nodes` without line breaks beside Chinese punctuation, which includes its own space."""
+    if BREAK not in nodes:
+        return nodes
     texts = ["", *(_text(node) for node in nodes), ""]
     return [
         node
         for node, before, after in zip(nodes, texts, texts[2:], strict=False)
-        if node != {"t": "SoftBreak"} or not any(map(_is_wide_mark, (before[-1:], after[:1])))
+        if node != BREAK or not any(map(_is_wide_mark, (before[-1:], after[:1])))
     ]
 
 
@@ -199,6 +219,10 @@ def _changed(node: Node, change: Callable[[Node], Node]) -> Node:
     if isinstance(node, dict):
         return change({key: _changed(child, change) for key, child in node.items()})
     return node
+
+
+def _in_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _formula(node: Node) -> Formula:

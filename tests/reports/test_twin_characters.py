@@ -28,7 +28,7 @@ def test_a_twin_becomes_the_usual_character(twin: str) -> None:
 def test_a_radical_without_a_usual_form_is_named_with_one(read: Read) -> None:
     """The supplement of radicals has none in Unicode."""
     lesson = read(prose("# A", "en") + prose("# 部首⺠", "zh"))
-    [fault] = check_prose.faults(lesson.path, lesson.notebook.cells)
+    [[fault]] = check_prose.faults([(lesson.path, lesson.notebook.cells)])
     assert fault.endswith(
         "lessons/01_small.py:20: 部首⺠: it has a radical, which only looks like a character: "
         "type the character itself"
