@@ -18,6 +18,7 @@ from ci.lesson.expect import Rule
 from ci.lesson.parameters import Value
 from ci.lesson.value import Comparable
 
+NUMPY = "numpy"  # the device that a rule requires of an array that is no tensor
 COARSEST = 0.01  # of the largest expected value: a tolerance as wide as this checks nothing
 
 
@@ -68,6 +69,9 @@ class Comparison:
             names, wanted = ", ".join(shown) or "-", ", ".join(expected) or "-"
             self._add_fault(path, f"shown has the items {names}, expected {wanted}")
             return
+        if list(shown) != list(expected):
+            order = f"shown has its items in the order {', '.join(shown)}"
+            self._add_fault(path, f"{order}, expected {', '.join(expected)}")
         for key, item in shown.items():
             self.compare(item, expected[key], f"{path}[{key}]")
 
@@ -77,7 +81,9 @@ class Comparison:
             self._add_fault(path, f"shape {shown.value.shape}, expected {expected.value.shape}")
         elif shown.dtype != dtype:
             self._add_fault(path, f"dtype {shown.dtype}, expected {dtype}")
-        elif not _is_on(shown.device or "cpu", device):
+        elif device == NUMPY and shown.device:
+            self._add_fault(path, "shown is a tensor, expected an array of NumPy")
+        elif device != NUMPY and not _is_on(shown.device or "cpu", device):
             self._add_fault(path, f"on {shown.device or 'cpu'}, expected on {device}")
         else:
             self._compare_numbers(shown, expected, dtype, device, path)
@@ -109,6 +115,8 @@ class Comparison:
             return
         self.tolerances.add(_describe(rel, self.rule.abs))
         self._require_equal(shown, value, path)
+        if not rel and not self.rule.abs:
+            self._require_same_zeros(shown, value, path)
         worst = largest_deviation(shown, value, rel, self.rule.abs, elementwise, scale)
         if not worst.is_allowed:
             at = worst.index
@@ -142,6 +150,15 @@ class Comparison:
     def _require_equal(self, shown: np.ndarray, expected: np.ndarray, path: str) -> None:
         at = first_unequal(shown, expected)
         if at is not None:
+            wanted = expected[at].item()
+            self._add_fault(path, f"shown {shown[at].item()!r}{_at(at)}, expected {wanted!r}")
+
+    def _require_same_zeros(self, shown: np.ndarray, expected: np.ndarray, path: str) -> None:
+        """Where numbers must be equal, 0 is not −0, since a reader sees the sign."""
+        signs = (np.signbit(part.real) for part in (shown, expected))
+        wrong = np.argwhere((shown == 0) & (expected == 0) & np.not_equal(*signs))
+        if len(wrong):
+            at = tuple(map(int, wrong[0]))
             wanted = expected[at].item()
             self._add_fault(path, f"shown {shown[at].item()!r}{_at(at)}, expected {wanted!r}")
 

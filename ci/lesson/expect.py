@@ -65,7 +65,8 @@ def expect(
     rel, abs   tolerance: max|shown - expected| <= rel * max|expected| + abs, per tensor; `rel=0`
                requires equal numbers; any other tolerance needs a reason, `why`
     dtype      of floating tensors, if it is neither the lesson's `dtype` nor float32
-    device     "cpu" or "cuda", if it differs from the lesson's `device`
+    device     "cpu" or "cuda", if it differs from the lesson's `device`; "numpy" if
+               a tensor would be wrong in the place of an array of NumPy
     zero       the expected value is intentionally zero in every element
     constant   the reason why the value does not depend on the lesson's parameters
     elementwise  the tolerance is relative to each element, for elements of different magnitudes

@@ -85,7 +85,7 @@ class Mutant:
 def generate(lessons: Sequence[Lesson], excluded: Collection[str]) -> Iterator[Mutant]:
     """Every mutant that the operators make of `lessons`, but of no file in `excluded`."""
     for lesson in lessons:
-        yield from _mutants(lesson.path, [lesson], _checked_lines(lesson))
+        yield from _mutants(lesson.path, [lesson], _checked_lines(lesson), _printed_lines(lesson))
     imported = {lesson.name: _imported_modules(lesson.path) for lesson in lessons}
     for path in sorted(set().union(*imported.values())):
         users = [lesson for lesson in lessons if path in imported[lesson.name]]
@@ -99,11 +99,16 @@ def generate(lessons: Sequence[Lesson], excluded: Collection[str]) -> Iterator[M
             yield from _mutants(path, [lesson], places)
 
 
-def _mutants(path: Path, lessons: Sequence[Lesson], places: Mapping[int, str]) -> Iterator[Mutant]:
-    """The mutants of the lines of a file that have a place."""
+def _mutants(
+    path: Path,
+    lessons: Sequence[Lesson],
+    places: Mapping[int, str],
+    compared: Collection[int] = (),
+) -> Iterator[Mutant]:
+    """The mutants of the lines of a file that have a place; what `compared` lines print counts."""
     text, names = path.read_text(encoding="utf-8"), tuple(lesson.name for lesson in lessons)
     file = path.relative_to(lessons[0].path.parent).as_posix()
-    for change in changes(text):
+    for change in changes(text, compared):
         if (line := _line(text, change)) in places:
             yield Mutant(file, text, change, names, places[line])
 
@@ -125,21 +130,34 @@ def _functions(path: Path) -> dict[int, str]:
 
 def _checked_lines(lesson: Lesson) -> dict[int, str]:
     """The lines of a lesson that a check depends on, with the check of their cell."""
-    return {
-        cell.metadata.line + offset: cell.metadata.get("check", cell.metadata.get("given", ""))
-        for cell in _checked_cells(lesson)
-        for offset in range(cell.source.count("\n") + 1)
-    }
+    return {line: _name(cell) for cell in _checked_cells(lesson) for line in _lines(cell)}
+
+
+def _name(cell: NotebookNode) -> str:
+    """The name of the check of a cell; empty for a cell without a name."""
+    names = (cell.metadata.get(key, "") for key in ("check", "given", "stdout"))
+    return next(filter(None, names), "")
+
+
+def _printed_lines(lesson: Lesson) -> set[int]:
+    """The lines of the cells whose printed text is compared."""
+    cells = (cell for cell in lesson.notebook.cells if "stdout" in cell.metadata)
+    return {line for cell in cells for line in _lines(cell)}
+
+
+def _lines(cell: NotebookNode) -> range:
+    return range(cell.metadata.line, cell.metadata.line + cell.source.count("\n") + 1)
 
 
 def _checked_cells(lesson: Lesson) -> list[NotebookNode]:
     """The cells with a check, and those that assign or change a name that they need."""
     needed: list[NotebookNode] = []
     names: set[str] = set()
+    checked = {check.cell for check in lesson.checks}
     for cell in reversed(lesson.notebook.cells):
         if cell.cell_type == "code" and not UNCHECKED_TAGS & {*cell.metadata.get("tags", [])}:
             changed, used = _names(ast.parse(cell.source))
-            if cell.metadata.keys() & {"check", "given", "raises"} or changed & names:
+            if cell.id in checked or changed & names:
                 needed.append(cell)
                 names |= used
     return needed

@@ -2,14 +2,14 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 
 CONSTANT, AXIS, SUM, PRODUCT = "constant", "axis", "+ and -", "* and /"
 COMPARISON, DROPPED, SWAP = "comparison", "dropped statement", "swapped values"
 METHOD, KEYWORD, FUNCTION = "dropped method", "dropped keyword", "other function"
-DTYPE, RANKS = "dtype", "reversed ranks"
+DTYPE, RANKS, ORDER = "dtype", "reversed ranks", "order of items"
 SWAPPED = {
     ast.Add: ("-", SUM),
     ast.Sub: ("+", SUM),
@@ -45,15 +45,16 @@ class Change:
     kind: str
 
 
-def changes(text: str) -> Iterator[Change]:
+def changes(text: str, compared: Container[int] = ()) -> Iterator[Change]:
     """Every change that the operators make to Python code, in the order of the text.
 
-    Imports, prints, docstrings, annotations and f-strings are left alone, since no check reads
-    them. So are devices: without a GPU, there is only one.
+    Imports, docstrings, annotations and f-strings are left alone, since no check reads them, and
+    so are prints, except in the `compared` lines. Devices are left alone too: without a GPU, there
+    is only one.
     """
     source = _Source(text)
     found: dict[tuple[int, int, str], Change] = {}
-    for node in _walk(ast.parse(text)):
+    for node in _walk(ast.parse(text), compared):
         for change in chain(*(operator(node, source) for operator in OPERATORS)):
             found.setdefault((change.start, change.end, change.replacement), change)
     yield from (found[key] for key in sorted(found))
@@ -82,21 +83,24 @@ class _Source:
         return start + found.start(), start + found.end(), found[0]
 
 
-def _walk(node: ast.AST) -> Iterator[ast.AST]:
-    if isinstance(node, ast.Import | ast.ImportFrom | ast.JoinedStr) or _is_text_only(node):
+def _walk(node: ast.AST, compared: Container[int]) -> Iterator[ast.AST]:
+    if isinstance(node, ast.Import | ast.ImportFrom | ast.JoinedStr) or _is_text(node, compared):
         return
     yield node
     for name, value in ast.iter_fields(node):
         if name not in ("annotation", "returns"):
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
-                    yield from _walk(child)
+                    yield from _walk(child, compared)
 
 
-def _is_text_only(node: ast.AST) -> bool:
+def _is_text(node: ast.AST, compared: Container[int]) -> bool:
+    """Whether a statement is a docstring, or a print whose text is not compared."""
     match node:
-        case ast.Expr(value=ast.Call(func=ast.Name(id="print")) | ast.Constant(value=str())):
+        case ast.Expr(value=ast.Constant(value=str())):
             return True
+        case ast.Expr(value=ast.Call(func=ast.Name(id="print")), lineno=line):
+            return line not in compared
     return False
 
 
@@ -152,6 +156,33 @@ def _swaps(node: ast.AST, source: _Source) -> Iterator[Change]:
             swapped = words[second_start:end] + between + words[start:first_end]
             if swapped != words[start:end]:
                 yield Change(start, end, swapped, SWAP)
+
+
+def _orders(node: ast.AST, source: _Source) -> Iterator[Change]:
+    """The items of a dict in another order, which a reader sees if the dict is shown."""
+    match node:
+        case (
+            ast.Expr(value=ast.Dict(keys=keys, values=values))
+            | ast.Return(value=ast.Dict(keys=keys, values=values))
+        ) if None not in keys:
+            pairs = zip(keys, values, strict=True)
+            spans = [(source.span(key)[0], source.span(value)[1]) for key, value in pairs if key]
+            for (start, first_end), (second_start, end) in pairwise(spans):
+                words, between = source.text, source.text[first_end:second_start]
+                swapped = words[second_start:end] + between + words[start:first_end]
+                yield Change(start, end, swapped, ORDER)
+        case ast.DictComp(generators=[ast.comprehension(iter=items)]):
+            if ast.unparse(items) != "devices":  # without a GPU, there is only one
+                yield _reversed(items, source)
+        case ast.For(target=ast.Name(id=name), iter=items, body=[*_, ast.Assign(targets=[target])]):
+            match target:
+                case ast.Subscript(slice=ast.Name(id=key)) if key == name:
+                    yield _reversed(items, source)
+
+
+def _reversed(items: ast.expr, source: _Source) -> Change:
+    start, end = source.span(items)
+    return Change(start, end, f"reversed([*{source.text[start:end]}])", ORDER)
 
 
 def _calls(node: ast.AST, source: _Source) -> Iterator[Change]:
@@ -211,4 +242,4 @@ def _is_placement(words: str) -> bool:
     return re.search(r"\.to\((device|d|\"cpu\")\)$", words) is not None
 
 
-OPERATORS = (_changes, _swaps, _calls)
+OPERATORS = (_changes, _swaps, _orders, _calls)

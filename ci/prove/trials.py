@@ -10,6 +10,8 @@ and with one thread, that took 7.7 times the CPU time in lesson 03 (1.8 s agains
 in lesson 02 and 5.6 times in lesson 05; without figures, it took 4.2 times in lesson 03.
 """
 
+import contextlib
+import io
 import json
 import os
 import pickle
@@ -84,17 +86,20 @@ class LessonShell:
             cell.metadata.tags = [tag for tag in tags if tag != "figure"]
             if not self._figures:
                 return ""
-        result = self._shell.run_cell(cell.source)
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            result = self._shell.run_cell(cell.source)
         if "parameters" in tags:
             self._shell.user_ns.update(self.parameters)
+        cell.outputs = [new_output("stream", text=printed.getvalue())] if printed.getvalue() else []
         if error := result.error_before_exec or result.error_in_exec:
             name = type(error).__name__
-            cell.outputs = [new_output("error", ename=name, evalue=str(error), traceback=[])]
+            cell.outputs += [new_output("error", ename=name, evalue=str(error), traceback=[])]
             declared = cell.metadata.get("raises") == name
             return "" if declared else f"{name}: {error}".splitlines()[0]
         if result.result is not None:
             data = {MIME: encode(result.result)}
-            cell.outputs = [new_output("execute_result", data, execution_count=self.position)]
+            cell.outputs += [new_output("execute_result", data, execution_count=self.position)]
         return ""
 
     def finish(self, oracles: Mapping[str, Oracle], wanted: str = "") -> Verdict:

@@ -17,7 +17,7 @@ def _row_sums(size):
     return np.array([[first, first], [first + size**2, first + size**2]])
 
 
-@expect(rel=0, dtype="float64")
+@expect(rel=0, dtype="float64", device="numpy")
 def in_numpy(size):
     """Times ones, a row gives its sum: n(n-1)/2 for 0 ... n-1, and n^2 more for n ... 2n-1."""
     return _row_sums(size)

@@ -25,9 +25,9 @@ AGREE: dict[str, tuple[Any, Any]] = {
     "a float32 tensor": (torch.tensor([0.0, 4.0]), np.array([0.0, 4.0])),
     "an integer tensor": (torch.arange(3), np.arange(3)),
     "a bool tensor": (torch.tensor([True]), np.array([True])),
-    "a scalar tensor": (torch.tensor(2.0), np.float64(2.0)),
     "an array": (np.array([1.5], dtype=np.float32), np.array([1.5])),
     "numpy.bool_": (np.bool_(True), np.bool_(True)),
+    "a scalar tensor": (torch.tensor(2.0), np.float64(2.0)),
     "a parameter": (torch.nn.Parameter(torch.ones(2)), np.ones(2)),
     "torch.Size": (torch.ones(1, 3, 3).shape, (1, 3, 3)),
     "torch.dtype": (torch.float32, "torch.float32"),
@@ -35,7 +35,6 @@ AGREE: dict[str, tuple[Any, Any]] = {
     "a class": (np.ndarray, "numpy.ndarray"),
     "a Python float": (0.5, 0.5),
     "a list for a tuple": ([1, "a"], (1, "a")),
-    "a dict in another order": ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
     "an infinity": (torch.tensor([1.0, float("inf")]), np.array([1.0, np.inf])),
     "an expected NaN": (torch.tensor([1.0, float("nan")]), np.array([1.0, np.nan])),
     "a difference of rounding": (torch.tensor([1.0 + 2**-23]), np.array([1.0])),
@@ -63,6 +62,7 @@ DIFFER: dict[str, tuple[Any, Any, str]] = {
     "a tensor for a float": (torch.tensor(0.5), 0.5, "shown is an array of shape ()"),
     "a float for a tensor": (0.5, np.float64(0.5), "shown is 0.5, expected is an array"),
     "a missing item": ((1, 2), (1, 2, 3), "shown has the items 0, 1, expected 0, 1, 2"),
+    "another order": ({"a": 1, "b": 2}, {"b": 2, "a": 1}, "in the order a, b, expected b, a"),
     "another key": ({"a": 1}, {"b": 1}, "shown has the items a, expected b"),
     "a leaf": ({"a": [1, 2]}, {"a": [1, 3]}, "[a][1]: shown 2, expected 3"),
     "a small element of a large tensor": (
@@ -78,6 +78,25 @@ def test_a_difference_is_found_and_placed(case: str) -> None:
     """Each kind of difference is a fault that names its place."""
     shown, expected, message = DIFFER[case]
     assert message in compare(shown, expected).faults[0]
+
+
+@pytest.mark.parametrize("value", [np.array([1.5], np.float32), np.bool_(True)])
+def test_an_array_of_numpy_can_be_required(value: Any) -> None:
+    """A tensor in its place is a fault then."""
+    expected = value.astype(np.float64) if value.dtype.kind == "f" else value
+    assert not compare(value, expected, device="numpy").faults
+    [fault] = compare(torch.tensor(value), expected, device="numpy").faults
+    assert "shown is a tensor, expected an array of NumPy" in fault
+
+
+@pytest.mark.parametrize(("shown", "expected"), [(-0.0, 0.0), (0.0, -0.0)])
+def test_the_sign_of_zero_is_compared_where_numbers_must_be_equal(
+    shown: float, expected: float
+) -> None:
+    """It is a matter of rounding elsewhere."""
+    pair = torch.tensor([1.0, shown]), np.array([1.0, expected])
+    assert compare(*pair, rel=0).faults == [f"shown {shown} at [1], expected {expected}"]
+    assert not compare(*pair).faults
 
 
 def test_there_is_no_absolute_tolerance() -> None:

@@ -65,6 +65,16 @@ def mutated(text: str, kind: str) -> list[str]:
             ["lr, steps = g(x), h(y)", "steps, lr = h(y), g(x)"],
         ),
         ("{1: a.x, 2: b.y}", "swapped values", ["{1: b.y, 2: a.x}"]),
+        ("{1: a.x, 2: b.y}", "order of items", ["{2: b.y, 1: a.x}"]),
+        ("d = {1: a.x, 2: b.y}", "order of items", []),
+        ("{**a, 2: b}", "order of items", []),
+        ("{k: f(k) for k in x}", "order of items", ["{k: f(k) for k in reversed([*x])}"]),
+        (
+            "for k in x:\n    f(k)\n    d[k] = 1",
+            "order of items",
+            ["for k in reversed([*x]):\n    f(k)\n    d[k] = 1"],
+        ),
+        ("for k in x:\n    d[0] = k", "order of items", []),
         ("f(*a, *b), max(a, b)", "swapped values", ["max(a, b), f(*a, *b)"]),
         ("(a + b).detach()", "dropped method", ["(a + b)"]),
         ("x.to(kind).to(device)", "dropped method", ["x.to(device)"]),
@@ -113,6 +123,17 @@ def test_cells_that_a_check_needs_are_mutated(tmp_path: Path, read: Read) -> Non
     generated = mutants_file(tmp_path).generated([lesson])
     assert [mutant.after for mutant in generated] == ["pass", "a = 3", "pass", "a - size"]
     assert [mutant.place for mutant in generated] == ["", "", "d", "d"]
+
+
+def test_prints_are_mutated_where_their_text_is_compared(tmp_path: Path, read: Read) -> None:
+    """In a cell with stdout=; in another cell, nobody would notice."""
+    lesson = read(
+        '# %%\nprint(a + 1)\n# %% stdout="text"\nif size == 1:\n    print(size, sep="")\n'
+    )
+    generated = mutants_file(tmp_path).generated([lesson])
+    assert {mutant.place for mutant in generated} == {"text"}
+    assert "if size != 1:" in [mutant.after for mutant in generated]
+    assert "print(size)" in [mutant.after for mutant in generated]
 
 
 def test_rank_programs_and_oracles_are_mutated(tmp_path: Path, read: Read) -> None:

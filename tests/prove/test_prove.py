@@ -171,6 +171,15 @@ def test_a_mistake_in_a_module_is_noticed(read: Read, tmp_path: Path) -> None:
 
 
 @pytest.mark.kernel
+def test_a_text_for_the_wrong_case_is_noticed(read: Read, tmp_path: Path) -> None:
+    """The cell prints in one case only; its oracle knows in which."""
+    source = '# %% stdout="text"\nif size == 1:\n    print("one")\n'
+    oracle = 'def text(size):\n    """One."""\n    return "one" if size == 1 else ""\n'
+    results = tried(read(source, expected=oracle), mutants_file(tmp_path), sample=None)
+    assert statuses(results, "if size != 1:") == [MutantStatus.DIFFERS]
+
+
+@pytest.mark.kernel
 def test_an_error_in_a_figure_is_noticed(read: Read, tmp_path: Path) -> None:
     """Figures are executed for the mutants that no check notices, but nothing else about them."""
     figure = '# %% tags=["figure"]\nheight = 1 + ratio(2)\n'
