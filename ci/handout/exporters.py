@@ -167,6 +167,7 @@ class HandoutPDFExporter(_HandoutExporter):
         environment.finalize = pdf.literal
         environment.filters |= {"fold": pdf.fold, "beside": pdf.beside, "file": _file_name}
         environment.filters["strip_tags"] = _strip_tags
+        environment.globals["part"] = Markup(pdf.PART)
         return environment
 
     def _convert(

@@ -578,3 +578,18 @@ def test_a_mark_never_covers_what_is_shown() -> None:
     """Where the last line is too long for a mark at its right, the mark has a line of its own."""
     assert pdf.beside("short\nlast", 10) == "short\nlast"
     assert pdf.beside("short\n" + "x" * 11, 10) == "short\n" + "x" * 11 + "\n "
+
+
+def test_cells_are_files_that_editions_share() -> None:
+    """Typst sets a file only once, so what is before a cell is not part of its file."""
+    students, cells = pdf.in_files("a\x1e= One\x1e= Two")
+    instructors, others = pdf.in_files("b\x1e= New\x1e= One\x1e= Two")
+    assert len(cells) == 2
+    assert len(others.keys() - cells.keys()) == 1
+    assert [*map(students.index, cells)] == sorted(map(students.index, cells))
+    assert students.split("#include")[1:] == instructors.split("#include")[2:]
+
+
+def test_no_text_begins_a_part() -> None:
+    """The character between parts is removed from literals."""
+    assert pdf.PART not in pdf.literal(f"a{pdf.PART}b")
