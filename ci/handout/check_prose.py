@@ -1,6 +1,5 @@
 """What of a lesson's prose can't be in all of its handouts, found before any kernel starts."""
 
-import copy
 import functools
 import itertools
 import re
@@ -57,7 +56,7 @@ def check(lessons: Iterable[Lesson]) -> None:
 
 def faults(scripts: Sequence[Script]) -> list[list[str]]:
     """The faults of the prose of each script, which may have other faults."""
-    sources = [_sources(script) for script in scripts]
+    sources = [dialect.texts(cells, path.parent) for path, cells in scripts]
     texts = [text for each in sources for text in each]
     formulas = [f for document in markdown.read(texts) for f in markdown.formulas(document)]
     refused = _refused_formulas(formulas)
@@ -69,25 +68,13 @@ def faults(scripts: Sequence[Script]) -> list[list[str]]:
     ]
 
 
-def _texts(cells: Sequence[NotebookNode]) -> list[NotebookNode]:
-    return [cell for cell in cells if cell.cell_type == "markdown"]
-
-
-def _sources(script: Script) -> list[str]:
-    """The texts of a script as handouts show them, with pictures attached."""
-    path, cells = script
-    prose = copy.deepcopy(_texts(cells))
-    for cell in prose:
-        dialect.attach(cell, path.parent)
-    return [cell.source for cell in prose]
-
-
 def _prose_faults(
     script: Script, sources: Sequence[str], refused: Mapping[Formula, str]
 ) -> list[str]:
     path, cells = script
     lines = []
-    trees = zip(_texts(cells), markdown.parse(sources), markdown.read(sources), strict=True)
+    prose = [cell for cell in cells if cell.cell_type == "markdown"]
+    trees = zip(prose, markdown.parse(sources), markdown.read(sources), strict=True)
     for cell, tree, document in trees:
         found = [*_tree_faults(tree, path.parent), *_word_faults(document)]
         found += [*_foreign_faults(tree), *_control_faults(cell.source)]

@@ -6,8 +6,10 @@ picture becomes an attachment of its cell, as the notebook format has it. Code s
 """
 
 import base64
+import copy
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import dedent
 from urllib.parse import unquote
@@ -156,6 +158,14 @@ def _link(attributes: str, label: str) -> str:
     if target and label:
         return f"[{label}](<{target[1]}>)"
     return label
+
+
+def texts(cells: Sequence[NotebookNode], folder: Path) -> list[str]:
+    """The prose of a lesson in `folder`, cell by cell, with pictures as attachments."""
+    prose = copy.deepcopy([cell for cell in cells if cell.cell_type == "markdown"])
+    for cell in prose:
+        attach(cell, folder)
+    return [cell.source for cell in prose]
 
 
 def attach(cell: NotebookNode, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """What the handouts of a lesson say: one executed run, in each edition and language.
 
 `prepare` makes the notebook of one language. Its metadata holds everything that a handout says
-beside the cells, and its cells hold nothing private; exporters turn it into HTML and PDF.
+beside the cells, and its cells hold nothing private; converters turn it into HTML and PDF.
 """
 
 import copy

@@ -13,7 +13,7 @@ import re
 import subprocess
 import tempfile
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -64,6 +64,11 @@ def render(texts: Iterable[str], target: Target) -> dict[str, str]:
     that pandoc can't convert.
     """
     return _once(target, texts, lambda new: _render(new, target))
+
+
+def adopt(target: Target, rendered: Mapping[str, str]) -> None:
+    """Take what `render` returned in another process."""
+    MADE.setdefault(target, {}).update(rendered)
 
 
 def _once(

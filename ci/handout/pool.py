@@ -9,13 +9,14 @@ import shutil
 import signal
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from ci.atomic import private_folder
 from ci.errors import CourseError, MachineError
+from ci.handout import dialect, markdown
 from ci.handout.handout import EDITIONS, FORMATS, Edition, Handout, Note, provenance
 from ci.judge.outcome import Outcome
 
@@ -23,6 +24,7 @@ NICENESS = 10  # lessons measure time, so their execution goes first
 
 HTML = ("html",)  # made first, in a tenth of the time of the others
 OTHERS = tuple(kind for kind in FORMATS if kind not in HTML)
+TARGETS: dict[tuple[str, ...], markdown.Target] = {HTML: "html", OTHERS: "typst"}  # of their prose
 
 Key = tuple[int, str, Edition]
 
@@ -72,15 +74,29 @@ class HandoutPool:
         self._outcomes.append(outcome)
         known = provenance(outcome)
         handouts = [Handout(outcome, known, notes, edition) for edition in editions]
-        jobs = {  # the editions of one language have nearly all of their prose in common
-            formats: [
-                self._processes.submit(_write, handouts, language, folder, formats)
-                for language in outcome.run.lesson.languages
-            ]
-            for formats in (HTML, OTHERS)
+        languages = outcome.run.lesson.languages
+        jobs = {
+            # The pages of a lesson have its code and the font of its formulas in common. PDFs take
+            # longer, so that its languages are set in parallel.
+            HTML: [self._start(handouts, languages, folder, HTML)],
+            OTHERS: [self._start(handouts, [each], folder, OTHERS) for each in languages],
         }
         for edition in editions:
             self._jobs[_key(outcome, notes, edition)] = folder / edition.folder, jobs
+
+    def _start(
+        self,
+        handouts: Sequence[Handout],
+        languages: Sequence[str],
+        folder: Path,
+        formats: tuple[str, ...],
+    ) -> Future[None]:
+        lesson = handouts[0].lesson
+        texts = dialect.texts(lesson.notebook.cells, lesson.path.parent)
+        prose: dict[str, str] = {}
+        with contextlib.suppress(CourseError):  # of a formula: the process names its cell
+            prose = markdown.render(texts, TARGETS[formats])  # as the lesson's check has read it
+        return self._processes.submit(_write, handouts, languages, folder, formats, prose)
 
     def copy_to(
         self,
@@ -121,13 +137,18 @@ def _key(outcome: Outcome, notes: Sequence[Note], edition: Edition) -> Key:
 
 
 def _write(
-    handouts: Sequence[Handout], language: str, folder: Path, formats: Sequence[str]
+    handouts: Sequence[Handout],
+    languages: Sequence[str],
+    folder: Path,
+    formats: tuple[str, ...],
+    prose: Mapping[str, str],
 ) -> None:
-    from ci.handout import exporters  # slow to import, and needed only in the other processes
+    from ci.handout import converters  # slow to import, and needed only in the other processes
 
+    markdown.adopt(TARGETS[formats], prose)
     try:
         for handout in handouts:
-            exporters.write(handout, folder / handout.edition.folder, [language], formats)
+            converters.write(handout, folder / handout.edition.folder, languages, formats)
     except (CourseError, OSError):
         raise
     except Exception as error:  # one that pickle cannot restore would end all processes

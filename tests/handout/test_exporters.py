@@ -15,7 +15,7 @@ from nbconvert.exporters import get_exporter
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from ci.handout import exporters, notebook
+from ci.handout import converters, notebook
 from ci.handout.exporters import HandoutHTMLExporter
 from ci.handout.handout import Handout, prepare
 from tests.handout.conftest import RESULTS, Make
@@ -45,7 +45,7 @@ def shown(**data: Any) -> NotebookNode:
 
 def test_a_lesson_has_six_files(make: Make, tmp_path: Path) -> None:
     """Three formats in two languages, with the name of the lesson."""
-    paths = exporters.write(make(), tmp_path / "out")
+    paths = converters.write(make(), tmp_path / "out")
     names = [str(path.relative_to(tmp_path / "out")) for path in paths]
     languages, endings = ("en", "zh"), ("html", "pdf", "ipynb")
     assert names == [f"{a}/03_gradients.{b}" for a, b in itertools.product(languages, endings)]
@@ -54,13 +54,16 @@ def test_a_lesson_has_six_files(make: Make, tmp_path: Path) -> None:
 
 def test_the_same_notebook_makes_the_same_bytes(make: Make, tmp_path: Path) -> None:
     """A handout contains no random number, no counter, and only the date of its run."""
-    first, second = exporters.write(make(), tmp_path / "a"), exporters.write(make(), tmp_path / "b")
+    first, second = (
+        converters.write(make(), tmp_path / "a"),
+        converters.write(make(), tmp_path / "b"),
+    )
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
 
 
 def test_the_notebook_is_valid_and_ends_with_its_checks(make: Make, tmp_path: Path) -> None:
     """Its last cell has the check table and the provenance."""
-    exporters.write(make(), tmp_path)
+    converters.write(make(), tmp_path)
     made = nbformat.read(tmp_path / "zh" / "03_gradients.ipynb", as_version=4)
     nbformat.validate(made)
     assert set(made.metadata) == {"kernelspec", "language_info"}

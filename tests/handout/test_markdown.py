@@ -164,4 +164,30 @@ def test_a_missing_pandoc_is_the_machine_s_fault(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(pypandoc, "get_pandoc_path", missing)
     with pytest.raises(MachineError, match=r"^pandoc: No pandoc was found\.: reinstall the pack"):
-        markdown.read(["a"])
+        markdown.read(["a text that no other test reads"])
+
+
+@pytest.fixture
+def no_pandoc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which each start of pandoc fails."""
+
+    def fail(*_: object, **__: object) -> str:
+        raise AssertionError("pandoc was started")
+
+    monkeypatch.setattr(markdown, "_pandoc", fail)
+
+
+def test_what_another_process_rendered_needs_no_pandoc(no_pandoc: None) -> None:
+    """As the processes that make handouts get it, in one format."""
+    markdown.adopt("html", {"only adopted": "<p>known</p>"})
+    assert markdown.render(["only adopted"], "html") == {"only adopted": "<p>known</p>"}
+    with pytest.raises(AssertionError):
+        markdown.render(["only adopted"], "typst")
+
+
+def test_a_text_is_read_once_for_all_formats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading takes longer than writing a format."""
+    markdown.render(["read *once* only"], "html")
+    monkeypatch.setattr(markdown, "_parse", None)
+    assert markdown.render(["read *once* only"], "typst")
+    assert markdown.spoken(["read *once* only"]) == {"read *once* only": "read once only"}

@@ -14,7 +14,7 @@ import pytest
 
 from ci import atomic
 from ci.errors import CourseError, MachineError
-from ci.handout import exporters
+from ci.handout import converters
 from ci.handout.handout import EDITIONS, STUDENTS, Handout, provenance
 from ci.handout.pool import HandoutPool
 from ci.judge.outcome import Outcome, Status
@@ -39,7 +39,7 @@ def test_handouts_are_those_that_this_process_would_make(
     for edition in EDITIONS:
         pool.copy_to(tmp_path / edition.folder, made, [NOTE], edition)
         here = Handout(made, provenance(made), [NOTE], edition)
-        exporters.write(here, tmp_path / "here")
+        converters.write(here, tmp_path / "here")
         assert files(tmp_path / edition.folder) == files(tmp_path / "here")
         assert len(files(tmp_path / "here")) == 6
 

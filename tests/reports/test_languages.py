@@ -8,7 +8,7 @@ import pytest
 
 from ci.errors import CourseError
 from ci.handout import index, publish
-from ci.handout.exporters import write as write_handouts
+from ci.handout.converters import write as write_handouts
 from ci.handout.handout import Handout
 from ci.handout.pool import HandoutPool
 from ci.judge.outcome import Outcome
