@@ -1,25 +1,36 @@
 """`invoke run` from beginning to end."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ci import atomic
-from ci.execute import engine
 from ci.execute.events import Event, Finished
-from ci.handout import check_prose, publish
+from ci.handout import publish
 from ci.handout.pool import HandoutPool
-from ci.judge import agreement, verdicts
-from ci.judge.outcome import Outcome, Status, exit_status
-from ci.lesson.oracle import Oracle
+from ci.judge import agreement
+from ci.judge.outcome import (
+    Outcome,
+    Status,
+    exit_status,
+    skipped_outcome,
+    unchanged_outcome,
+)
 from ci.plan import attempts, reasons, run_cache, schedule
 from ci.plan.planner import Run
 from ci.plan.run_cache import RUNS, RunCache, Work
 from ci.report import github, report_files
 from ci.report.terminal import Terminal, interrupted_text
 from ci.report.utilization import slot_utilization
-from ci.run_plan import Options, dry_run, plan, valid_plan
+from ci.run_plan import Options, Plan, dry_run, plan, valid_plan
+
+if TYPE_CHECKING:
+    from ci.lesson.lesson import Lesson
+    from ci.lesson.oracle import Oracle
 
 WAITING = "another invocation is using this checkout: waiting until it ends"
 
@@ -55,15 +66,9 @@ def _run(options: Options, root: Path, build: Path, pool: HandoutPool | None) ->
     )
     with ExitStack() as stack, _interruptible(runs, outcomes, written):
         # Execute, judge, and render handouts, all at the same time.
-        executing = stack.enter_context(
-            closing(
-                engine.execute(
-                    ordered, build / RUNS, planned.executor, slots=slots, gpus=planned.granted
-                )
-            )
-        )
+        executing = stack.enter_context(closing(_execute(ordered, planned, build)))
         pool = pool or stack.enter_context(HandoutPool())
-        check_prose.check(work.lessons)  # while the kernels start
+        _check_prose(work.lessons)  # while the kernels start
         stack.enter_context(terminal)
         for remark in (*planned.remarks, *(note["en"] for note in notes)):
             terminal.print(remark)
@@ -122,6 +127,27 @@ def _interruptible(
         raise KeyboardInterrupt(interrupted_text(runs, outcomes, written)) from None
 
 
+# What follows imports NumPy, nbformat and typst, which an unchanged run does without.
+
+
+def _execute(runs: Sequence[Run], planned: Plan, build: Path) -> Generator[Event, None, None]:
+    """The events of the executions, which start at once."""
+    if not runs:
+        return (event for event in list[Event]())
+    from ci.execute import engine
+
+    slots, granted = planned.slots, planned.granted
+    return engine.execute(runs, build / RUNS, planned.executor, slots=slots, gpus=granted)
+
+
+def _check_prose(lessons: Sequence[Lesson]) -> None:
+    """Raise CourseError for prose that cannot be in all handouts."""
+    if lessons:
+        from ci.handout import check_prose
+
+        check_prose.check(lessons)
+
+
 def _outcomes(
     runs: Sequence[Run],
     work: Work,
@@ -132,9 +158,13 @@ def _outcomes(
     """The outcomes of all runs, those that need no execution first."""
     for run in runs:
         if run.lacks_gpus:
-            yield verdicts.skipped(run)
+            yield skipped_outcome(run)
     for previous in work.unchanged:
-        yield verdicts.unchanged(previous)
+        yield unchanged_outcome(previous.run, previous.attempt, previous.facts)
+    if not work.lessons:
+        return
+    from ci.judge import verdicts
+
     for previous in work.judge:
         yield verdicts.judge_again(previous, oracles[previous.run.lesson.name])
     for event in executing:

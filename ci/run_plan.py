@@ -1,26 +1,29 @@
 """What `invoke run` has to do: its options, its runs, and which of them are unchanged."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from nbformat import NotebookNode
+from typing import TYPE_CHECKING
 
 from ci.errors import CourseError, MachineError, UsageError
 from ci.execute import executor
 from ci.execute.executor import Executor
-from ci.handout import check_prose, manifest, publish
-from ci.handout.handout import Note
-from ci.judge import verdicts
-from ci.lesson import oracle
+from ci.handout import manifest, publish
+from ci.handout.editions import Note
+from ci.judge.outcome import skipped_outcome
 from ci.lesson.lesson import Lesson, find_lessons, select_lessons
-from ci.lesson.oracle import Oracle
+from ci.lesson.node import NotebookNode
 from ci.lesson.script import LessonError
 from ci.plan import attempts, gpus, parsed_lessons, planner, reasons
 from ci.plan.gpus import Gpu
 from ci.plan.planner import Run
 from ci.plan.run_cache import RunCache, Work
 from ci.report import report_files
+
+if TYPE_CHECKING:
+    from ci.lesson.oracle import Oracle
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def plan(options: Options, root: Path) -> Plan:
         order=[path.stem for path in paths],
         runs=runs,
         work=work,
-        oracles={lesson.name: oracle.load(lesson) for lesson in work.lessons},
+        oracles=_oracles(work.lessons),
         cache=cache,
         executor=chosen,
         granted=granted,
@@ -102,6 +105,14 @@ def plan(options: Options, root: Path) -> Plan:
         remarks=remarks,
         gpus_required=request.strict,
     )
+
+
+def _oracles(lessons: Sequence[Lesson]) -> dict[str, Mapping[str, Oracle]]:
+    if not lessons:
+        return {}
+    from ci.lesson import oracle  # imports NumPy, which an unchanged run does without
+
+    return {lesson.name: oracle.load(lesson) for lesson in lessons}
 
 
 def _read(paths: Sequence[Path], build: Path) -> list[Lesson]:
@@ -114,6 +125,8 @@ def _read(paths: Sequence[Path], build: Path) -> list[Lesson]:
 
 def faults(paths: Sequence[Path], build: Path) -> list[str]:
     """The faults of scripts, oracles and prose, as far as these can be read, lesson by lesson."""
+    from ci.handout import check_prose
+
     read = [_script_faults(path, build) for path in paths]
     prose = check_prose.faults([*zip(paths, (cells for _, cells in read), strict=True)])
     return [line for (lines, _), more in zip(read, prose, strict=True) for line in lines + more]
@@ -121,6 +134,8 @@ def faults(paths: Sequence[Path], build: Path) -> list[str]:
 
 def _script_faults(path: Path, build: Path) -> tuple[list[str], Sequence[NotebookNode]]:
     """The faults of a lesson's script and oracle, and the cells that could be read."""
+    from ci.lesson import oracle
+
     cells: Sequence[NotebookNode] = ()
     try:
         lesson = parsed_lessons.read(path, build)
@@ -155,7 +170,7 @@ def dry_run(planned: Plan, options: Options, build: Path) -> Iterator[str]:
     facts = planned.executor.facts()
     for run in planned.runs:
         if run.lacks_gpus:
-            yield f"{run.name}: skip: {verdicts.skipped(run).status_text}"
+            yield f"{run.name}: skip: {skipped_outcome(run).status_text}"
         elif id(run) in unchanged:
             yield f"{run.name}: unchanged since {unchanged[id(run)].facts.get('date')}"
         elif id(run) in judge:

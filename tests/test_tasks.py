@@ -135,6 +135,18 @@ def count_attempts(course: Path) -> int:
 
 
 @pytest.mark.kernel
+def test_an_unchanged_run_imports_nothing_that_only_others_need(verified: Path) -> None:
+    """It ends before any of these libraries could be loaded."""
+    for _ in range(2):  # the first run after an execution renews the course page
+        timed = [sys.executable, "-X", "importtime", *command()[1:]]
+        done = subprocess.run(timed, cwd=verified, capture_output=True, text=True, check=True)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "ci.run" in imported
+    assert not imported & {"numpy", "nbformat", "jsonschema", "typst", "pypandoc", "pygments"}
+    assert not imported & {"ci.execute.engine", "ci.judge.verdicts", "ci.handout.handout"}
+
+
+@pytest.mark.kernel
 def test_an_unchanged_run_is_not_executed_again(verified: Path) -> None:
     """Its handouts stay the same, unless `--fresh` is given."""
     before = files(verified / "build/handouts")

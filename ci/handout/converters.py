@@ -21,7 +21,8 @@ from nbformat.v4 import new_notebook
 from ci.errors import CourseError
 from ci.handout import check_table, html, markdown, notebook, pdf
 from ci.handout.dialect import ATTACHMENT
-from ci.handout.handout import FORMATS, Handout, prepare
+from ci.handout.editions import FORMATS
+from ci.handout.handout import Handout, prepare
 from ci.handout.markdown import plain, visible
 from ci.handout.refusals import REFUSED, first_refused, reason
 from ci.handout.translations import translations

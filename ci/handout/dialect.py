@@ -14,7 +14,7 @@ from pathlib import Path
 from textwrap import dedent
 from urllib.parse import unquote
 
-from nbformat import NotebookNode
+from ci.lesson.node import NotebookNode
 
 PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 PICTURES[".svg"] = "image/svg+xml"

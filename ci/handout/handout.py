@@ -14,6 +14,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from ci.handout import check_table, dialect, outputs
+from ci.handout.editions import STUDENTS, Edition, Note, index_name, run_folder
 from ci.handout.markdown import plain
 from ci.handout.translations import translations
 from ci.judge.listings import LISTING
@@ -23,48 +24,6 @@ from ci.lesson.exercises import tags
 from ci.lesson.lesson import CELL_ATTRIBUTES, KERNELSPEC, Lesson
 from ci.lesson.parameters import Value, with_values
 from ci.lesson.value import MIME
-
-Note = Mapping[str, str]  # a text in each language
-
-FORMATS = ("html", "pdf", "ipynb")  # of the files of a handout
-
-
-@dataclass(frozen=True)
-class Edition:
-    """An edition of the course page: students get a blank where instructors get its solution.
-
-    `folder` is its folder in build/, `archive` the archive in it, and `workbook` the last word in
-    the name of a lesson's notebook of exercises. They differ, so that editions can't be mixed up.
-    """
-
-    folder: str
-    archive: str
-    workbook: str
-    solutions: bool
-
-    def hidden(self, lesson: Lesson) -> dict[str, str]:
-        """The cells of solutions that this edition hides, each with the cell of its blank."""
-        exercises = () if self.solutions else lesson.exercises
-        return {exercise.solution: exercise.blank.id for exercise in exercises}
-
-    def cells(self, lesson: Lesson, executed: Sequence[NotebookNode]) -> list[NotebookNode]:
-        """The cells of an executed notebook, with blanks in the place of hidden solutions."""
-        exercises = () if self.solutions else lesson.exercises
-        blanks = {exercise.solution: exercise.blank for exercise in exercises}
-        return [blanks.get(cell.id, cell) for cell in executed]
-
-    def workbook_name(self, outcome: Outcome) -> str:
-        """The file name of the notebook of a lesson's exercises; empty if there are no exercises,
-        or if the expected value of one is not known."""
-        names = [exercise.name for exercise in outcome.run.lesson.exercises]
-        if not names or any(name not in outcome.answers for name in names):
-            return ""
-        return f"{outcome.run.lesson.name}_{self.workbook}.ipynb"
-
-
-STUDENTS = Edition("handouts", "handouts.zip", "exercises", solutions=False)
-INSTRUCTORS = Edition("instructors", "instructors.zip", "solutions", solutions=True)
-EDITIONS = (STUDENTS, INSTRUCTORS)
 
 
 @dataclass(frozen=True)
@@ -118,17 +77,6 @@ def course_commit(folder: Path) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def index_name(language: str) -> str:
-    """The file of the course page in one language."""
-    return "index.html" if language == "en" else f"index.{language}.html"
-
-
-def run_folder(outcome: Outcome) -> Path:
-    """Where the handouts of a run are, below a page: at its top for the default parameters."""
-    run = outcome.run
-    return Path() if run.is_default else Path(run.lesson.name, run.key)
 
 
 def prepare(handout: Handout, language: str) -> NotebookNode:

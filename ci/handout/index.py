@@ -9,8 +9,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ci.handout import check_table, handout, html, markdown
-from ci.handout.handout import STUDENTS, Edition, Note, index_name
+from ci.handout import check_table, html, markdown
+from ci.handout.editions import STUDENTS, Edition, Note, index_name, run_folder
+from ci.handout.handout import provenance
 from ci.handout.translations import translations
 from ci.judge.agreement import Matrix
 from ci.judge.outcome import Outcome, Result
@@ -34,13 +35,13 @@ def entry(outcome: Outcome, edition: Edition = STUDENTS) -> dict[str, Any]:
         "picture": _picture(outcome, edition),
         "margins": _margins(outcome.results),
         "label": outcome.run.label,
-        "folder": str(handout.run_folder(outcome)),
+        "folder": str(run_folder(outcome)),
         "status": outcome.status,
         "reason": "" if outcome.cell in edition.hidden(lesson) else outcome.reason,
         "checks": check_table.compared(outcome.results),
         "summaries": {language: _summary(outcome, language) for language in LANGUAGES},
         "workbook": edition.workbook_name(outcome),
-        "facts": handout.provenance(outcome),
+        "facts": provenance(outcome),
     }
 
 

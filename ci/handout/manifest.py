@@ -12,7 +12,7 @@ from typing import Any
 
 from ci import atomic
 from ci.errors import CourseError
-from ci.handout.handout import EDITIONS, Edition, Note
+from ci.handout.editions import EDITIONS, Edition, Note
 from ci.plan import keys
 
 ENTRIES = "index.json"  # the entries of the index page, which the next run carries over

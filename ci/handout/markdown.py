@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import pypandoc
-
 from ci.errors import CourseError, MachineError
 from ci.handout import formulas as formula_tex
 from ci.handout.dialect import canonical
@@ -246,6 +244,8 @@ def _pandoc(arguments: Sequence[str], text: str = "", cwd: str | None = None) ->
 
     Raises CourseError if pandoc fails, MachineError if it is missing.
     """
+    import pypandoc  # slow to import
+
     try:
         command = [pypandoc.get_pandoc_path(), *arguments]
     except OSError as error:

@@ -1,5 +1,7 @@
 """Handouts made in other processes, while other lessons are still being executed."""
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import json
@@ -13,12 +15,16 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ci.atomic import private_folder
 from ci.errors import CourseError, MachineError
 from ci.handout import dialect, markdown
-from ci.handout.handout import EDITIONS, FORMATS, Edition, Handout, Note, provenance
+from ci.handout.editions import EDITIONS, FORMATS, Edition, Note
 from ci.judge.outcome import Outcome
+
+if TYPE_CHECKING:
+    from ci.handout.handout import Handout
 
 NICENESS = 10  # lessons measure time, so their execution goes first
 
@@ -41,7 +47,7 @@ class HandoutPool:
         self._outcomes: list[Outcome] = []  # kept, so that no two have the same id
         self._jobs: dict[Key, tuple[Path, dict[tuple[str, ...], list[Future[None]]]]] = {}
 
-    def __enter__(self) -> "HandoutPool":
+    def __enter__(self) -> HandoutPool:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -70,6 +76,8 @@ class HandoutPool:
     def _submit(self, outcome: Outcome, notes: Sequence[Note], editions: Sequence[Edition]) -> None:
         if _key(outcome, notes, editions[0]) in self._jobs:
             return
+        from ci.handout.handout import Handout, provenance  # slow to import
+
         folder = self._folder / str(len(self._outcomes))
         self._outcomes.append(outcome)
         known = provenance(outcome)

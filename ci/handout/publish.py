@@ -10,7 +10,7 @@ from typing import Any
 from ci.atomic import replacing, write_json
 from ci.errors import CourseError, UsageError
 from ci.handout import manifest
-from ci.handout.handout import EDITIONS, STUDENTS, Edition, Note, run_folder
+from ci.handout.editions import EDITIONS, STUDENTS, Edition, Note, run_folder
 from ci.handout.manifest import ENTRIES
 from ci.handout.pool import HandoutPool
 from ci.judge.agreement import Matrix

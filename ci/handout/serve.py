@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from ci import port
 from ci.errors import CourseError, UsageError
-from ci.handout.handout import INSTRUCTORS, STUDENTS, Edition
+from ci.handout.editions import INSTRUCTORS, STUDENTS, Edition
 
 SUFFIXES = {".html", ".pdf", ".ipynb", ".zip", ".json"}  # nothing else is served
 

@@ -5,18 +5,21 @@ even if their ranks, devices or microbatches differ. So the two shown values are
 precision with each other, and not with the expected value.
 """
 
+from __future__ import annotations
+
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ci.judge.outcome import Outcome, Status
 from ci.lesson.lesson import Lesson
-from ci.lesson.oracle import Oracle
 from ci.lesson.parameters import Value
-from ci.lesson.value import Comparable, shown_value
+
+if TYPE_CHECKING:  # an unchanged run starts without NumPy
+    from ci.lesson.oracle import Oracle
+    from ci.lesson.value import Comparable
 
 EXACT = ""  # stands for the dtypes that are never rounded: integers, bool, text
 
@@ -113,6 +116,8 @@ def _matrices(outcomes: Sequence[Outcome], oracles: Mapping[str, Oracle]) -> Ite
 
 
 def _claims(outcome: Outcome, oracles: Mapping[str, Oracle]) -> dict[str, _Claim]:
+    from ci.lesson.value import shown_value
+
     assert outcome.notebook, "a verified outcome has a notebook"
     run, cells = outcome.run, {cell.id: cell for cell in outcome.notebook.cells}
     checks = [check for check in run.lesson.checks if check.kind in ("value", "given")]
@@ -145,6 +150,8 @@ def _compare(one: Mapping[str, _Claim], other: Mapping[str, _Claim]) -> dict[str
 
 def _sizes(one: _Claim, other: _Claim) -> Iterator[tuple[str, float]]:
     """Dtype and relative difference of each leaf, except leaves whose expected values are all 0."""
+    import numpy as np
+
     leaves = [claim.leaves() for claim in (one.shown, other.shown, one.expected)]
     for first, second, expected in zip(*leaves, strict=True):
         value, dtype = np.asarray(expected.value), first.dtype or one.dtype

@@ -1,17 +1,20 @@
 """What became of a run and of each of its checks."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
-
-from nbformat import NotebookNode
+from typing import TYPE_CHECKING, Any
 
 from ci.lesson.expect import Rule
 from ci.lesson.lesson import Check
-from ci.lesson.value import Comparable
+from ci.lesson.node import NotebookNode
 from ci.plan.planner import Run
+
+if TYPE_CHECKING:  # an unchanged run starts without NumPy
+    from ci.lesson.value import Comparable
 
 
 class CheckStatus(StrEnum):
@@ -140,6 +143,11 @@ def _result_to_json(result: Result) -> dict[str, Any]:
     check, fields = result.check, asdict(result)
     del fields["check"]
     return {"name": check.name, "kind": check.kind, "line": check.line, **fields}
+
+
+def skipped_outcome(run: Run) -> Outcome:
+    """The outcome of a run that was not executed, because the machine lacks GPUs for it."""
+    return Outcome(run, Status.NEEDS_GPUS, reason=f"{len(run.gpus)} leased")
 
 
 def unchanged_outcome(run: Run, attempt: Path, found: Mapping[str, Any]) -> Outcome:

@@ -25,7 +25,7 @@ from ci.judge.faulty_cells import (
 )
 from ci.judge.listings import mark_listings
 from ci.judge.not_compared import not_compared
-from ci.judge.outcome import Answer, CheckStatus, Outcome, Result, Status, unchanged_outcome
+from ci.judge.outcome import Answer, CheckStatus, Outcome, Result, Status
 from ci.judge.printed import compare_printed, printed_text, shortened
 from ci.judge.prose import with_current_prose
 from ci.lesson.exercises import BLANKS, Exercise
@@ -38,11 +38,6 @@ from ci.plan.planner import Run
 from ci.plan.run_cache import Previous
 
 ENDS = {End.FAILED: Status.FAILED, End.TIMED_OUT: Status.TIMED_OUT}
-
-
-def skipped(run: Run) -> Outcome:
-    """The outcome of a run that was not executed, because the machine lacks GPUs for it."""
-    return Outcome(run, Status.NEEDS_GPUS, reason=f"{len(run.gpus)} leased")
 
 
 def judge(execution: Execution, oracles: Mapping[str, Oracle]) -> Outcome:
@@ -75,11 +70,6 @@ def judge(execution: Execution, oracles: Mapping[str, Oracle]) -> Outcome:
         answers=exercise_answers(run.lesson, oracles, run.parameters),
         not_compared=len(not_compared(notebook)),
     )
-
-
-def unchanged(previous: Previous) -> Outcome:
-    """The outcome of a run that an earlier run with the same inputs verified; has no notebook."""
-    return unchanged_outcome(previous.run, previous.attempt, previous.facts)
 
 
 def judge_again(previous: Previous, oracles: Mapping[str, Oracle]) -> Outcome:

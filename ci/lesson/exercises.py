@@ -12,10 +12,9 @@ import tokenize
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from nbformat import NotebookNode
-
 from ci.lesson import script
 from ci.lesson.fault import ScriptError, misspelt
+from ci.lesson.node import NotebookNode
 
 EXERCISE, SOLUTION, SETUP = "exercise", "solution", "setup"
 PREDICT = "predict"  # a cell whose output a reader predicts before seeing it

@@ -7,9 +7,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from nbformat import NotebookNode
-
 from ci.lesson.fault import ScriptError
+from ci.lesson.node import NotebookNode
 
 LANGUAGES = ("en", "zh")
 NAMES = {"en": "English", "zh": "Chinese"}

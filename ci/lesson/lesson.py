@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nbformat import NotebookNode
-
 from ci.errors import CourseError, UsageError, suggest
 from ci.lesson.exercises import Exercise
 from ci.lesson.languages import LANGUAGES as LANGUAGES
 from ci.lesson.marks import CELL_ATTRIBUTES as CELL_ATTRIBUTES
+from ci.lesson.node import NotebookNode
 from ci.lesson.parameters import Parameter, Value
 
 NOT_IN_ADDRESSES = re.compile(r"""[#?%&,;:"'<>|*\\\x00-\x1f]""")

@@ -13,13 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nbformat import NotebookNode
-
 from ci.errors import CourseError, suggest
 from ci.lesson import exercises, languages, parameters, script, titles
 from ci.lesson.fault import ScriptError
 from ci.lesson.header import LESSON_KEYS
 from ci.lesson.lesson import KERNELSPEC, LANGUAGES, Check, Lesson
+from ci.lesson.node import NotebookNode
 from ci.lesson.parameters import LONGEST_S, Parameter
 from ci.lesson.script import LessonError
 

@@ -13,12 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import nbformat
-from nbformat import NotebookNode
-
 from ci.errors import CourseError
 from ci.lesson import header, marks
 from ci.lesson.fault import ScriptError as ScriptError
+from ci.lesson.node import NotebookNode
 
 SECOND_HEADER = re.compile(r"#\s*jupyter:\s*$")
 HEADER_LIKE = re.compile(
@@ -88,7 +86,7 @@ def parse(text: str) -> NotebookNode:
     lines, faults = split_lines(text), []
     settings, end, found = header.read(lines)
     faults += found
-    notebook: NotebookNode = nbformat.v4.new_notebook()
+    notebook = NotebookNode(cells=[], metadata=NotebookNode(), nbformat=4, nbformat_minor=5)
     cells = list(blocks(lines, end))
     for block in cells:
         cell, found = _cell(block, lines)
@@ -138,9 +136,13 @@ def _cell(block: Block, lines: Sequence[str]) -> tuple[NotebookNode | None, list
         except ValueError:
             message = "a text cell must consist of comments: begin each line with `# `"
             faults.append((block.start + first + 1, message))
-    new = {"code": "code", "raw": "raw"}.get(kind, "markdown")
-    cell: NotebookNode = getattr(nbformat.v4, f"new_{new}_cell")("\n".join(body))
-    cell.metadata = NotebookNode({**attributes, "line": block.start + first + 1})
+    cell = NotebookNode(
+        cell_type=kind if kind in ("code", "raw") else "markdown",
+        metadata=NotebookNode({**attributes, "line": block.start + first + 1}),
+        source="\n".join(body),
+    )
+    if kind == "code":
+        cell.update(execution_count=None, outputs=[])
     return cell, faults
 
 

@@ -4,7 +4,7 @@ import html
 import re
 from collections.abc import Iterator
 
-from nbformat import NotebookNode
+from ci.lesson.node import NotebookNode
 
 FENCE = re.compile(r" {0,3}(```+|~~~+)")
 ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*")

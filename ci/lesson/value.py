@@ -8,12 +8,11 @@ import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-if TYPE_CHECKING:  # the kernel imports this module and starts without nbformat
-    from nbformat import NotebookNode
+from ci.lesson.node import NotebookNode
 
 LARGEST = 2**20  # bytes of an encoded value; students cannot read a larger one
 MAPPINGS = (dict, OrderedDict, Counter)
@@ -199,7 +198,7 @@ def _array(
     }
 
 
-def shown_value(cell: "NotebookNode") -> Comparable:
+def shown_value(cell: NotebookNode) -> Comparable:
     """The value that an executed cell displayed. Raises ValueError unless there is exactly one."""
     if cell.execution_count is None:
         raise ValueError("its cell never ran")

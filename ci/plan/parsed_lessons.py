@@ -4,14 +4,13 @@ import functools
 import json
 import sys
 from pathlib import Path
-
-import nbformat
-from nbformat import NotebookNode
+from typing import Any
 
 from ci import atomic
 from ci.errors import MachineError
 from ci.lesson import reader, script
 from ci.lesson.lesson import Lesson
+from ci.lesson.node import NotebookNode
 from ci.plan import keys
 
 LESSONS = "lessons"  # folder below build/records/
@@ -25,7 +24,7 @@ def read(path: Path, build: Path) -> Lesson:
     def parse(text: str) -> NotebookNode:
         key, known = keys.digest(text, _parser()), atomic.read_json(cached)
         if known.get("digest") == keys.digest(key, known.get("notebook")):
-            notebook: NotebookNode = nbformat.from_dict(known["notebook"])
+            notebook: NotebookNode = _as_nodes(known["notebook"])
             return notebook
         notebook = script.parse(text)
         facts = {"digest": keys.digest(key, notebook), "notebook": notebook}
@@ -38,6 +37,12 @@ def read(path: Path, build: Path) -> Lesson:
         return notebook
 
     return reader.read(path, parse)
+
+
+def _as_nodes(value: Any) -> Any:
+    if isinstance(value, dict):
+        return NotebookNode({key: _as_nodes(part) for key, part in value.items()})
+    return [*map(_as_nodes, value)] if isinstance(value, list) else value
 
 
 @functools.cache

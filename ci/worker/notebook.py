@@ -5,7 +5,6 @@ kernel never ran as completed, and raises at an error that a cell is meant to sh
 """
 
 import contextlib
-import copy
 import os
 import signal
 import sys
@@ -68,7 +67,7 @@ def execute(
     cell; `fork_server` forks the kernel if it can. A lesson that fails gives a Verdict with a
     reason, never an exception.
     """
-    verdict = Verdict(copy.deepcopy(lesson.notebook))
+    verdict = Verdict(nbformat.from_dict(lesson.notebook))  # a copy, of Papermill's class
     given = {name: value for name, value in parameters.items() if name in lesson.parameters}
     with _folder_for_sockets() as folder:
         papermill.execute_notebook(

@@ -17,7 +17,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from packaging.requirements import Requirement
 
 from ci.handout import notebook
-from ci.handout.handout import EDITIONS, INSTRUCTORS, Edition, Handout, prepare
+from ci.handout.editions import EDITIONS, INSTRUCTORS, Edition
+from ci.handout.handout import Handout, prepare
 from ci.handout.translations import translations
 from ci.judge import verdicts
 from ci.judge.outcome import Answer, Outcome

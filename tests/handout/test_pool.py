@@ -15,7 +15,8 @@ import pytest
 from ci import atomic
 from ci.errors import CourseError, MachineError
 from ci.handout import converters
-from ci.handout.handout import EDITIONS, STUDENTS, Handout, provenance
+from ci.handout.editions import EDITIONS, STUDENTS
+from ci.handout.handout import Handout, provenance
 from ci.handout.pool import HandoutPool
 from ci.judge.outcome import Outcome, Status
 from ci.plan.planner import Run

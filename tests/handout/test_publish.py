@@ -15,7 +15,7 @@ from nbformat.v4 import new_output
 
 from ci.errors import CourseError, UsageError
 from ci.handout import html, index, manifest, publish
-from ci.handout.handout import INSTRUCTORS, STUDENTS
+from ci.handout.editions import INSTRUCTORS, STUDENTS
 from ci.handout.pool import HandoutPool
 from ci.judge import verdicts
 from ci.judge.outcome import Outcome, Result

@@ -14,7 +14,7 @@ import pytest
 
 from ci.errors import CourseError, MachineError, UsageError
 from ci.handout import serve
-from ci.handout.handout import INSTRUCTORS, STUDENTS
+from ci.handout.editions import INSTRUCTORS, STUDENTS
 
 PROGRAM = """
 import sys

@@ -11,7 +11,7 @@ from nbformat.v4 import new_output
 
 from ci.execute.events import End, Execution
 from ci.judge import faulty_cells, verdicts
-from ci.judge.outcome import Outcome, Status, exit_status, unchanged_outcome
+from ci.judge.outcome import Outcome, Status, exit_status, skipped_outcome, unchanged_outcome
 from ci.lesson import oracle
 from ci.lesson.lesson import Lesson
 from ci.lesson.value import MIME, encode
@@ -174,7 +174,7 @@ def _outcome(lesson: Lesson, status: str) -> Outcome:
     if status == "machine":
         return Outcome(Run(lesson, {}), Status.FAILED, machine_fault=True)
     if status == "needs":
-        return verdicts.skipped(Run(lesson, {}, gpus_needed=2))
+        return skipped_outcome(Run(lesson, {}, gpus_needed=2))
     return Outcome(Run(lesson, {}), Status(status))
 
 

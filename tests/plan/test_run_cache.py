@@ -12,7 +12,7 @@ import pytest
 from ci.execute.events import End, Execution
 from ci.execute.local import LocalExecutor
 from ci.judge import verdicts
-from ci.judge.outcome import Outcome
+from ci.judge.outcome import Outcome, unchanged_outcome
 from ci.lesson import oracle, reader
 from ci.lesson.lesson import Lesson
 from ci.plan import attempts, parsed_lessons, planner, run_cache
@@ -89,7 +89,8 @@ def test_a_verified_run_is_unchanged(lesson: Lesson, tmp_path: Path) -> None:
     verified = fake_execution(default_run(lesson), tmp_path)
     found = work(default_run(lesson), build=tmp_path)
     assert (found.judge, found.execute, found.lessons) == ([], [], [])
-    outcome = verdicts.unchanged(found.unchanged[0])
+    previous = found.unchanged[0]
+    outcome = unchanged_outcome(previous.run, previous.attempt, previous.facts)
     assert (outcome.status, outcome.green) == ("unchanged", True)
     assert outcome.verdict == "unchanged since 2026-01-01 12:00 UTC"
     assert (outcome.results, outcome.attempt) == (verified.results, verified.attempt)

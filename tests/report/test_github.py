@@ -8,8 +8,7 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from ci.judge import verdicts
-from ci.judge.outcome import Outcome, Result
+from ci.judge.outcome import Outcome, Result, skipped_outcome
 from ci.lesson.lesson import Lesson
 from ci.plan import planner
 from ci.report import github, report_files
@@ -93,7 +92,7 @@ def test_the_reason_of_a_failed_run_is_shown(read: Read) -> None:
 
 def test_a_skipped_run_is_not_a_fault(read: Read) -> None:
     """It is in a separate section."""
-    text = github.markdown([verdicts.skipped(planner.Run(read(GRADIENT), {}, gpus_needed=2))])
+    text = github.markdown([skipped_outcome(planner.Run(read(GRADIENT), {}, gpus_needed=2))])
     assert "## Not run here\n\n- `01_small` needs 2 GPUs\n" in text
     assert "What is wrong" not in text
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from junitparser import JUnitXml
 
-from ci.judge import verdicts
-from ci.judge.outcome import Outcome, Result
+from ci.judge.outcome import Outcome, Result, skipped_outcome
 from ci.plan import planner
 from ci.report import junit
 from tests.conftest import GRADIENT, Read
@@ -46,7 +45,7 @@ def test_a_fault_of_the_run_itself_fails_in_junit(read: Read, tmp_path: Path) ->
 def test_a_run_that_lacks_gpus_is_skipped_in_junit(read: Read, tmp_path: Path) -> None:
     """It has neither passed nor failed."""
     run = planner.Run(read(GRADIENT), {}, gpus_needed=2)
-    junit.write([verdicts.skipped(run)], tmp_path)
+    junit.write([skipped_outcome(run)], tmp_path)
     suite = next(iter(JUnitXml.fromfile(str(tmp_path / "junit.xml"))))
     assert [case.result[0].message for case in suite] == ["needs 2 GPUs", "needs 2 GPUs"]
 

@@ -1,0 +1,19 @@
+"""The cells of a lesson, without nbformat: importing it takes longer than reading all lessons."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode as NotebookNode
+else:
+
+    class NotebookNode(dict[str, Any]):
+        """A notebook or a part of it, used as nbformat's class: a key is also an attribute."""
+
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return self[name]
+            except KeyError:
+                raise AttributeError(name) from None
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            self[name] = value
