@@ -16,7 +16,7 @@ from tests.conftest import ROOT, executions
 
 LESSONS = ROOT / "lessons"
 NAMES = [path.stem for path in find_lessons(LESSONS)]
-LEAST_CHECKS = {"01": 15, "02": 48, "03": 44, "05": 15, "06": 6, "07": 17, "08": 28}
+LEAST_CHECKS = {"01": 15, "02": 48, "03": 44, "04": 22, "05": 15, "06": 6, "07": 17, "08": 28}
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -137,6 +137,9 @@ SETTINGS = [
     ("03", []),
     ("03", ["seed=15,16,43,56", "dtype=float32,float64"]),
     ("03", ["size=2,64", "limit=0,1000000"]),
+    ("04", []),
+    ("04", ["samples=16,64", "features=1,4", "batch=2,64", "dtype=float32,float64"]),
+    ("04", ["epochs=1,20", "lr=0.001", "seed=4294967295"]),
     ("05", []),
     ("05", ["world_size=1,3,4", "batch=5", "dtype=float32"]),
     ("05", ["world_size=4", "batch=3"]),
