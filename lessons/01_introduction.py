@@ -21,9 +21,7 @@
 # %% [markdown] lang="zh"
 # # PyTorch：简介、安装与学习资源
 #
-# 神经网络是一长串数组运算，靠导数一步一步地改进。
-# 如果全靠手工，每换一个网络，就要重新推导导数，重新编写 GPU 程序。
-# **PyTorch** 替我们做这两件事，而我们只写 Python。
+# 神经网络是一长串数组运算，靠导数一步一步地改进。如果全靠手工，每换一个网络，就要重新推导导数，重新编写 GPU 程序。**PyTorch** 替我们做这两件事，而我们只写 Python。
 #
 # 学完这一课，PyTorch 已经在你的机器上运行，你亲自检查过它，也知道到哪里查资料。
 
@@ -42,30 +40,28 @@ import torch
 # ## Where it comes from
 #
 # **Torch7** (2011) was a library for machine learning: a core in C and C++, used from a small
-# language, Lua. But scientists wrote Python. So a group at Facebook AI Research put a Python
-# interface on that core: PyTorch, public since January 2017.
+# language, Lua. But scientists wrote Python. Therefore a group at Facebook AI Research (FAIR) gave
+# that core a Python interface, and added **autograd**, which computes derivatives. This is
+# PyTorch, public since January 2017.
 
 # %% [markdown] lang="zh"
 # ## 它从哪里来
 #
-# **Torch7**（2011 年）是一个机器学习库：
-# 核心用 C 和 C++ 编写，使用时写一种小巧的语言 Lua。
-# 可是科研人员惯用的是 Python。
-# 于是 Facebook 人工智能研究院（FAIR）的一个小组给这个核心配上了 Python 接口，
-# 这就是 PyTorch，2017 年 1 月公开发布。
+# **Torch7**（2011 年）是一个机器学习库：核心用 C 和 C++ 编写，使用时写一种小巧的语言 Lua。可是科研人员惯用的是 Python。于是 Facebook 人工智能研究院（FAIR）的一个小组给这个核心配上了 Python 接口，并加入了计算导数的 **autograd**（自动求导）。这就是 PyTorch，2017 年 1 月公开发布。
 
 # %% [markdown] lang="en"
-# It did not stay an interface. It grew its own C++ core: the tensor library ATen, and
-# **autograd**, which computes derivatives. Caffe2, another framework of the same company, was
-# merged into it for version 1.0, in 2018. Since September 2022 PyTorch has belonged to no single
-# company but to the PyTorch Foundation, a part of the Linux Foundation.
+# Since then the old core has been replaced step by step by a C++ core of its own, the tensor
+# library ATen. For version 1.0, in 2018, Caffe2, another framework of the same company, was merged
+# into PyTorch; its code has since been removed. Since September 2022 PyTorch has belonged to no
+# single company but to the PyTorch Foundation, a part of the Linux Foundation.
+#
+# > **If your notes say** that PyTorch is "a Python implementation of Torch, which is written in
+# > Lua": Lua was only the language of its users. The core was C and C++.
 
 # %% [markdown] lang="zh"
-# 它没有停留在接口上，而是长出了自己的 C++ 核心：
-# 张量库 ATen，以及计算导数的 **autograd**（自动求导）。
-# 2018 年的 1.0 版并入了同一家公司的另一个框架 Caffe2。
-# 2022 年 9 月起，PyTorch 不再属于哪家公司，
-# 而归 PyTorch 基金会（隶属 Linux 基金会）。
+# 后来，旧的核心逐步换成了 PyTorch 自己的 C++ 核心，即张量库 ATen。2018 年的 1.0 版并入了同一家公司的另一个框架 Caffe2，它的代码现在已经移除。2022 年 9 月起，PyTorch 不再属于哪家公司，而归 PyTorch 基金会（隶属 Linux 基金会）。
+#
+# > **如果笔记上写着**“PyTorch 是基于 Lua 编写的 Torch 库的 Python 实现”：Lua 只是用户使用的语言，核心是用 C 和 C++ 写的。
 
 
 # %% tags=["figure"]
@@ -84,8 +80,8 @@ block(0, 1, 2, "Lua", "#8a6a4d")
 block(2.6, 1, 2, "Python", "#c2571a")
 block(5.2, 1, 4.7, "Python", "#c2571a")
 block(0, 0, 2, "C, C++", light, dark)
-block(2.6, 0, 2, "C, C++", light, dark)
-block(5.2, 0, 4.7, "C++: ATen, autograd, Caffe2", dark)
+block(2.6, 0, 2, "C, C++, autograd", light, dark)
+block(5.2, 0, 4.7, "C++: ATen, autograd", dark)
 for x in (2.05, 4.65):
     panel.annotate("", (x + 0.5, 0.9), (x, 0.9), arrowprops={"arrowstyle": "->"})
 panel.set(xlim=(-0.05, 10), ylim=(-0.1, 3.1))
@@ -93,13 +89,12 @@ panel.axis("off")
 plt.show()
 
 # %% [markdown] lang="en"
-# **Figure.** What you write (above) and what computes (below). Torch7 to PyTorch: another
-# language, the same core. PyTorch to 1.0: the same language, another core.
+# **Figure.** The language that you write (above) and the core that computes (below). From Torch7 to
+# PyTorch the language changed, and autograd was new. From version 1.0 on, the core became
+# PyTorch's own.
 
 # %% [markdown] lang="zh"
-# **图**。上层是我们写的语言，下层是负责计算的核心。
-# 从 Torch7 到 PyTorch：换了语言，核心不变；
-# 从 PyTorch 到 1.0：语言不变，换了核心。
+# **图**。上层是我们写的语言，下层是负责计算的核心。从 Torch7 到 PyTorch，换了语言，新增了 autograd；从 1.0 版起，核心逐步换成 PyTorch 自己的。
 
 # %% [markdown] lang="en"
 # ## Why people choose it
@@ -110,8 +105,7 @@ plt.show()
 # %% [markdown] lang="zh"
 # ## 为什么选用它
 #
-# **写法与 NumPy 相近**。会用数组，就能上手。
-# 先看三行 NumPy：一个 2 行 `size` 列的矩阵，一个全一矩阵，以及两者的乘积。
+# **写法与 NumPy 相近**。会用数组，就能上手。先看三行 NumPy：一个 2 行 `size` 列的矩阵，一个全一矩阵，以及两者的乘积。
 
 # %% check="in_numpy"
 a = np.arange(2.0 * size).reshape(2, size)
@@ -130,33 +124,30 @@ b = torch.ones(size, 2)
 a @ b  # (2, 2)
 
 # %% [markdown] lang="en"
-# The numbers are equal, the object is called `tensor`, and one difference can't be seen: how many
-# bytes the numbers take. We ask, for `size` ones.
+# The numbers are equal, and the object is called `tensor`. One difference cannot be seen: how many
+# bytes the numbers take. Predict it for `size` ones.
 
 # %% [markdown] lang="zh"
-# 数值相同，得到的对象叫 `tensor`（张量）。还有一处不同看不出来：这些数占多少字节。
-# 拿 `size` 个 1 来问一问。
+# 数值相同，得到的对象叫 `tensor`（张量）。还有一处不同看不出来：这些数占多少字节。以 `size` 个 1 为例，先猜一猜。
 
 # %% check="bytes_taken"
 np.ones(size).nbytes, torch.ones(size).nbytes
 
 # %% [markdown] lang="en"
-# That is 8 bytes a number in NumPy and 4 in PyTorch: half the memory. What NumPy does not have at
-# all comes at the end of this lesson: the same lines on a GPU, and derivatives.
+# NumPy takes 8 bytes per number and PyTorch takes 4, half the memory. At the end of this lesson we
+# come to two things that NumPy cannot do: run the same lines on a GPU, and compute derivatives.
 
 # %% [markdown] lang="zh"
-# 每个数在 NumPy 里占 8 个字节，在 PyTorch 里占 4 个，内存省了一半。
-# 至于 NumPy 根本没有的本领，这一课的最后会看到：同样的代码在 GPU 上运行，还能求导。
+# 每个数在 NumPy 里占 8 个字节，在 PyTorch 里占 4 个，内存省了一半。还有两件事是 NumPy 做不到的：让同样的代码在 GPU 上运行，以及求导。这一课的最后会看到。
 
 # %% [markdown] lang="en"
-# **You see each step.** PyTorch computes a line when Python reaches it: **eager execution**.
-# So `print`, a debugger, and an honest traceback all work. Here is a function of three lines, and
-# a target that is too long by one. Which line will the traceback point to?
+# **You see each step.** PyTorch computes a line when Python reaches it. This is called **eager
+# execution**. Therefore `print` and a debugger work, and a traceback points to the right line.
+# Here is a function of three lines, and a target that has one element too many. Which line will
+# the traceback point to?
 
 # %% [markdown] lang="zh"
-# **每一步都看得见**。Python 执行到哪一行，PyTorch 就算到哪一行，这叫**即时执行**。
-# 所以 `print`、调试器和报错的位置都靠得住。
-# 下面的函数有三行，而传入的 `target` 多了一个元素。报错会指向哪一行？
+# **每一步都看得见**。Python 执行到哪一行，PyTorch 就算到哪一行，这叫**即时执行**。所以 `print`、调试器和报错的位置都靠得住。下面的函数有三行，而传入的 `target` 多了一个元素。报错会指向哪一行？
 
 
 # %%
@@ -171,25 +162,23 @@ x = torch.arange(float(size))  # 0, 1, ..., size - 1
 squared_error(x, target=2 * torch.arange(size + 1.0) + 1)
 
 # %% [markdown] lang="en"
-# The first arrow points to the call, the second to the subtraction; the last line names both
-# lengths. We fix the target. Predict the result for $x = 0, 1, 2, \dots$: with $t = 2x + 1$, the
-# difference is $3x - t = x - 1$, and then come the squares and their sum.
+# The first arrow points to the call, the second to the subtraction, and the last line names both
+# lengths. We repair the target. Predict the result for $x = 0, 1, 2, \dots$: because
+# $t = 2x + 1$, the difference is $3x - t = x - 1$. Then square it and add up.
 
 # %% [markdown] lang="zh"
-# 第一个箭头指向调用，第二个指向减法那一行；最后一行给出了两个长度。
-# 把 `target` 改对。对 $x = 0, 1, 2, \dots$ 预测结果：
-# 因为 $t = 2x + 1$，所以差是 $3x - t = x - 1$，然后平方、求和。
+# 第一个箭头指向调用，第二个指向减法那一行；最后一行给出了两个长度。把 `target` 改对。对 $x = 0, 1, 2, \dots$ 预测结果：因为 $t = 2x + 1$，所以差是 $3x - t = x - 1$，然后平方、求和。
 
 # %% check="repaired"
 target = 2 * x + 1  # (size,)
 squared_error(x, target)
 
 # %% [markdown] lang="en"
-# No error any more. Is the number right, too? Go through the function line by line, as a debugger
-# would, and look at each value on the way.
+# There is no error any more. Is the number right, too? Go through the function line by line, as a
+# debugger would, and look at each intermediate value.
 
 # %% [markdown] lang="zh"
-# 不再报错。那么这个数对不对呢？像调试器那样逐行执行，看看途中的每一个值。
+# 不再报错了。那么这个数对不对呢？像调试器那样逐行执行，看看每一个中间值。
 
 # %% check="step_by_step"
 prediction = 3 * x  # (size,)
@@ -198,83 +187,98 @@ prediction, difference, (difference**2).sum()
 
 # %% [markdown] lang="en"
 # Where speed matters more than seeing each step, `torch.compile` turns a function into faster
-# code. That is an option; nothing in this course needs it.
+# code. This is optional, and nothing in this course needs it.
 #
-# **You are not alone.** PyTorch is open source. It has official documentation, tutorials and a
-# forum, a foundation behind it, and libraries for images, sound, text and graphs on top of it.
+# **It wraps little.** Tensors, autograd, layers, optimizers: each part can be used alone, and a
+# training loop is a `for` loop that you write yourself (lesson 4). You need not learn a second
+# language inside Python.
 
 # %% [markdown] lang="zh"
-# 如果更在意速度，可以用 `torch.compile` 把函数编译成更快的代码。
-# 这只是一个选项，本课程用不到。
+# 如果更在意速度，可以用 `torch.compile` 把函数编译成更快的代码。这只是一个选项，本课程用不到。
 #
-# **有人同行**。PyTorch 开放源代码，有官方的文档、教程和论坛，背后有基金会支持，
-# 还有许多处理图像、声音、文本和图结构数据的扩展库。
+# **封装少**。张量、自动求导、网络层、优化器，每个部分都可以单独使用；训练循环就是自己写的一个 `for` 循环（见第 4 课）。不必在 Python 里面再学一种“语言”。
+
+# %% [markdown] lang="en"
+# **You are not alone.** PyTorch is widely used in research and in industry, like TensorFlow and
+# JAX, the two frameworks that began at Google. It is open source, and more and more papers publish
+# their code for it. Libraries build on it, so that you need not start from nothing: torchvision for
+# images, torchaudio for sound, Transformers for text, PyTorch Geometric for graphs, Lightning for
+# training loops. There are official documentation, tutorials and a forum.
+
+# %% [markdown] lang="zh"
+# **有人同行**。PyTorch 在学术界和工业界都应用广泛，同类框架还有出自 Google 的 TensorFlow 和 JAX。它是开源的，GitHub 上越来越多的论文代码用它写成。许多扩展库以它为基础，不必重复造轮子：torchvision 处理图像，torchaudio 处理声音，Transformers 处理文本，PyTorch Geometric 处理图结构数据，Lightning 组织训练循环。它还有官方的文档、教程和论坛。
 
 # %% [markdown] lang="en"
 # ## Installing it
 #
-# PyTorch 2.13 needs Python 3.10 or newer. First make an environment of its own, so that the
-# versions of this course do not collide with those of your other projects:
+# PyTorch 2.13 needs Python 3.10 or newer, and the tools of this course need 3.11. First make an
+# environment for this course alone, so that its versions do not collide with those of your other
+# projects:
 #
 # ```bash
 # python3 -m venv course
 # source course/bin/activate
 # ```
+#
+# On Windows: `py -m venv course`, then `course\Scripts\activate`.
 
 # %% [markdown] lang="zh"
 # ## 安装
 #
-# PyTorch 2.13 要求 Python 3.10 或更新的版本。
-# 先建一个单独的环境，免得本课程的软件版本与其他项目冲突：
+# PyTorch 2.13 要求 Python 3.10 或更新的版本，本课程的工具要求 3.11。先为本课程建一个单独的环境，免得软件版本与其他项目冲突：
 #
 # ```bash
 # python3 -m venv course
 # source course/bin/activate
 # ```
+#
+# 在 Windows 上：先 `py -m venv course`，再 `course\Scripts\activate`。
 
 # %% [markdown] lang="en"
-# **Without an NVIDIA GPU**, on Linux, take the CPU build from PyTorch's own index. It is much
-# smaller:
+# **Linux without a GPU.** Take the CPU build from PyTorch's own index, because it is much smaller:
 #
 # ```bash
 # pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu
 # pip install numpy matplotlib jupyterlab jupytext
 # ```
 #
-# On macOS, leave out `--index-url …`: there is only one build.
+# **macOS** and **Windows.** Leave out `--index-url …`. On macOS there is one build, for Apple silicon
+# (M1 or later); it can use the Mac's GPU under the name `"mps"`. On Windows the plain command
+# installs the CPU build.
 
 # %% [markdown] lang="zh"
-# **没有 NVIDIA GPU** 的 Linux 机器，从 PyTorch 自己的软件源安装 CPU 版，体积小得多：
+# **没有 GPU 的 Linux 机器**：从 PyTorch 自己的软件源安装 CPU 版，体积小得多：
 #
 # ```bash
 # pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu
 # pip install numpy matplotlib jupyterlab jupytext
 # ```
 #
-# 在 macOS 上不要写 `--index-url …`，那里只有一种版本。
+# **macOS 和 Windows**：不写 `--index-url …`。macOS 上只有一种版本，用于 Apple 芯片（M1 及以后），它能使用 Mac 的 GPU，设备名是 `"mps"`。在 Windows 上，这样安装的是 CPU 版。
 
 # %% [markdown] lang="en"
-# **With an NVIDIA GPU**, on Linux, the plain command is the right one. It is the CUDA build, a
-# download of gigabytes:
+# **Linux with an NVIDIA GPU.** The plain command installs the CUDA build, a download of several
+# gigabytes:
 #
 # ```bash
 # pip install torch==2.13.0
 # pip install numpy matplotlib jupyterlab jupytext
 # ```
 #
-# It brings its own CUDA 13; you install nothing but NVIDIA's driver, version 580 or newer
-# (`nvidia-smi` prints it).
+# It contains CUDA 13, so that you only need NVIDIA's driver, version 580 or newer (`nvidia-smi`
+# prints it). CUDA 13 no longer supports GPUs older than Turing: for a V100 or a GTX 10xx, and for
+# an older driver, add `--index-url https://download.pytorch.org/whl/cu126`. On Windows, add
+# `…/whl/cu130`. For AMD GPUs there are ROCm builds for Linux; pytorch.org shows the command.
 
 # %% [markdown] lang="zh"
-# **有 NVIDIA GPU** 的 Linux 机器，直接安装即可。
-# 这样装上的是 CUDA 版，要下载几个 GB：
+# **有 NVIDIA GPU 的 Linux 机器**：直接安装即可。这样装上的是 CUDA 版，要下载几个 GB：
 #
 # ```bash
 # pip install torch==2.13.0
 # pip install numpy matplotlib jupyterlab jupytext
 # ```
 #
-# 它自带 CUDA 13，我们只需装好 580 或更新版本的 NVIDIA 驱动（用 `nvidia-smi` 查看）。
+# 它自带 CUDA 13，我们只需装好 580 或更新版本的 NVIDIA 驱动（用 `nvidia-smi` 查看）。CUDA 13 不再支持比 Turing 更早的 GPU：如果是 V100 或 GTX 10xx，或者驱动较旧，就加上 `--index-url https://download.pytorch.org/whl/cu126`。在 Windows 上则加 `…/whl/cu130`。AMD 的 GPU 在 Linux 上有 ROCm 版，安装命令见 pytorch.org。
 
 # %% [markdown] lang="en"
 # **uv** does the same, and can choose the build that fits your driver:
@@ -286,8 +290,8 @@ prediction, difference, (difference**2).sum()
 # uv pip install numpy matplotlib jupyterlab jupytext
 # ```
 #
-# `--torch-backend=cpu` asks for the CPU build. Older tutorials name conda; PyTorch's official conda
-# channel [was discontinued](https://github.com/pytorch/pytorch/issues/138506).
+# `--torch-backend=cpu` asks for the CPU build. Older tutorials use conda, but PyTorch's official
+# conda channel [was discontinued](https://github.com/pytorch/pytorch/issues/138506).
 
 # %% [markdown] lang="zh"
 # 用 **uv** 也可以，它还能按驱动自动挑选版本：
@@ -299,24 +303,45 @@ prediction, difference, (difference**2).sum()
 # uv pip install numpy matplotlib jupyterlab jupytext
 # ```
 #
-# `--torch-backend=cpu` 表示要 CPU 版。较早的教程会提到 conda，
-# 但 PyTorch 的官方 conda 频道[已经停用](https://github.com/pytorch/pytorch/issues/138506)。
+# `--torch-backend=cpu` 表示要 CPU 版。较早的教程会提到 conda，但 PyTorch 的官方 conda 频道[已经停用](https://github.com/pytorch/pytorch/issues/138506)。
+
+# %% [markdown] lang="en"
+# **If the download is slow**, a mirror near you can help. Some mirrors copy the general package index
+# (there, the Linux build is the CUDA build), some copy PyTorch's own index with all its builds.
+# A mirror can be late or incomplete, so check the version afterwards. The Chinese edition lists
+# the mirrors in China.
+
+# %% [markdown] lang="zh"
+# **在中国大陆下载太慢时**，可以改用镜像站。下面的地址大家常用，但镜像可能滞后、不全或停止服务，装好后请核对版本；有疑问时以官方源为准。
+#
+# | 镜像站 | 内容 | 给 `pip install torch==2.13.0` 加上 |
+# |---|---|---|
+# | 清华大学 | PyPI（在 Linux 上是 CUDA 版） | `-i https://pypi.tuna.tsinghua.edu.cn/simple` |
+# | 南京大学 | PyTorch 官方源的各种版本 | `-i https://mirrors.nju.edu.cn/pytorch/whl/cpu` |
+# | 上海交通大学 | PyTorch 官方源的各种版本 | `-i https://mirror.sjtu.edu.cn/pytorch-wheels/cpu` |
+# | 阿里云 | PyTorch 官方源的各种版本 | `-f https://mirrors.aliyun.com/pytorch-wheels/cpu` |
+#
+# 要 CUDA 版，就把 `cpu` 换成 `cu130` 或 `cu126`。用 `-f` 时，还要把版本写成 `torch==2.13.0+cpu`，否则 pip 可能从 PyPI 选中另一个版本。其余软件包（numpy 等）从清华或阿里云的 PyPI 镜像安装即可。
 
 # %% [markdown] lang="en"
 # ## Checking the installation
 #
-# Don't trust an installation; ask it. `CUDA None` means a CPU build: it finds no GPU, even where
-# there is one.
+# Do not trust an installation, but ask it what it can do. On Linux and Windows, `CUDA None` together
+# with `ROCm None` means a CPU build, which finds no GPU even if there is one. The accelerator is
+# the device that this build can use besides the CPU: `cuda` for NVIDIA and also for AMD (ROCm),
+# `mps` on a Mac, `xpu` for Intel.
 
 # %% [markdown] lang="zh"
 # ## 检查安装结果
 #
-# 装好没有，要问它自己。`CUDA None` 表示这是 CPU 版：即使机器上有 GPU，它也找不到。
+# 装好没有，要问它自己。在 Linux 和 Windows 上，`CUDA` 和 `ROCm` 都是 `None`，表示这是 CPU 版：即使机器上有 GPU，它也找不到。accelerator（加速器）是这个版本除 CPU 之外能用的设备：NVIDIA 的 GPU 是 `cuda`，AMD 的（ROCm）也叫 `cuda`，Mac 上是 `mps`，Intel 的是 `xpu`。
 
 # %%
 print("Python ", platform.python_version())
 print("PyTorch", torch.__version__)
 print("CUDA   ", torch.version.cuda)
+print("ROCm   ", torch.version.hip)
+print("accelerator", torch.accelerator.current_accelerator(check_available=True))
 print("threads", torch.get_num_threads())
 print("GPUs   ", torch.cuda.device_count(), "found,", gpus, "expected")
 for i in range(torch.cuda.device_count()):
@@ -324,21 +349,21 @@ for i in range(torch.cuda.device_count()):
     print(f"cuda:{i}  {gpu.name}, {gpu.total_memory / 2**30:.1f} GiB")
 
 # %% [markdown] lang="en"
-# What follows the `+` in the version is the build, such as `cpu` or `cu130`. What stands before it
+# The part of the version after the `+` is the build, such as `cpu` or `cu130`. The part before it
 # must be the version that this course was written for.
 
 # %% [markdown] lang="zh"
-# 版本号中 `+` 后面的是构建方式，例如 `cpu` 或 `cu130`；
-# 前面的部分应当等于本课程所用的版本。
+# 版本号中 `+` 后面的是构建方式，例如 `cpu` 或 `cu130`；前面的部分应当等于本课程所用的版本。
 
 # %% check="version"
 torch.__version__.split("+")[0]
 
 # %% [markdown] lang="en"
-# Can PyTorch use a GPU, and how many?
+# Can PyTorch use an NVIDIA or AMD GPU, and how many? (`torch.accelerator.is_available()` asks for any
+# accelerator.)
 
 # %% [markdown] lang="zh"
-# PyTorch 能使用 GPU 吗？能用几个？
+# PyTorch 能使用 NVIDIA 或 AMD 的 GPU 吗？能用几个？（`torch.accelerator.is_available()` 问的是任意一种加速器。）
 
 # %% check="accelerator"
 torch.cuda.is_available()
@@ -347,31 +372,30 @@ torch.cuda.is_available()
 torch.cuda.device_count()
 
 # %% [markdown] lang="en"
-# If a GPU is missing here, look in this order: Does `nvidia-smi` list it? Is its driver 580 or
-# newer? Does `CUDA` above show a number? If it shows `None`, install the CUDA build.
+# If an NVIDIA GPU is missing here, check in this order: Does `nvidia-smi` list it? Is its driver 580
+# or newer? Is `CUDA` above a version? If it is `None`, install the CUDA build.
 
 # %% [markdown] lang="zh"
-# 如果少了 GPU，按这个顺序查：`nvidia-smi` 列出它了吗？驱动是 580 或更新的版本吗？
-# 上面的 `CUDA` 一行是数字吗？如果是 `None`，就改装 CUDA 版。
+# 如果少了 NVIDIA 的 GPU，按这个顺序查：`nvidia-smi` 列出它了吗？驱动是 580 或更新的版本吗？上面的 `CUDA` 一行是版本号吗？如果是 `None`，就改装 CUDA 版。
 
 # %% [markdown] lang="en"
 # ## The first computation, on each device
 #
-# Finding a device does not prove that it works. So each one computes something that we know:
-# the sum $1 + 2 + \dots + n = n(n+1)/2$.
+# Finding a device does not prove that it works. Therefore each device computes something whose
+# result we know: the sum $1 + 2 + \dots + n = n(n+1)/2$.
 
 # %% [markdown] lang="zh"
 # ## 在每个设备上做第一次计算
 #
-# 找得到，不等于用得了。让每个设备都算一个我们知道答案的式子：
-# $1 + 2 + \dots + n = n(n+1)/2$。
+# 找得到设备，不等于它能用。让每个设备都算一个已知答案的式子：$1 + 2 + \dots + n = n(n+1)/2$。
 
 # %% check="first_sum"
 devices = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
 {d: torch.arange(1, size + 1, device=d).sum() for d in devices}
 
 # %% [markdown] lang="en"
-# Then a matrix times itself, the work that GPUs are made for. Row $i$ meets column $j$:
+# Then each device multiplies a matrix by itself, the kind of work that GPUs are made for. Row $i$
+# meets column $j$:
 #
 # $$C_{ij} = \sum_{k} A_{ik} A_{kj}$$
 
@@ -390,14 +414,12 @@ def square(d):
 {d: square(d) for d in devices}
 
 # %% [markdown] lang="en"
-# Finally, what an array library lacks. Let $y = \sum_i x_i^2$. How fast does $y$ grow when one
-# $x_i$ grows? By calculus, $\partial y / \partial x_i = 2 x_i$. PyTorch finds it by itself;
-# lesson 3 tells how.
+# Finally, something that NumPy cannot do. Let $y = \sum_i x_i^2$. How fast does $y$ grow when one
+# $x_i$ grows? By calculus, $\partial y / \partial x_i = 2 x_i$. PyTorch finds this derivative by
+# itself; lesson 3 explains how.
 
 # %% [markdown] lang="zh"
-# 最后是数组库没有的本领。设 $y = \sum_i x_i^2$，某个 $x_i$ 增大时，$y$ 增大得多快？
-# 由微积分，$\partial y / \partial x_i = 2 x_i$。
-# PyTorch 自己就能求出来；怎样求，是第 3 课的内容。
+# 最后是 NumPy 做不到的事。设 $y = \sum_i x_i^2$，某个 $x_i$ 增大时，$y$ 增大得多快？由微积分，$\partial y / \partial x_i = 2 x_i$。PyTorch 自己就能求出来；怎样求，是第 3 课的内容。
 
 
 # %% check="first_gradient"
@@ -410,31 +432,32 @@ def gradient(d):
 {d: gradient(d) for d in devices}
 
 # %% [markdown] lang="en"
-# Each device has added, multiplied and differentiated, and all results are right to the last
-# digit. The installation works.
+# Each device has added, multiplied and differentiated, and all results are exact. The installation
+# works.
 
 # %% [markdown] lang="zh"
-# 每个设备都做了求和、相乘与求导，结果分毫不差。安装成功。
+# 每个设备都做了求和、矩阵乘法与求导，结果完全正确。安装成功。
 
 # %% [markdown] lang="en"
 # ## Where to learn more
 #
 # 1. [PyTorch documentation](https://docs.pytorch.org/docs/stable/): every function, with examples.
-# 2. [PyTorch tutorials](https://docs.pytorch.org/tutorials/): official, and each can be run.
+# 2. [PyTorch tutorials](https://docs.pytorch.org/tutorials/): official. Each opens in Google Colab, so
+#    that you can run it in the browser while you read.
 # 3. [PyTorch forum](https://discuss.pytorch.org/): questions, answered by its developers too.
-# 4. [Dive into Deep Learning](https://d2l.ai/), by Zhang, Lipton, Li and Smola: a book that runs.
+# 4. [Dive into Deep Learning](https://d2l.ai/), by Zhang, Lipton, Li and Smola: a book whose code you
+#    can run, with video lectures by Mu Li (in Chinese).
 
 # %% [markdown] lang="zh"
 # ## 学习资源
 #
 # 1. [PyTorch 官方文档](https://docs.pytorch.org/docs/stable/)：每个函数都有说明和例子。
-# 2. [PyTorch 官方教程](https://docs.pytorch.org/tutorials/)：每一篇都能运行。
+# 2. [PyTorch 官方教程](https://docs.pytorch.org/tutorials/)：每一篇都可以在 Google Colab 里打开，边学边动手。
 # 3. [PyTorch 官方论坛](https://discuss.pytorch.org/)：开发者也来回答问题。
-# 4. [《动手学深度学习》](https://zh.d2l.ai/)：阿斯顿·张、扎卡里·立顿、李沐、
-#    亚历山大·斯莫拉著，书中的代码都能运行。
+# 4. [《动手学深度学习》](https://zh.d2l.ai/)：阿斯顿·张、扎卡里·立顿、李沐、亚历山大·斯莫拉著，书中的代码都能运行；李沐的课程录像在 B 站和 YouTube 上都有。
 
 # %% [markdown] lang="en"
-# Three collections, kept by readers like you:
+# And three collections, maintained by volunteers:
 #
 # 5. [Awesome-pytorch-list](https://github.com/bharathgs/Awesome-pytorch-list): libraries, and
 #    implementations of papers.
@@ -443,26 +466,26 @@ def gradient(d):
 #    Chinese.
 
 # %% [markdown] lang="zh"
-# 还有三份由读者自己维护的汇总：
+# 还有三份由志愿者维护的资源汇总：
 #
-# 5. [Awesome-pytorch-list](https://github.com/bharathgs/Awesome-pytorch-list)：
-#    扩展库与论文实现。
+# 5. [Awesome-pytorch-list](https://github.com/bharathgs/Awesome-pytorch-list)：扩展库与论文实现。
 # 6. [PyTorch 手册](https://github.com/zergtant/pytorch-handbook)：中文入门手册。
 # 7. [Awesome-PyTorch-Chinese](https://github.com/INTERMT/Awesome-PyTorch-Chinese)：中文资源。
 
 # %% [markdown] lang="en"
 # ## What to remember
 #
-# - One environment for each project; one build in it, CPU or CUDA.
-# - After installing, ask: `torch.__version__`, `torch.version.cuda`, `torch.cuda.device_count()`.
-# - Then compute something that you know, on each device.
+# - One environment for each project, and in it one build: CPU, CUDA or ROCm.
+# - After installing, look at `torch.__version__`, `torch.version.cuda` and
+#   `torch.cuda.device_count()`.
+# - Then compute, on each device, something whose result you know.
 
 # %% [markdown] lang="zh"
 # ## 要点
 #
-# - 一个项目一个环境；版本二选一：CPU 版或 CUDA 版。
-# - 装好就问：`torch.__version__`、`torch.version.cuda`、`torch.cuda.device_count()`。
-# - 然后在每个设备上算一个知道答案的式子。
+# - 一个项目一个环境，其中只装一种版本：CPU、CUDA 或 ROCm。
+# - 装好之后先看：`torch.__version__`、`torch.version.cuda`、`torch.cuda.device_count()`。
+# - 然后在每个设备上算一个已知答案的式子。
 
 # %% [markdown] lang="en"
 # ## Exercises
@@ -483,8 +506,7 @@ def gradient(d):
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 1. 多少字节？
 #
-# 一个 `size` 行 `size` 列的全一矩阵，它的数在 NumPy 里占多少字节，在 PyTorch 里又占多少？
-# 不必建出这个矩阵，写出两个含 `size` 的算式就行。
+# 一个 `size` 行 `size` 列的全一矩阵，它的数在 NumPy 里占多少字节，在 PyTorch 里又占多少？不必建出这个矩阵，写出两个含 `size` 的算式就行。
 
 # %% tags=["exercise"]
 matrix_bytes = ..., ...  # NumPy, PyTorch
@@ -503,8 +525,7 @@ matrix_bytes
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 2. 一个和，两种算法
 #
-# 取 $m$ = `size`，不用循环，计算 $1^2 + 2^2 + \dots + m^2$：先用 `**` 和 `sum`，再只用 `@`。
-# 提示：一行与一列相遇时，算的是什么？
+# 取 $m$ = `size`，不用循环，计算 $1^2 + 2^2 + \dots + m^2$：先用 `**` 和 `sum`，再只用 `@`。提示：一行与一列相遇时，算的是什么？
 
 # %% tags=["exercise"]
 n = torch.arange(size) + 1  # 1, 2, ..., size
@@ -529,8 +550,7 @@ squares
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 3. 更陡的曲线
 #
-# 设 $y = \sum_i x_i^3$。先在纸上用微积分求出 $\partial y / \partial x_i$，
-# 再让 PyTorch 来求，两相比较。
+# 设 $y = \sum_i x_i^3$。先在纸上用微积分求出 $\partial y / \partial x_i$，再让 PyTorch 来求，两相比较。
 
 # %% tags=["exercise"]
 x = torch.arange(float(size), requires_grad=True)
