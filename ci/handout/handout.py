@@ -20,6 +20,7 @@ from ci.handout.translations import translations
 from ci.judge.listings import LISTING
 from ci.judge.not_compared import is_not_compared
 from ci.judge.outcome import Outcome
+from ci.lesson.addresses import addresses
 from ci.lesson.exercises import tags
 from ci.lesson.lesson import CELL_ATTRIBUTES, KERNELSPEC, Lesson
 from ci.lesson.parameters import Value, with_values
@@ -96,6 +97,7 @@ def prepare(handout: Handout, language: str) -> NotebookNode:
         "home": "../" * (1 + len(run_folder(outcome).parts)) + index_name(language),
         "workbook": handout.workbook,
         "workbook kind": labels[edition.workbook],
+        "links": [(labels[key], url) for key, url in links(outcome, edition, language).items()],
         "notes": handout.notes_in(language),
         **check_table.contents(outcome, labels, edition.hidden(lesson), len(loose)),
         "not compared": loose,
@@ -116,6 +118,17 @@ def prepare(handout: Handout, language: str) -> NotebookNode:
         {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
     )
     return prepared
+
+
+def links(outcome: Outcome, edition: Edition, language: str) -> dict[str, str]:
+    """The addresses of a lesson elsewhere on the web, which has only the students' edition."""
+    if edition.solutions or not outcome.run.is_default:
+        return {}
+    name = outcome.run.lesson.name
+    return {
+        key: address.replace("{name}", name).replace("{language}", language)
+        for key, address in addresses().items()
+    }
 
 
 def _renumber(cells: Sequence[NotebookNode]) -> None:

@@ -217,6 +217,11 @@ def is_wide(content: str) -> bool:
     return found is not None and float(found[1]) > WIDE_PT
 
 
+def is_drawing(content: str) -> bool:
+    """Whether a picture is an SVG of lines and text alone, whose colours may be turned around."""
+    return "<svg" in content and "<image" not in content
+
+
 def data_url(content: str, kind: str) -> str:
     """A picture as a URL; a script in an SVG never runs there."""
     return f"data:{kind};base64,{base64.b64encode(picture_bytes(kind, content)).decode()}"

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from ci.handout import check_table, html, markdown
 from ci.handout.editions import STUDENTS, Edition, Note, index_name, run_folder
-from ci.handout.handout import provenance
+from ci.handout.handout import links, provenance
 from ci.handout.translations import translations
 from ci.judge.agreement import Matrix
 from ci.judge.outcome import Outcome, Result
@@ -41,6 +41,7 @@ def entry(outcome: Outcome, edition: Edition = STUDENTS) -> dict[str, Any]:
         "checks": check_table.compared(outcome.results),
         "summaries": {language: _summary(outcome, language) for language in LANGUAGES},
         "workbook": edition.workbook_name(outcome),
+        "links": {name: links(outcome, edition, name) for name in lesson.languages},
         "facts": provenance(outcome),
     }
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
 
+from ci.lesson.addresses import addresses
 from ci.lesson.lesson import Lesson
 from ci.plan.planner import Run
 
@@ -68,7 +69,9 @@ def environment(executor: Mapping[str, object]) -> Environment:
     """The environment of runs on this machine now; `executor` holds the executor's facts."""
     return Environment(
         execution=digest(executor, machine(), code(EXECUTES)),
-        handout=digest(code(JUDGES_AND_RENDERS), sys.version, packages(tuple(sys.path))),
+        handout=digest(
+            code(JUDGES_AND_RENDERS), sys.version, packages(tuple(sys.path)), addresses()
+        ),
     )
 
 
