@@ -1,5 +1,6 @@
 """What of a lesson's prose can't be in all of its handouts, found before any kernel starts."""
 
+import ast
 import functools
 import itertools
 import re
@@ -57,14 +58,45 @@ def check(lessons: Iterable[Lesson]) -> None:
 def faults(scripts: Sequence[Script]) -> list[list[str]]:
     """The faults of the prose of each script, which may have other faults."""
     sources = [dialect.texts(cells, path.parent) for path, cells in scripts]
-    texts = [text for each in sources for text in each]
+    derivations = [_derivations(path) for path, _ in scripts]
+    texts = [text for each in [*sources, *derivations] for text in each]
     formulas = [f for document in markdown.read(texts) for f in markdown.formulas(document)]
     refused = _refused_formulas(formulas)
     printed = {character for _, cells in scripts for cell in cells for character in _printed(cell)}
     all_have_fonts = not printed or _missing(printed) is None
     return [
-        _prose_faults(script, each, refused) + ([] if all_have_fonts else _character_faults(script))
-        for script, each in zip(scripts, sources, strict=True)
+        [
+            *_prose_faults(script, each, refused),
+            *([] if all_have_fonts else _character_faults(script)),
+            *_derivation_faults(derived, refused),
+        ]
+        for script, each, derived in zip(scripts, sources, derivations, strict=True)
+    ]
+
+
+def _derivations(path: Path) -> dict[str, str]:
+    """The derivations of a lesson's oracles in Markdown, with the place of each."""
+    file = path.parent / "expected" / path.name
+    try:
+        functions = ast.parse(file.read_text(encoding="utf-8-sig")).body
+    except (OSError, SyntaxError, ValueError):  # which the oracle's reader reports
+        return {}
+    place = f"{path.parent.name}/expected/{path.name}"
+    return {
+        markdown.escape_words(plain(text)): f"{place}:{each.lineno}"
+        for each in functions
+        if isinstance(each, ast.FunctionDef) and (text := ast.get_docstring(each))
+    }
+
+
+def _derivation_faults(derivations: Mapping[str, str], refused: Mapping[Formula, str]) -> list[str]:
+    """The formulas of derivations that can't be set."""
+    trees = zip(markdown.read([*derivations]), derivations.values(), strict=True)
+    return [
+        f"{place}: the formula {_in_line(formula[1])} can't be set: {why}"
+        for tree, place in trees
+        for formula in markdown.formulas(tree)
+        if (why := refused.get(formula))
     ]
 
 

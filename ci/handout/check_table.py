@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ci.handout.markdown import escape
+from ci.handout.markdown import escape, escape_words
 from ci.judge.outcome import CheckStatus, Outcome, Result
 
 MARKS = {
@@ -131,7 +131,8 @@ def as_markdown(about: Mapping[str, Any], labels: Mapping[str, str]) -> Iterator
     for row in about["rows"]:
         name = f"{row['mark']} [{escape(row['name'])}](#cell-id={row['cell']})"
         fault = "" if row["green"] else f" **{row['status']}**: {escape(row['message'])}"
-        cells = [name + fault, *(escape(row[column]) for column in [*COLUMNS, "derivation"])]
+        cells = [name + fault, *(escape(row[column]) for column in COLUMNS)]
+        cells.append(re.sub(r"(?<!\\)\|", r"\\|", escape_words(row["derivation"])))
         yield "| " + " | ".join(cells) + " |"
     if about["unverified"]:
         yield f"\n**{labels['unverified']}**\n"

@@ -104,8 +104,9 @@ class _Converter:
         """What the template knows beside the notebook."""
         texts = [cell.source for cell in nb.cells if cell.cell_type == "markdown"]
         texts += [content for kind, content in _contents(nb, self.formats) if kind in MARKDOWN]
-        prose = markdown.render(texts, self.target)
         about = nb.metadata.get("handout", {})
+        texts += [markdown.escape_words(row["derivation"]) for row in about.get("rows", [])]
+        prose = markdown.render(texts, self.target)
         return {
             "prose": {text: Markup(self._finished(markup, nb)) for text, markup in prose.items()},
             "captions": _captions(nb, self.formats),
@@ -114,6 +115,7 @@ class _Converter:
             "labels": translations(about.get("language", "en")),
             "content": functools.partial(_content, formats=self.formats),
             "metadata": {"name": name},
+            "escape_words": markdown.escape_words,
         }
 
     def _finished(self, markup: str, nb: NotebookNode) -> str:

@@ -175,6 +175,11 @@ def alternative(caption: str) -> str:
     return re.split(r"(?<=[.。])(?:\s|(?<=。))", text, maxsplit=1)[0]
 
 
+def inline(prose: str) -> Markup:
+    """The markup of one paragraph, to be a part of a line."""
+    return Markup(prose.removeprefix("<p>").removesuffix("</p>"))
+
+
 def description(prose: str) -> str:
     """The first paragraph of a page, in words."""
     found = PARAGRAPH.search(prose)

@@ -32,6 +32,7 @@ def entry(outcome: Outcome, edition: Edition = STUDENTS) -> dict[str, Any]:
         "titles": dict(lesson.titles),
         "abstracts": {language: _abstract(lesson, language) for language in lesson.titles},
         "minutes": {language: _minutes(lesson, language) for language in lesson.titles},
+        "prerequisites": list(lesson.prerequisites),
         "picture": _picture(outcome, edition),
         "margins": _margins(outcome.results),
         "label": outcome.run.label,

@@ -30,6 +30,10 @@ Formula = tuple[str, str]  # "InlineMath" or "DisplayMath", and its TeX
 # Line breaks between Chinese characters are not spaces. `:smile:` and a leading `---` stay text.
 READER = "gfm+tex_math_dollars+east_asian_line_breaks-emoji-yaml_metadata_block"
 BREAK = {"t": "SoftBreak"}
+FORMULA_OR_CODE = re.compile(r"(\$[^\s$`](?:[^$`]*[^\s$`])?\$|`[^`]+`)")
+# Escaped, they would begin and end a formula.
+BRACKETS = {"(": "(", ")": ")", "[": "&#91;", "]": "&#93;"}
+BRACKET = re.compile(r"\\([()\[\]])")
 SEPARATOR = "\x1e"  # between texts, which contain no control characters
 # Kangxi radicals and compatibility ideographs, which look like usual characters and are others.
 TWINS = re.compile("[\u2e9f\u2ef3\u2f00-\u2fd5\uf900-\ufaff\U0002f800-\U0002fa1f]")
@@ -51,7 +55,27 @@ def visible(text: str) -> str:
 
 def escape(text: str) -> str:
     """`text` as Markdown that means exactly this text, in one line."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|$~&-])", r"\\\1", " ".join(text.split()))
+    return _escape(" ".join(text.split()))
+
+
+def _escape(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|$~&-])", r"\\\1", text)
+
+
+def escape_words(text: str) -> str:
+    """`text` as Markdown in which only formulas, as `$x^2$`, and code have a meaning."""
+    parts = FORMULA_OR_CODE.split(" ".join(text.split()))
+    parts[::2] = (BRACKET.sub(lambda found: BRACKETS[found[1]], _escape(p)) for p in parts[::2])
+    parts[1::2] = map(_without_bars, parts[1::2])
+    return re.sub(r"\A(\d+)([.)])", r"\1\\\2", "".join(parts))
+
+
+def _without_bars(part: str) -> str:
+    """A formula without the bars that would end a cell of a table; code as it is."""
+    if part[0] == "`":
+        return part
+    tex = part[1:-1].replace(r"\|", r"\Vert ").replace("|", r"\vert ")
+    return f"${tex.strip()}$"
 
 
 def render(texts: Iterable[str], target: Target) -> dict[str, str]:

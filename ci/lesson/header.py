@@ -9,7 +9,7 @@ import yaml
 from ci.lesson.fault import ScriptError, misspelt
 from ci.lesson.marks import MARK, Fault
 
-LESSON_KEYS = ["gpus", "parameters", "timeout", "checks", "languages"]
+LESSON_KEYS = ["gpus", "parameters", "timeout", "checks", "languages", "prerequisites"]
 JUPYTER_KEYS = ["jupytext", "kernelspec", "lesson", "language_info"]
 
 

@@ -30,7 +30,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Lesson:
-    """A lesson as its script declares it. Its notebook is not executed and has no blanks."""
+    """A lesson as its script declares it. Its notebook is not executed and has no blanks.
+
+    `prerequisites` are the names of the lessons that a reader should know.
+    """
 
     path: Path
     digest: str
@@ -44,6 +47,7 @@ class Lesson:
     timeout_s: float | None = None
     unchecked_because: str | None = None
     languages: tuple[str, ...] = LANGUAGES
+    prerequisites: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

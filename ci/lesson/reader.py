@@ -85,9 +85,10 @@ def _lesson(path: Path, text: str, notebook: NotebookNode, found: _Faults) -> Le
     parameters = found.collect(_parameters, notebook, header)
     limits = found.collect(_limits, header)
     prose = found.collect(languages.declared, header)
+    prerequisites = found.collect(_prerequisites, path, header)
     if prose and not notebook.metadata.faults:
         found.errors += languages.faults(notebook.cells, prose)
-    if extracted is None or None in (parameters, limits, prose):
+    if extracted is None or None in (parameters, limits, prose, prerequisites):
         return None
     kept = {cell.id for cell in notebook.cells}
     lesson = Lesson(
@@ -99,6 +100,7 @@ def _lesson(path: Path, text: str, notebook: NotebookNode, found: _Faults) -> Le
         exercises=extracted,
         parameters=parameters,
         languages=prose,
+        prerequisites=prerequisites,
         **limits,
     )
     found.collect(_reject_duplicates, lesson)
@@ -171,6 +173,21 @@ def _parameters(notebook: NotebookNode, header: Mapping[str, Any]) -> dict[str, 
         rule = _section(section, name, ["min", "max", "choices"])
         found[name] = parameters.with_rule(found[name], rule)
     return found
+
+
+def _prerequisites(path: Path, header: Mapping[str, Any]) -> tuple[str, ...]:
+    """The earlier lessons that the header names, by their names with or without the number."""
+    words = header.get("prerequisites", [])
+    if type(words) is not list or not all(type(word) is str for word in words):
+        raise ScriptError("header: prerequisites must be a list of lessons, as [tensors, autograd]")
+    earlier = {each.stem for each in path.parent.glob("*.py") if each.stem < path.stem}
+    names = {name.partition("_")[2]: name for name in sorted(earlier)}
+    names |= {name: name for name in earlier}
+    for word in words:
+        if word not in names:
+            message = f"header: prerequisites: no lesson before this one is named '{word}'"
+            raise ScriptError(message + suggest(word, list(names)))
+    return tuple(sorted({names[word] for word in words}))
 
 
 def _limits(header: Mapping[str, Any]) -> dict[str, Any]:

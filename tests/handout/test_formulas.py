@@ -60,6 +60,7 @@ def test_what_was_lost_has_its_meaning(tex: str, meaning: str) -> None:
     assert {*meanings()[tex]} == {meaning}
 
 
+# https://github.com/jgm/pandoc/issues/11667 (a line of a table)
 @pytest.mark.parametrize("tex", [rf"\{name}{{x}}{{y}}" for name in REFUSED if name.isalpha()])
 def test_what_differs_is_refused_by_name(tex: str) -> None:
     """The message names the command."""

@@ -63,3 +63,13 @@ def test_a_sweep_with_handouts_links_to_them() -> None:
     """They are in the folder of their run."""
     run = {**ENTRY, "label": "size=2", "folder": "03/a1", "reason": ""}
     assert 'href="03/a1/en/03_gradients.html"' in index.summary([run], handouts=True)["index.html"]
+
+
+def test_a_lesson_names_those_that_it_builds_on() -> None:
+    """Links to their pages; a lesson that is not on the page is not named."""
+    later = {**ENTRY, "name": "04_more", "prerequisites": ["03_gradients", "02_gone"]}
+    pages = index.course([ENTRY, later])
+    link = '<a href="en/03_gradients.html"><span>Gradients &lt;b&gt;</span></a>'
+    assert f'<p class="prerequisites">Builds on {link}</p>' in pages["index.html"]
+    assert pages["index.zh.html"].count('class="prerequisites">先修：') == 1
+    assert "02_gone" not in pages["index.html"]

@@ -89,6 +89,7 @@ def test_an_array_of_numpy_can_be_required(value: Any) -> None:
     assert "shown is a tensor, expected an array of NumPy" in fault
 
 
+# https://github.com/pytorch/pytorch/issues/188680
 @pytest.mark.parametrize(("shown", "expected"), [(-0.0, 0.0), (0.0, -0.0)])
 def test_the_sign_of_zero_is_compared_where_numbers_must_be_equal(
     shown: float, expected: float

@@ -21,6 +21,7 @@ def run(folder: Path, cells: str) -> Verdict:
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
+        # https://github.com/nteract/papermill/issues/501 (a magic)
         # https://github.com/nteract/papermill/issues/539, https://github.com/ipython/ipython/issues/12264
         ("!false", "CalledProcessError: Command 'false' returned non-zero exit status 1."),
         ("files = !exit 3", "CalledProcessError: Command 'exit 3' returned non-zero exit status 3"),

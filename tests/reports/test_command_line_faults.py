@@ -35,6 +35,7 @@ FAULTS = {
 }
 
 
+# https://github.com/pyinvoke/invoke/issues/269
 @pytest.mark.parametrize("words", FAULTS)
 def test_a_typing_error_is_status_2(course: Path, invoke: Invoke, words: str) -> None:
     """One line names the fault and the nearest right word; the last report stays."""

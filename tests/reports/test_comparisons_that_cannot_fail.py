@@ -75,6 +75,7 @@ def test_terms_that_cancel_too_far_are_refused() -> None:
     assert "terms" not in compare(torch.tensor([1.0]), np.array([1.0]), 1e4).invalid
 
 
+# https://github.com/numpy/numpy/issues/5654
 EMPTY: dict[str, tuple[Any, Any]] = {
     "bool": (torch.zeros(0, dtype=torch.bool), np.zeros(0, dtype=bool)),
     "declared zero": (torch.zeros(0), np.zeros(0)),

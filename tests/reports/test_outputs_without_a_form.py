@@ -20,6 +20,7 @@ MISSING = "This output is not in the handout: "
 @pytest.mark.parametrize(
     ("data", "text"),
     [
+        # https://github.com/jupyter/nbconvert/issues/944
         # plotly, altair: a script that draws in an empty element
         ({"text/html": "<div id='x'></div><script>draw()</script>"}, f"{MISSING}text/html"),
         (

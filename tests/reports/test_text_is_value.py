@@ -37,6 +37,7 @@ CELLS = {
         "4.0",
         ("4.0", 4.0),
     ),
+    # https://github.com/pytorch/pytorch/issues/9395 (a tensor that looked like zero)
     "a magic": ('get_ipython().run_line_magic("precision", "0");\n4.4', ("4.4", 4.4)),
     "NumPy's options": (
         "import numpy as np\nnp.set_printoptions(precision=0, suppress=True)\nnp.array([0.4, 4.4])",
@@ -52,6 +53,7 @@ CELLS = {
         "torch.tensor(4.)",
         ("tensor(4.)", 4.0),
     ),
+    # https://github.com/ipython/ipython/issues/9969
     "a thread": (
         "import sys, threading, time\n"
         "hook = sys.displayhook\n"
