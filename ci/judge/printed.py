@@ -1,5 +1,6 @@
 """Compare the text that a cell prints with its expected text, number by number."""
 
+import math
 import re
 
 import numpy as np
@@ -8,7 +9,7 @@ from nbformat import NotebookNode
 from ci.judge.compare import Comparison, floating_dtype
 from ci.lesson.value import Comparable
 
-NUMBER = re.compile(r"[-+]?(?<![\w.])(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.]*\w)")
+NUMBER = re.compile(r"[-+]?(?<![\w.])(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?(?![\w.]*\w)")
 LONGEST = 60  # characters of a text in a table
 
 
@@ -50,8 +51,8 @@ def _compare_line(comparison: Comparison, place: str, shown: str, expected: str)
         comparison.faults.append(f"{place}: shown {shown!r}, expected {expected!r}")
         return
     for one, other in zip(NUMBER.findall(shown), NUMBER.findall(expected), strict=True):
-        if _is_whole(one):
-            if int(one) != int(other):
+        if _is_exact(one):
+            if one != other:
                 comparison.faults.append(f"{place}: shown {one}, expected {other}")
         else:
             dtype = floating_dtype(comparison.rule, comparison.parameters)
@@ -62,8 +63,9 @@ def _compare_line(comparison: Comparison, place: str, shown: str, expected: str)
 
 def _form(line: str) -> str:
     """The line with a mark for each number, which says whether it is whole."""
-    return NUMBER.sub(lambda match: "\0" if _is_whole(match[0]) else "\1", line)
+    return NUMBER.sub(lambda match: "\0" if _is_exact(match[0]) else "\1", line)
 
 
-def _is_whole(number: str) -> bool:
-    return number.lstrip("+-").isdigit()
+def _is_exact(number: str) -> bool:
+    """Whether a number is compared as it is written: a whole one, or one that is too large."""
+    return number.lstrip("+-").isdigit() or not math.isfinite(float(number))

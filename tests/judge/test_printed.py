@@ -27,6 +27,12 @@ CASES = [
     ("size 1\n", "size 1.0", False),
     ("float32 x1\n", "float64 x1", False),
     ("nan\n", "0.5", False),
+    ("9" * 5000, "9" * 5000, True),
+    ("9" * 5000, "9" * 4999 + "8", False),
+    ("1e400", "1e401", False),
+    ("٣", "3", False),
+    ("-0", "0", False),
+    ("007", "7", False),
 ]
 
 
