@@ -8,8 +8,9 @@ import pytest
 
 from ci.errors import UsageError
 from ci.handout import index
+from ci.handout.editions import INSTRUCTORS, STUDENTS
 from ci.handout.exporters import HandoutHTMLExporter, HandoutPDFExporter
-from ci.handout.handout import INSTRUCTORS, STUDENTS, Handout, prepare
+from ci.handout.handout import Handout, prepare
 from ci.plan import keys
 from tests.handout.conftest import Make
 
