@@ -221,3 +221,9 @@ def discard_output() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
+
+
+def go_on_unread() -> None:
+    """Discard what is still printed, and say so."""
+    discard_output()
+    print("nobody reads the output any more; the command goes on", file=sys.stderr, flush=True)

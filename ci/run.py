@@ -24,13 +24,14 @@ from ci.plan import attempts, reasons, run_cache, schedule
 from ci.plan.planner import Run
 from ci.plan.run_cache import RUNS, RunCache, Work
 from ci.report import github, report_files
-from ci.report.terminal import Terminal, interrupted_text
+from ci.report.lines import Log, interrupted_text
 from ci.report.utilization import slot_utilization
 from ci.run_plan import Options, Plan, dry_run, plan, valid_plan
 
 if TYPE_CHECKING:
     from ci.lesson.lesson import Lesson
     from ci.lesson.oracle import Oracle
+    from ci.report.terminal import Terminal
 
 WAITING = "another invocation is using this checkout: waiting until it ends"
 
@@ -61,9 +62,7 @@ def _run(options: Options, root: Path, build: Path, pool: HandoutPool | None) ->
     events: list[Event] = []
     outcomes: list[Outcome] = []
     written: list[Path] = []
-    terminal = Terminal(
-        runs, expected_s=cache.seconds, quiet=options.quiet, verbose=options.verbose
-    )
+    terminal = _terminal(planned, options)
     with ExitStack() as stack, _interruptible(runs, outcomes, written):
         # Execute, judge, and render handouts, all at the same time.
         executing = stack.enter_context(closing(_execute(ordered, planned, build)))
@@ -127,7 +126,16 @@ def _interruptible(
         raise KeyboardInterrupt(interrupted_text(runs, outcomes, written)) from None
 
 
-# What follows imports NumPy, nbformat and typst, which an unchanged run does without.
+# What follows imports NumPy, nbformat, typst and rich, which an unchanged run does without.
+
+
+def _terminal(planned: Plan, options: Options) -> Terminal | Log:
+    if not planned.work.lessons:
+        return Log(quiet=options.quiet)
+    from ci.report.terminal import Terminal
+
+    known_s, quiet, verbose = planned.cache.seconds, options.quiet, options.verbose
+    return Terminal(planned.runs, expected_s=known_s, quiet=quiet, verbose=verbose)
 
 
 def _execute(runs: Sequence[Run], planned: Plan, build: Path) -> Generator[Event, None, None]:

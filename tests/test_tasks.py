@@ -142,7 +142,7 @@ def test_an_unchanged_run_imports_nothing_that_only_others_need(verified: Path) 
         done = subprocess.run(timed, cwd=verified, capture_output=True, text=True, check=True)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "ci.run" in imported
-    assert not imported & {"numpy", "nbformat", "jsonschema", "typst", "pypandoc", "pygments"}
+    assert not imported & {"numpy", "nbformat", "rich", "jsonschema", "typst", "pypandoc"}
     assert not imported & {"ci.execute.engine", "ci.judge.verdicts", "ci.handout.handout"}
 
 

@@ -1,11 +1,10 @@
 """The console of the commands: plain text without markup, for a terminal or a pipe."""
 
-import sys
 from typing import Any
 
 from rich.console import Console
 
-from ci.command_line import discard_output
+from ci.command_line import go_on_unread
 
 
 class PatientConsole(Console):
@@ -17,5 +16,4 @@ class PatientConsole(Console):
     def on_broken_pipe(self) -> None:
         """Print nothing more; the reports and the exit status still say how the run ended."""
         self.quiet = True
-        discard_output()
-        print("nobody reads the output any more; the command goes on", file=sys.stderr, flush=True)
+        go_on_unread()

@@ -13,8 +13,8 @@ from pathlib import Path
 from ci import atomic
 from ci.judge.agreement import Matrix
 from ci.judge.outcome import Outcome, Status
-from ci.report import terminal
 from ci.report.faults import Fault, faults
+from ci.report.lines import agreement_text, check_count
 
 ROWS, FAULTS, ANNOTATIONS = 200, 50, 10
 SPAN, BLOCK = 120, 3000  # characters
@@ -38,7 +38,7 @@ def markdown(outcomes: Sequence[Outcome], matrices: Sequence[Matrix] = ()) -> st
         _table(outcomes[:ROWS]),
         _more(len(outcomes) - ROWS, "runs"),
         "## How the runs agree" if matrices else "",
-        _block("\n".join(map(terminal.agreement_text, matrices))) if matrices else "",
+        _block("\n".join(map(agreement_text, matrices))) if matrices else "",
         "## What is wrong" if found else "",
         *map(_block, found[:FAULTS]),
         _more(len(found) - FAULTS, "faults"),
@@ -79,7 +79,7 @@ def _table(outcomes: Sequence[Outcome]) -> str:
 def _row(outcome: Outcome) -> str:
     status = outcome.verdict if outcome.green else f"**{outcome.verdict}**"
     name, device = _code(outcome.run.name), _code(outcome.run.device)
-    cells = name, status, terminal.check_count(outcome), device, f"{outcome.seconds:.1f} s"
+    cells = name, status, check_count(outcome), device, f"{outcome.seconds:.1f} s"
     return " | ".join(["", *(cell.replace("|", r"\|") for cell in cells), ""]).strip()
 
 

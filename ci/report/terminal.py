@@ -1,8 +1,6 @@
 """The outcomes for people: the terminal."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from statistics import fmean
 from sys import maxsize
 
 from rich import box
@@ -17,10 +15,10 @@ from ci.judge.outcome import Outcome, Status
 from ci.plan.planner import Run
 from ci.report.console import PatientConsole
 from ci.report.faults import faults
+from ci.report.lines import agreement_text, check_count, outcome_text, utilization_text
 from ci.report.progress import Heartbeat, Progress, lines
 from ci.report.utilization import Utilization
 
-EPSILON = {"float32": ", epsilon 1.2e-07", "float64": ", epsilon 2.2e-16"}
 COLOURS = {
     Status.VERIFIED.value: "green",
     Status.UNCHANGED.value: "green",
@@ -105,7 +103,7 @@ class Terminal:
         self._running.pop(id(outcome.run), None)
         self._rows[id(outcome.run)] = (outcome.run, outcome.status_text, check_count(outcome))
         if not self._is_live:
-            self.print(_summary(outcome))
+            self.print(outcome_text(outcome))
 
     def finish(
         self,
@@ -137,37 +135,8 @@ class Terminal:
         return table
 
 
-def interrupted_text(
-    runs: Sequence[Run], outcomes: Sequence[Outcome], written: Sequence[Path] = ()
-) -> str:
-    """What an interrupt has left: the HTML at most is published, and what was executed is kept."""
-    kept = [o.run.name for o in outcomes if not o.skipped]
-    only = f"only the HTML in {' and '.join(folder.name for folder in written)}"
-    published = f"{only if written else 'nothing'} was published"
-    if not kept:
-        return f"interrupted; {published}"
-    names = ", ".join(kept[:5]) + (", …" if len(kept) > 5 else "")
-    return (
-        f"interrupted; {published}; {len(kept)} of {len(runs)} runs are kept, and the "
-        f"next invoke run does not execute them again: {names}"
-    )
-
-
 def _coloured(status: str) -> Text:
     return Text(status, COLOURS.get(status, "red"))
-
-
-def _summary(outcome: Outcome) -> str:
-    reason = f" ({outcome.reason})" if outcome.reason else ""
-    time = "" if outcome.status == Status.UNCHANGED else f", {outcome.seconds:.1f} s"
-    counted = f"checks {check_count(outcome)}{not_compared_text(outcome)}"
-    return f"{outcome.run.name}: {outcome.verdict}{reason}, {counted}{time}"
-
-
-def not_compared_text(outcome: Outcome) -> str:
-    """How many shown outputs nobody compared, after a comma; empty if there are none."""
-    number = outcome.not_compared
-    return f", {number} output{'s' * (number > 1)} not compared" if number else ""
 
 
 def _final_table(outcomes: Sequence[Outcome]) -> Table:
@@ -208,30 +177,6 @@ def _agreement_table(matrix: Matrix) -> Table:
     for label, cells in matrix.rows:
         table.add_row(label, *cells)
     return table
-
-
-def utilization_text(slots: Sequence[Utilization]) -> str:
-    """How much of the time the slots had a run, in words."""
-    shares = [slot.share for slot in slots]
-    least = f", the least used {min(shares):.0%}" if len(slots) > 1 else ""
-    return f"{len(slots)} in parallel, busy {fmean(shares):.0%} of {slots[0].total_s:.1f} s{least}"
-
-
-def agreement_text(matrix: Matrix) -> str:
-    """How closely the runs agree, in words: the largest difference, its check, and its two runs."""
-    worst, *runs = matrix.worst
-    most = "are equal where they are compared"
-    if worst.size:
-        most = f"differ by {worst} at most, in {worst.check}: {' and '.join(runs)}"
-    compared = f"{matrix.compared} of {len(matrix.lesson.checks)} checks compared"
-    legend = f"= is equal to the bit, – nothing to compare{EPSILON.get(matrix.dtype, '')}"
-    return f"{matrix.lesson.name}, {matrix.dtype}: the runs {most}\n  {compared}; {legend}"
-
-
-def check_count(outcome: Outcome) -> str:
-    """How many of a lesson's checks are green: `26/31`, or `none`."""
-    total = len(outcome.run.lesson.checks)
-    return f"{sum(result.green for result in outcome.results)}/{total}" if total else "none"
 
 
 def _time(outcome: Outcome) -> str:

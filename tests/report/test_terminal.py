@@ -7,13 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from ci.execute.events import CellStarted
-from ci.judge.outcome import Outcome, Result
+from ci.judge.outcome import Outcome, Result, skipped_outcome
 from ci.lesson.lesson import Lesson
 from ci.plan import planner
-from ci.report import faults, report_files, terminal
+from ci.report import faults, lines, report_files
 from ci.report.terminal import Terminal
 from ci.report.utilization import Utilization
 from tests.conftest import GRADIENT, Read
@@ -95,6 +96,22 @@ def test_an_unchanged_run_shows_its_date(read: Read) -> None:
     assert list(faults.faults(unchanged)) == []
 
 
+@pytest.mark.parametrize(("quiet", "count"), [(False, 2), (True, 0)])
+def test_a_plan_without_work_has_the_same_lines(
+    read: Read, capsys: pytest.CaptureFixture[str], quiet: bool, count: int
+) -> None:
+    """One line per run, as in a log; a quiet one prints nothing."""
+    run = planner.Run(read(GRADIENT), {})
+    unchanged = Outcome(run, "unchanged", date="2026-01-01 12:00 UTC")
+    with lines.Log(quiet=quiet) as log:
+        log.on_outcome(unchanged)
+        log.on_outcome(skipped_outcome(planner.Run(read(GRADIENT), {}, gpus_needed=2)))
+        log.finish([unchanged])
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == count
+    assert quiet or printed[0] == "01_small: unchanged since 2026-01-01 12:00 UTC, checks 0/1"
+
+
 def agreement_report(read: Read, runs: int, width: int) -> str:
     """The final report of a sweep whose runs differ slightly."""
     outcomes, agreed = nearly_equal(read, runs)
@@ -122,7 +139,7 @@ def test_equal_runs_are_equal_only_in_the_compared_checks(read: Read) -> None:
     """The sentence says nothing about the other checks."""
     _, [matrix] = nearly_equal(read)
     equal = {pair: dataclasses.replace(found, size=0.0) for pair, found in matrix.pairs.items()}
-    text = terminal.agreement_text(dataclasses.replace(matrix, pairs=equal))
+    text = lines.agreement_text(dataclasses.replace(matrix, pairs=equal))
     assert text.startswith(
         "01_small, float64: the runs are equal where they are compared\n  1 of 2"
     )
@@ -157,9 +174,7 @@ def test_a_terminal_gets_a_live_table(read: Read) -> None:
 def test_the_utilization_of_slots_is_shown(read: Read, tmp_path: Path) -> None:
     """One line in the terminal, and each slot in the JSON report."""
     slots = [Utilization(0, 3, 9.0, 10.0, ()), Utilization(1, 2, 7.5, 10.0, ("1",))]
-    assert (
-        terminal.utilization_text(slots) == "2 in parallel, busy 82% of 10.0 s, the least used 75%"
-    )
+    assert lines.utilization_text(slots) == "2 in parallel, busy 82% of 10.0 s, the least used 75%"
     report_files.write([outcome(read(GRADIENT))], tmp_path, utilization=slots)
     found = json.loads((tmp_path / "report.json").read_text())["slots"]
     assert [slot["share"] for slot in found] == [0.9, 0.75]

@@ -143,11 +143,12 @@ def test_a_list_into_head_is_no_fault(course: Path) -> None:
     assert pipe_to_head([sys.executable, "-m", "invoke", "--list"], course) == (0, "")
 
 
-def test_a_report_that_nobody_reads_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("console", ["console import PatientConsole", "lines import Log"])
+def test_a_report_that_nobody_reads_goes_on(tmp_path: Path, console: str) -> None:
     """The console says it once, and raises no SystemExit(1) as Rich does."""
     code = (
-        "import sys, time; from ci.report.console import PatientConsole\n"
-        "console = PatientConsole(); console.print('first'); time.sleep(0.5)\n"
+        f"import sys, time; from ci.report.{console} as Printer\n"
+        "console = Printer(); console.print('first'); time.sleep(0.5)\n"
         "for _ in range(9): console.print('more')\n"
         "sys.exit(7)"
     )
