@@ -35,7 +35,9 @@ def _draw(seed, dtype):
 
 
 def _slope(a, limit):
-    """2^k, or 100 2^k for a negative a; k is how often it doubles to get to the limit."""
+    r"""$2^k$, or $100 \cdot 2^k$ for a negative $a$; $k$ is how often it doubles to get to the
+    limit.
+    """
     k = 1
     while abs(a) * 2.0**k < limit:
         k += 1
@@ -49,7 +51,7 @@ def _slopes(seed, dtype, limit):
 
 
 def vector(size):
-    """x = 0, 1, ..., size - 1."""
+    r"""$x = 0, 1, \dots, n - 1$ with $n$ = `size`."""
     return _x(size)
 
 
@@ -60,28 +62,28 @@ def no_gradient_yet():
 
 
 def y(size):
-    """y = 2 sum(i^2) for i < n = size, which is (n - 1) n (2n - 1) / 3."""
+    r"""$y = 2 \sum_{i<n} i^2 = \frac{(n - 1)\, n\, (2n - 1)}{3}$ with $n$ = `size`."""
     return np.float64((size - 1) * size * (2 * size - 1) / 3)
 
 
 def gradient(size):
-    """y = 2 sum(x_i^2), so dy/dx_i = 4 x_i."""
+    r"""$y = 2 \sum_i x_i^2$, so $\frac{\partial y}{\partial x_i} = 4 x_i$."""
     return 4 * _x(size)
 
 
 def gradient_is_4x(size):
-    """4 x is exact in floating point, so each element is equal."""
+    """$4 x_i$ is exact in floating point, so each element is equal."""
     return np.ones(size, dtype=bool)
 
 
 @expect(dtype="float64", rel=1e-9, why=QUADRATIC)
 def numeric_gradient(size):
-    """The central difference of a quadratic is its derivative: 4 x_i."""
+    """The central difference of a quadratic is its derivative: $4 x_i$."""
     return 4 * _x(size)
 
 
 def accumulated(size):
-    """Two backward passes without clearing: 4 x_i + 4 x_i."""
+    """Two backward passes without clearing: $4 x_i + 4 x_i$."""
     return 8 * _x(size)
 
 
@@ -92,40 +94,42 @@ def cleared(size):
 
 
 def after_clearing(size):
-    """One backward pass into a cleared gradient: 4 x_i again."""
+    """One backward pass into a cleared gradient: $4 x_i$ again."""
     return 4 * _x(size)
 
 
 def sum_gradient(size):
-    """d(sum of x_i^2)/dx_i = 2 x_i."""
+    r"""$\frac{\partial}{\partial x_i} \sum_j x_j^2 = 2 x_i$."""
     return 2 * _x(size)
 
 
 @expect(dtype="float64", rel=1e-9, why=QUADRATIC)
 def numeric_sum(size):
-    """The central difference of a quadratic is its derivative: 2 x_i."""
+    """The central difference of a quadratic is its derivative: $2 x_i$."""
     return 2 * _x(size)
 
 
 @expect(rel=0)
 def vector_jacobian(size):
-    """J is diagonal with 2 x_i, so (v^T J)_i = 2 x_i v_i with v = 1, 10, 100, 1000, 1, ..."""
+    r"""$J$ is diagonal with $2 x_i$, so $(v^\top J)_i = 2 x_i v_i$ with $v = 1, 10, 100, 1000,
+    1, \dots$
+    """
     return 2 * _x(size) * _v(size)
 
 
 @expect(dtype="float64", rel=1e-9, why=QUADRATIC)
 def numeric_vector_jacobian(size):
-    """The central difference of sum(v_i x_i^2) is its derivative: 2 x_i v_i."""
+    r"""The central difference of $\sum_i v_i x_i^2$ is its derivative: $2 x_i v_i$."""
     return 2 * _x(size) * _v(size)
 
 
 def one_element(size):
-    """w = size, and d(w^2)/dw = 2 w."""
+    r"""$w$ = `size`, and $\frac{d}{dw} w^2 = 2 w$."""
     return np.array([[2.0 * size]])
 
 
 def detached(size):
-    """u = x^2 is a constant, so d(u_i x_i)/dx_i = u_i = x_i^2."""
+    r"""$u = x^2$ is a constant, so $\frac{\partial}{\partial x_i} u_i x_i = u_i = x_i^2$."""
     return _x(size) ** 2
 
 
@@ -136,23 +140,23 @@ def detached_is_u(size):
 
 @expect(dtype="float64", rel=1e-9, why=QUADRATIC)
 def numeric_detached(size):
-    """With u held fixed, u_i x_i is linear in x_i with slope u_i = x_i^2."""
+    """With $u$ held fixed, $u_i x_i$ is linear in $x_i$ with slope $u_i = x_i^2$."""
     return _x(size) ** 2
 
 
 def not_detached(size):
-    """z_i = x_i^3, so dz_i/dx_i = 3 x_i^2."""
+    r"""$z_i = x_i^3$, so $\frac{\partial z_i}{\partial x_i} = 3 x_i^2$."""
     return 3 * _x(size) ** 2
 
 
 @expect(dtype="float64", rel=1e-9, why=CUBIC)
 def numeric_not_detached(size):
-    """((x + h)^3 - (x - h)^3) / 2h = 3 x^2 + h^2, here with h = 2^-10."""
+    r"""$\frac{(x + h)^3 - (x - h)^3}{2h} = 3 x^2 + h^2$, here with $h = 2^{-10}$."""
     return 3 * _x(size) ** 2 + H**2
 
 
 def y_keeps_its_graph(size):
-    """y = x^2 was not detached, only u was: dy_i/dx_i = 2 x_i."""
+    r"""$y = x^2$ was not detached, only $u$ was: $\frac{\partial y_i}{\partial x_i} = 2 x_i$."""
     return 2 * _x(size)
 
 
@@ -167,23 +171,29 @@ def _sum(size):
 
 
 def lost_path(size):
-    """With s = 0 + 1 + ... + (n-1) = n(n-1)/2 a constant, d(sum of s x_i)/dx_i = s: half of 2s."""
+    r"""With the constant $s = 0 + 1 + \dots + (n-1) = \frac{n(n-1)}{2}$,
+    $\frac{\partial}{\partial x_i} \sum_j s x_j = s$: half of $2s$.
+    """
     return False, np.full(size, _sum(size))
 
 
 @expect(dtype="float64")
 def numeric_lost_path(size):
-    """The central difference of s^2 is its derivative: 2s, where autograd found s."""
+    """The central difference of $s^2$ is its derivative: $2s$, where autograd found $s$."""
     return np.full(size, 2 * _sum(size))
 
 
 def kept_path(size):
-    """y = s^2 and ds/dx_i = 1, so dy/dx_i = 2s."""
+    r"""$y = s^2$ and $\frac{\partial s}{\partial x_i} = 1$, so $\frac{\partial y}{\partial x_i}
+    = 2s$.
+    """
     return True, np.full(size, 2 * _sum(size))
 
 
 def changed(size):
-    """y = sum(4 x_i^2), which is 2 (n-1) n (2n-1) / 3, from a = 2x; then a becomes 2x + 1."""
+    r"""$y = \sum_i 4 x_i^2 = \frac{2 (n-1)\, n\, (2n-1)}{3}$, from $a = 2x$; then $a$ becomes
+    $2x + 1$.
+    """
     return np.float64(2 * (size - 1) * size * (2 * size - 1) / 3), 2 * _x(size) + 1
 
 
@@ -193,30 +203,34 @@ def changes_counted(size):
 
 
 def saved_is_changed_by_data(size):
-    """The backward pass finds a_i + 1 where a_i = 2 x_i was saved: 4 (2 x_i + 1) = 8 x_i + 4."""
+    """The backward pass finds $a_i + 1$ where $a_i = 2 x_i$ was saved: $4 (2 x_i + 1) = 8 x_i +
+    4$.
+    """
     return 8 * _x(size) + 4
 
 
 def saved_is_left_alone(size):
-    """b = 2 x_i + 1 is a tensor of its own; y = sum((2 x_i)^2), so dy/dx_i = 8 x_i."""
+    r"""$b_i = 2 x_i + 1$ is a tensor of its own; $y = \sum_i (2 x_i)^2$, so $\frac{\partial
+    y}{\partial x_i} = 8 x_i$.
+    """
     return 2 * _x(size) + 1, 8 * _x(size)
 
 
 @expect(dtype="float64", rel=1e-9, why=QUADRATIC)
 def numeric_saved(size):
-    """A central difference of 4 x_i^2 has no error of its own: 8 x_i."""
+    """A central difference of $4 x_i^2$ has no error of its own: $8 x_i$."""
     return 8 * _x(size)
 
 
 @expect(device="cpu")
 def saved_is_changed_by_numpy(size):
-    """The array 2 x_i + 1 is the memory of a, so the backward pass finds 4 (2 x_i + 1)."""
+    """The array $2 x_i + 1$ is the memory of $a$, so the backward pass finds $4 (2 x_i + 1)$."""
     return 2 * _x(size) + 1, 8 * _x(size) + 4
 
 
 @expect(device="cpu")
 def copied_to_numpy(size):
-    """The copy is 2 x_i + 1, and a is still 2 x_i: 8 x_i."""
+    """The copy is $2 x_i + 1$, and $a$ is still $2 x_i$: $8 x_i$."""
     return 2 * _x(size) + 1, 8 * _x(size)
 
 
@@ -227,14 +241,18 @@ def draw(seed, dtype):
 
 
 def control_flow_value(seed, dtype, limit):
-    """f(a) = a 2^k for a > 0 and 100 a 2^k for a < 0, with the k of the oracle's own loop."""
+    r"""$f(a) = a\, 2^k$ for $a > 0$ and $100\, a\, 2^k$ for $a < 0$, with the $k$ of the
+    oracle's own loop.
+    """
     a = _draw(seed, dtype)
     return np.array([a, -a]) * _slopes(seed, dtype, limit)
 
 
 @expect(rel=0)
 def control_flow(seed, dtype, limit):
-    """On the path taken f is linear: its slope is 2^k, or 100 2^k for the negative one."""
+    r"""On the path taken $f$ is linear: its slope is $2^k$, or $100 \cdot 2^k$ for the negative
+    one.
+    """
     return _slopes(seed, dtype, limit)
 
 
@@ -292,28 +310,36 @@ def numeric_jump(seed, dtype, limit):
 
 @expect(dtype="float64", elementwise=True, rel=1e-9, why=PIECEWISE)
 def numeric_control_flow(seed, dtype, limit):
-    """(f(p+h) - f(p-h)) / 2h with f(p) = slope times p: 2^k, 100 2^k; at e, a jump over a step."""
+    r"""$\frac{f(p+h) - f(p-h)}{2h}$ with $f(p)$ = slope times $p$: $2^k$, $100 \cdot 2^k$; at
+    $e$, a jump over a step.
+    """
     low, high = _beside(seed, dtype, limit)
     below, above = (np.array([p * _slope(p, limit) for p in side]) for side in (low, high))
     return (above - below) / (high - low)
 
 
 def logistic_slope(size):
-    """s = 1 / (1 + e^-x) has the derivative s (1 - s), here at n points from -2 to 2."""
+    r"""$s = \frac{1}{1 + e^{-x}}$ has the derivative $s (1 - s)$, here at $n$ points from $-2$
+    to $2$.
+    """
     s = 1 / (1 + np.exp(-np.linspace(-2, 2, size)))
     return s * (1 - s)
 
 
 def two_steps(size):
-    """The gradient is 2 w, so a step takes w to w - 0.2 w: after two, 0.8 * 0.8 w."""
+    r"""The gradient is $2 w$, so a step takes $w$ to $w - 0.2 w$: after two, $0.8 \cdot 0.8\,
+    w$.
+    """
     return 0.8 * 0.8 * _x(size)
 
 
 def mean_gradient(size):
-    """d(sum of x_i^3 / n)/dx_i = 3 x_i^2 / n."""
+    r"""$\frac{\partial}{\partial x_i} \frac{1}{n} \sum_j x_j^3 = \frac{3 x_i^2}{n}$."""
     return 3 * _x(size) ** 2 / size
 
 
 def two_paths(size):
-    """z_i = x_i x_i c_i with the constant c_i = x_i: the value is x_i^3, the gradient 2 x_i c_i."""
+    """$z_i = x_i x_i c_i$ with the constant $c_i = x_i$: the value is $x_i^3$, the gradient $2
+    x_i c_i$.
+    """
     return _x(size) ** 3, 2 * _x(size) ** 2
