@@ -29,6 +29,7 @@ from ci.report.utilization import slot_utilization
 from ci.run_plan import Options, Plan, dry_run, plan, valid_plan
 
 if TYPE_CHECKING:
+    from ci.execute.servers import Servers
     from ci.lesson.lesson import Lesson
     from ci.lesson.oracle import Oracle
     from ci.report.terminal import Terminal
@@ -36,11 +37,14 @@ if TYPE_CHECKING:
 WAITING = "another invocation is using this checkout: waiting until it ends"
 
 
-def run(options: Options, root: Path, pool: HandoutPool | None = None) -> int:
+def run(
+    options: Options, root: Path, pool: HandoutPool | None = None, servers: Servers | None = None
+) -> int:
     """Run the course in the folder `root`, and return the exit status.
 
-    Handouts are made by `pool`, or by new processes. Raises CourseError for a fault that keeps the
-    plan from starting, or handouts from rendering.
+    Handouts are made by `pool`, or by new processes; `servers` of this machine execute the lessons,
+    if they are not executed elsewhere. Raises CourseError for a fault that keeps the plan from
+    starting, or handouts from rendering.
     """
     build = root / "build"
     with atomic.exclusive(build, on_wait=lambda: print(WAITING, flush=True)):
@@ -50,10 +54,16 @@ def run(options: Options, root: Path, pool: HandoutPool | None = None) -> int:
             return 0
         attempts.remove_incomplete(build / RUNS)
         atomic.remove_abandoned_folders()
-        return _run(options, root, build, pool)
+        return _run(options, root, build, pool, servers)
 
 
-def _run(options: Options, root: Path, build: Path, pool: HandoutPool | None) -> int:
+def _run(
+    options: Options,
+    root: Path,
+    build: Path,
+    pool: HandoutPool | None,
+    servers: Servers | None,
+) -> int:
     planned = valid_plan(options, root)
     runs, work, oracles, cache = planned.runs, planned.work, planned.oracles, planned.cache
     slots, notes = planned.slots, planned.notes
@@ -65,7 +75,7 @@ def _run(options: Options, root: Path, build: Path, pool: HandoutPool | None) ->
     terminal = _terminal(planned, options)
     with ExitStack() as stack, _interruptible(runs, outcomes, written):
         # Execute, judge, and render handouts, all at the same time.
-        executing = stack.enter_context(closing(_execute(ordered, planned, build)))
+        executing = stack.enter_context(closing(_execute(ordered, planned, build, servers)))
         pool = pool or stack.enter_context(HandoutPool())
         _check_prose(work.lessons)  # while the kernels start
         stack.enter_context(terminal)
@@ -138,14 +148,22 @@ def _terminal(planned: Plan, options: Options) -> Terminal | Log:
     return Terminal(planned.runs, expected_s=known_s, quiet=quiet, verbose=verbose)
 
 
-def _execute(runs: Sequence[Run], planned: Plan, build: Path) -> Generator[Event, None, None]:
+def _execute(
+    runs: Sequence[Run], planned: Plan, build: Path, servers: Servers | None
+) -> Generator[Event, None, None]:
     """The events of the executions, which start at once."""
     if not runs:
         return (event for event in list[Event]())
     from ci.execute import engine
 
-    slots, granted = planned.slots, planned.granted
-    return engine.execute(runs, build / RUNS, planned.executor, slots=slots, gpus=granted)
+    return engine.execute(
+        runs,
+        build / RUNS,
+        planned.executor,
+        slots=planned.slots,
+        gpus=planned.granted,
+        servers=servers if planned.executor.shared else None,
+    )
 
 
 def _check_prose(lessons: Sequence[Lesson]) -> None:

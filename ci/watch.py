@@ -1,13 +1,16 @@
 """`invoke run --watch`: run the lessons again whose files were saved."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import watchfiles
 
 from ci.command_line import printable
-from ci.errors import CourseError, UsageError
+from ci.errors import CourseError, MachineError, UsageError
+from ci.execute.local import LocalExecutor
+from ci.execute.servers import Servers
 from ci.handout.pool import HandoutPool
 from ci.lesson.lesson import find_lessons, select_lessons
 from ci.run import run
@@ -22,7 +25,7 @@ WATCHING = "watching lessons/: save a file to run its lesson; Ctrl-C ends it"
 def watch(options: Options, root: Path) -> int:
     """Run the lessons, and those whose files change again until Ctrl-C; the status of the last run.
 
-    The processes that make handouts are kept from one run to the next.
+    Fork servers and the processes that make handouts are kept from one run to the next.
     """
     lessons = root / "lessons"
     if not lessons.is_dir():
@@ -36,14 +39,21 @@ def watch(options: Options, root: Path) -> int:
         watch_filter=lambda _, path: not _is_ignored(path.removeprefix(str(lessons))),
     )
     next(saves)  # from here on, saved files are noted
-    with HandoutPool() as pool:
-        status = _first(options, root, pool)
+    with HandoutPool() as pool, ExitStack() as stack:
+        servers: Servers | None = None
+        with suppress(MachineError):  # torch is not installed here
+            servers = stack.enter_context(closing(Servers(LocalExecutor())))
+
+        def run_once(options: Options) -> int:
+            return run(options, root, pool, servers)
+
+        status = _first(options, run_once)
         again = replace(options, fresh=False, failed=False, html_first=True)
         try:
             print(WATCHING, flush=True)
             for changes in saves:
                 changed = {Path(path) for _, path in changes}
-                if changed and (ended := _again(changed, again, root, pool)) is not None:
+                if changed and (ended := _again(changed, again, root, run_once)) is not None:
                     status = ended
                     print(WATCHING, flush=True)
         except KeyboardInterrupt as interrupt:
@@ -57,9 +67,9 @@ def _is_ignored(path: str) -> bool:
     return any(part in path for part in IGNORED)
 
 
-def _first(options: Options, root: Path, pool: HandoutPool) -> int:
+def _first(options: Options, run_once: Callable[[Options], int]) -> int:
     try:
-        return run(options, root, pool)
+        return run_once(options)
     except UsageError:  # no save can mend it
         raise
     except CourseError as error:
@@ -67,12 +77,12 @@ def _first(options: Options, root: Path, pool: HandoutPool) -> int:
 
 
 def _again(
-    changed: Collection[Path], options: Options, root: Path, pool: HandoutPool
+    changed: Collection[Path], options: Options, root: Path, run_once: Callable[[Options], int]
 ) -> int | None:
     """Run the lessons that changed files belong to; None where there are none."""
     try:
         names = changed_lessons(changed, options.lessons, root)
-        return run(replace(options, lessons=",".join(names)), root, pool) if names else None
+        return run_once(replace(options, lessons=",".join(names))) if names else None
     except CourseError as error:
         return _report(error)
 

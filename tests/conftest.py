@@ -1,5 +1,6 @@
 """A small course of one's own: scripts and oracles in a temporary folder."""
 
+import atexit
 import os
 import shutil
 import signal
@@ -8,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +21,7 @@ from ci.execute import engine
 from ci.execute.events import Execution, Finished
 from ci.execute.executor import Executor
 from ci.execute.local import LocalExecutor
+from ci.execute.servers import Servers
 from ci.handout.pool import HandoutPool
 from ci.lab import image
 from ci.lab.docker_engine import connect
@@ -178,10 +180,26 @@ def executions(
     *,
     slots: int = 1,
     gpus: Sequence[Gpu] = (),
+    servers: Servers | None = None,
 ) -> list[Execution]:
-    """The executions of `runs`, in the order in which they end; on this machine by default."""
-    events = engine.execute(runs, folder, executor or LocalExecutor(), slots=slots, gpus=gpus)
+    """The executions of `runs`, in the order in which they end; on this machine by default.
+
+    There, all tests share a fork server, unless they change the environment.
+    """
+    os.environ.pop("PYTEST_CURRENT_TEST", None)
+    servers = servers or (None if executor else shared_servers())
+    events = engine.execute(
+        runs, folder, executor or LocalExecutor(), slots=slots, gpus=gpus, servers=servers
+    )
     return [event.execution for event in events if isinstance(event, Finished)]
+
+
+@cache
+def shared_servers() -> Servers:
+    """The fork servers of the tests; they end with this process."""
+    servers = Servers(LocalExecutor())
+    atexit.register(servers.close)
+    return servers
 
 
 def eventually(condition: Callable[[], object], timeout_s: float = 10) -> bool:

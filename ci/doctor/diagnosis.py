@@ -127,6 +127,14 @@ def _runs(architecture: str, capability: str) -> bool:
     return (major, minor) >= earliest and (parts[1] == "compute" or major == earliest[0])
 
 
+def judge_kernels(place: str, kernel: str) -> Finding:
+    """Judge how runs would start their kernels, as a fork server tells it."""
+    if kernel == "forked":
+        return Finding(place, "kernels", Verdict.OK, "forked: torch is imported once for all runs")
+    text = f"{kernel or 'the fork server does not start'}: each run imports torch"
+    return Finding(place, "kernels", Verdict.WARN, text, "set aside what the message names")
+
+
 def judge_facts(place: str, granted: Sequence[Gpu], facts: Iterable[Fact]) -> Iterator[Finding]:
     """Judge what the probe found at a place where lessons would get the GPUs `granted`."""
     judges: dict[str, Callable[[str, Sequence[Gpu], Fact], Iterator[Finding]]] = {

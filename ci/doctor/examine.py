@@ -9,7 +9,7 @@ import queue
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,7 @@ def _examine_here(granted: Sequence[Gpu]) -> Iterator[Finding]:
         LocalExecutor()  # raises if a package is not installed
         with contextlib.closing(Process("ci.doctor.probe", _visible(granted))) as process:
             facts = read_facts(process)
+        yield diagnosis.judge_kernels(HERE, _ask_fork_server(_visible(granted)))
     except MachineError as error:
         yield Finding(HERE, "packages", Verdict.FAIL, str(error))
     yield from _judge_nvidia(HERE, granted, facts)
@@ -191,6 +192,15 @@ def _probe_lab(client: Any, docker: Path, granted: Sequence[Gpu]) -> list[Fact]:
     command = ["python", "-P", f"{COURSE}/probe.py"]
     with contextlib.closing(containers.Container(found.id, command, options)) as container:
         return read_facts(container)
+
+
+def _ask_fork_server(variables: Mapping[str, str]) -> str:
+    """Return how a fork server would start kernels: `forked`, or `fresh: why`; empty if it fails."""
+    with contextlib.closing(Process("ci.worker.server", variables)) as server:
+        for line in server.lines():
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                return str(json.loads(line)["environment"]["kernel"])
+        return ""
 
 
 def read_facts(channel: Channel) -> list[Fact]:

@@ -1,4 +1,4 @@
-"""Workers in containers of the lab."""
+"""Fork servers in containers of the lab."""
 
 import itertools
 import os
@@ -19,8 +19,10 @@ CODE = Path(__file__).parents[1]
 MOUNTED = ("__init__.py", "errors.py", "atomic.py", "lesson", "worker")  # parts of ci/
 
 
-class WorkerContainer(containers.Container):
-    """A worker in a container. A `WorkerChannel`."""
+class ServerContainer(containers.Container):
+    """A fork server in a container. A `ServerChannel`."""
+
+    inherits = False
 
     def __init__(self, image: Image, options: Mapping[str, Any]) -> None:
         super().__init__(image.id, ["python", "-P", "-m", "ci.worker.server"], options)
@@ -35,7 +37,7 @@ class WorkerContainer(containers.Container):
         containers.change_owner(path, self._user)
         return f"{ATTEMPTS}/{path.parent.name}/{path.name}"
 
-    def memory(self) -> int:
+    def memory(self, pid: int) -> int:
         """Zero, since the engine enforces the container's limit."""
         return 0
 
@@ -80,8 +82,8 @@ class ContainerExecutor:
 
     def start(
         self, runs: Sequence[Run], lease: Lease, folder: Path, variables: Mapping[str, str]
-    ) -> WorkerContainer:
-        """Start a worker in a container that has what `runs` need from the course."""
+    ) -> ServerContainer:
+        """Start a fork server in a container that has what `runs` need from the course."""
         if lease.gpus:
             with docker_engine.connect() as client:  # the previous holder may have been killed
                 containers.remove_orphans(client)
@@ -96,8 +98,8 @@ class ContainerExecutor:
             environment={**variables, "PYTHONPATH": COURSE},
             gpus=lease.gpus,
         )
-        # The worker reaps orphans itself. Docker's init would run as the lesson's user, who could
-        # then open its ends of the worker's pipes.
+        # The server reaps orphans itself. Docker's init would run as the lesson's user, who could
+        # then open its ends of the server's pipes.
         options["init"] = False
         options["name"] = containers.unique_name(lesson.name)
         mounts = {f"{COURSE}/ci/{name}": CODE / name for name in MOUNTED} | {
@@ -108,7 +110,7 @@ class ContainerExecutor:
             *(containers.mount(path, target) for target, path in mounts.items()),
             containers.mount(attempts, ATTEMPTS, writable=True),
         ]
-        return WorkerContainer(self._image, options)
+        return ServerContainer(self._image, options)
 
     def facts(self) -> Mapping[str, object]:
         """The image with everything in it, the user, and the variables passed on to it."""

@@ -14,7 +14,8 @@ from ci.execute.events import End, Event, Execution, Finished, Started, Waiting
 from ci.execute.executor import Executor
 from ci.execute.leases import Lease
 from ci.execute.run_queue import RunQueue
-from ci.execute.worker_client import WorkerClient
+from ci.execute.server_client import RunClient, ServerClient
+from ci.execute.servers import Servers
 from ci.plan import attempts, memory
 from ci.plan.gpus import Gpu
 from ci.plan.planner import Run
@@ -32,25 +33,36 @@ def execute(
     slots: int = 1,
     gpus: Sequence[Gpu] = (),
     reserve: int | None = None,
+    servers: Servers | None = None,
 ) -> Generator[Event, None, None]:
     """Execute `runs` with `executor`, up to `slots` in parallel, and yield what happens.
 
     Runs start in this order, as soon as `gpus` can be leased and while `reserve` bytes of memory
     (5 % by default) are left. Each run gets a new attempt below `folder`, and ends with a
     `Finished`, even if the machine or the pipeline fails. The first runs start at once, before
-    the first event is consumed; closing the generator ends all runs.
+    the first event is consumed; closing the generator ends all runs, and their fork servers unless
+    `servers` of the executor are given.
     """
     reserved = memory.reserve() if reserve is None else reserve
-    waiting = RunQueue(runs, gpus, reserved + memory.RUN_BYTES, slots=slots, shared=executor.shared)
+    waiting = RunQueue(runs, gpus, reserved + memory.RUN_BYTES)
     events = Events()
-    workers = [Slot(number, waiting, folder, executor, events) for number in range(slots)]
-    happening = _follow(len(runs), workers, waiting, events, reserved)
+    with contextlib.ExitStack() as stack:
+        if servers is None:
+            servers = Servers(executor)
+            stack.callback(servers.close)
+        all_slots = [Slot(number, waiting, folder, servers, events) for number in range(slots)]
+        happening = _follow(len(runs), all_slots, waiting, events, reserved, stack.pop_all())
     next(happening)  # starts the slots, and makes sure that closing the generator ends them
     return cast("Generator[Event, None, None]", happening)
 
 
 def _follow(
-    left: int, slots: Sequence["Slot"], waiting: RunQueue, events: Events, reserved: int
+    left: int,
+    slots: Sequence["Slot"],
+    waiting: RunQueue,
+    events: Events,
+    reserved: int,
+    end: contextlib.ExitStack,
 ) -> Generator[Event | None, None, None]:
     """Yield None once the slots have started, then all events until `left` runs have finished."""
     next_look = 0.0
@@ -73,34 +85,34 @@ def _follow(
                     _end_largest(slots)
     finally:
         waiting.stop()
-        for slot in slots:
-            if slot.ident:
-                slot.join()
+        with end:
+            for slot in slots:
+                if slot.ident:
+                    slot.join()
 
 
 def _end_largest(slots: Sequence["Slot"]) -> None:
     """End the run that uses the most memory, if it uses more than a run is expected to."""
-    clients = [client for slot in slots if (client := slot.client)]
-    found = [(client.memory(), client.run, client) for client in clients]
-    used, run, largest = max(found, key=lambda each: each[0], default=(0, None, None))
-    if used > memory.RUN_BYTES and run and largest:
+    running = [client for slot in slots if (client := slot.client)]
+    found = [(client.memory(), client) for client in running]
+    used, largest = max(found, key=lambda each: each[0], default=(0, None))
+    if used > memory.RUN_BYTES and largest:
         largest.end(
-            run,
             f"out of memory: it used {used / memory.GIB:.1f} GiB, and the machine with its "
-            f"{memory.total() / memory.GIB:.1f} GiB was about to swap; try --jobs 1",
+            f"{memory.total() / memory.GIB:.1f} GiB was about to swap; try --jobs 1"
         )
 
 
 class Slot(threading.Thread):
-    """Executes one run after the other, and lets a worker serve several where it can."""
+    """Executes one run after the other; `client` is that of the run in progress."""
 
     def __init__(
-        self, number: int, waiting: RunQueue, folder: Path, executor: Executor, events: Events
+        self, number: int, waiting: RunQueue, folder: Path, servers: Servers, events: Events
     ) -> None:
         super().__init__(name=f"slot {number}")
         self._number, self._waiting, self._folder = number, waiting, folder
-        self._executor, self._events = executor, events
-        self.client: WorkerClient | None = None
+        self._servers, self._events = servers, events
+        self.client: RunClient | None = None
         self._start = time.monotonic()
 
     def run(self) -> None:
@@ -112,49 +124,42 @@ class Slot(threading.Thread):
             self._events.put(error)
 
     def _serve(self, first: Run, lease: Lease) -> None:
-        """Execute `first`, and compatible runs after it."""
+        """Execute `first` and, if its server is not shared, others like it."""
         run: Run | None = first
+        server: ServerClient | None = None
         is_stuck = False
         try:
-            while run:
+            while run and not is_stuck:
                 attempt = attempts.begin(run, self._folder)
                 try:
-                    self.client = self.client or self._client(first, lease)
-                    self._execute(self.client, run, attempt)
+                    server = server or self._server(first, lease)
+                    is_stuck = self._execute(server, run, attempt, lease)
                 except Exception as error:  # it becomes the outcome of this run
-                    self._end_worker(attempt)
                     self._finish(failure(run, attempt, error), lease)
                     break
-                is_alive = self.client.alive
-                run = self._waiting.next_compatible(first, lease) if is_alive else None
+                is_alone = server.alive and not server.executor.shared
+                run = self._waiting.next_like(first, lease) if is_alone else None
         finally:
-            client, self.client = self.client, None
-            if client:
-                client.close()
-                is_stuck = client.stuck
+            if server:
+                self._servers.give_back(server)
             self._waiting.release(lease, withhold=is_stuck)
 
-    def _client(self, first: Run, lease: Lease) -> WorkerClient:
-        runs = [first, *self._waiting.compatible(first)]
-        is_forked = self._waiting.share(first) >= 1
-        channel = self._executor.start(runs, lease, self._folder, first.environment)
-        return WorkerClient(channel, lease, self._executor, self._waiting, forked=is_forked)
+    def _server(self, first: Run, lease: Lease) -> ServerClient:
+        return self._servers.lend([first, *self._waiting.like(first)], lease, self._folder)
 
-    def _execute(self, client: WorkerClient, run: Run, attempt: Path) -> None:
-        self._events.put(Started(run, self._number, self._elapsed(), client.lease.gpus))
-        for happened in client.execute(run, attempt):
-            if isinstance(happened, Execution):
-                self._finish(happened, client.lease)
-            else:
-                self._events.put(happened)
-
-    def _end_worker(self, attempt: Path) -> None:
-        """End the worker, so that neither it nor its lesson writes to the attempt any more."""
-        if self.client:
-            self.client.close()
-        with contextlib.suppress(OSError):
-            self._executor.reclaim(attempt)
-        attempts.tidy(attempt)
+    def _execute(self, server: ServerClient, run: Run, attempt: Path, lease: Lease) -> bool:
+        """Execute a run; whether a process of it cannot be killed."""
+        self._events.put(Started(run, self._number, self._elapsed(), lease.gpus))
+        self.client = client = RunClient(server, run, attempt, self._waiting)
+        try:
+            for happened in client.execute(lease):
+                if isinstance(happened, Execution):
+                    self._finish(happened, lease)
+                else:
+                    self._events.put(happened)
+        finally:
+            self.client = None
+        return client.is_stuck
 
     def _finish(self, execution: Execution, lease: Lease) -> None:
         self._events.put(Finished(execution, self._number, self._elapsed(), lease.gpus))

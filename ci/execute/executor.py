@@ -1,6 +1,6 @@
-"""Executors: where workers run, and how the engine speaks to them.
+"""Executors: where fork servers run, and how the engine speaks to them.
 
-The worker is the same program everywhere, and reads and writes JSON lines.
+The fork server is the same program everywhere, and reads and writes JSON lines.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +16,11 @@ from ci.plan.planner import Run
 class Channel(Protocol):
     """A process that an executor has started."""
 
-    def send(self, line: str) -> None:
-        """Write a line to its standard input. Raises OSError where it is gone."""
+    def send(self, line: str, descriptors: Sequence[int] = ()) -> None:
+        """Write a line to its standard input, with open files where it can inherit them.
+
+        Raises OSError where it is gone.
+        """
 
     def lines(self) -> Iterator[str]:
         """The lines of its standard output, until it ends."""
@@ -29,24 +32,26 @@ class Channel(Protocol):
         """Close its input, so that it ends; then kill it and everything that it has left."""
 
 
-class WorkerChannel(Channel, Protocol):
-    """A worker that an executor has started."""
+class ServerChannel(Channel, Protocol):
+    """A fork server that an executor has started."""
+
+    inherits: bool  # whether its runs inherit the leases of their GPUs
 
     def attempt(self, path: Path) -> str:
-        """The path of an attempt as the worker sees it; from now on, the worker may write there."""
+        """The path of an attempt as the server sees it; from now on, a run may write there."""
 
-    def memory(self) -> int:
-        """The bytes that its descendants use; 0 where the executor limits them itself."""
+    def memory(self, pid: int) -> int:
+        """The bytes that a run process uses; 0 where the executor limits them itself."""
 
     def abandon(self) -> None:
-        """Let it live on, and hold its leases, until a process that cannot be killed is gone."""
+        """Let it live on in `close`, since a process of a run cannot be killed."""
 
 
 class Executor(Protocol):
-    """A place where workers run.
+    """A place where fork servers run.
 
-    `provenance` is added to the environment that a worker reports. `shared` says whether one worker
-    can serve several lessons.
+    `provenance` is added to the environment that a server reports. `shared` says whether one server
+    serves all runs, or each slot has its own for the runs of one lesson.
     """
 
     provenance: Mapping[str, str]
@@ -54,21 +59,21 @@ class Executor(Protocol):
 
     def start(
         self, runs: Sequence[Run], lease: Lease, folder: Path, variables: Mapping[str, str]
-    ) -> WorkerChannel:
-        """Start a worker for some of `runs`, with `variables` in its environment.
+    ) -> ServerChannel:
+        """Start a fork server for `runs`, with `variables` in its environment.
 
-        The runs are of one lesson, unless the executor is `shared`. The worker uses the GPUs of
-        `lease`, and its attempts will be below `folder`.
+        Their attempts will be below `folder`. Unless the executor is `shared`, the runs are of one
+        lesson and use the GPUs of `lease`.
         """
 
     def facts(self) -> Mapping[str, object]:
         """Everything beside the course that a result depends on here, as plain data."""
 
     def lesson(self, path: Path) -> str:
-        """The path of a lesson's script as a worker sees it."""
+        """The path of a lesson's script as a server sees it."""
 
     def reclaim(self, path: Path) -> None:
-        """Take the attempt `path` back: its worker must no longer write there."""
+        """Take the attempt `path` back: its run must no longer write there."""
 
 
 def parse(on: str) -> str:

@@ -1,8 +1,9 @@
-"""Workers as processes of this machine."""
+"""Fork servers as processes of this machine."""
 
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import uuid
@@ -17,8 +18,9 @@ from ci.execute.leases import Lease
 from ci.plan import keys
 from ci.plan.planner import Run
 
-MARK = "PYTORCH_COURSE_WORKER"  # environment variable of a worker and everything that it starts
-CLOSE_S = 10.0  # for a worker to end after its input was closed
+MARK = "PYTORCH_COURSE_WORKER"  # environment variable of a process and everything that it starts
+CLOSE_S = 30.0  # for a process to end after its input was closed
+SOON_S = 1.0  # after which it gets a signal: while it imports, it does not read
 
 
 class LocalExecutor:
@@ -37,8 +39,8 @@ class LocalExecutor:
     def start(
         self, runs: Sequence[Run], lease: Lease, folder: Path, variables: Mapping[str, str]
     ) -> "Process":
-        """Start a worker process, which inherits the environment and the locks of its GPUs."""
-        return Process("ci.worker.server", variables, lease.descriptors)
+        """Start a fork server, which inherits the environment."""
+        return Process("ci.worker.server", variables)
 
     def facts(self) -> Mapping[str, object]:
         """Interpreter, C library, packages, and the variables that libraries read."""
@@ -54,40 +56,40 @@ class LocalExecutor:
         }
 
     def lesson(self, path: Path) -> str:
-        """The same path: the worker sees the same files."""
-        return str(path)
+        """The same path: it sees the same files."""
+        return str(path.absolute())
 
     def reclaim(self, path: Path) -> None:
-        """Nothing to do: the worker runs as the current user."""
+        """Nothing to do: runs are the current user's."""
 
 
 class Process:
-    """A module of the pipeline that runs in a process of its own. A `WorkerChannel`."""
+    """A module of the pipeline that runs in a process of its own. A `ServerChannel`."""
 
-    def __init__(
-        self, module: str, variables: Mapping[str, str], inherited: Sequence[int] = ()
-    ) -> None:
+    inherits = True
+
+    def __init__(self, module: str, variables: Mapping[str, str], *arguments: str) -> None:
         self._mark = uuid.uuid4().hex
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            pass_fds=inherited,
-            start_new_session=True,  # so that Ctrl-C reaches only this process
-            env={**os.environ, **variables, MARK: self._mark},
-        )
-        self._abandoned = False
+        self._input, its_input = socket.socketpair()
+        with its_input:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", module, *arguments],
+                stdin=its_input.fileno(),
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,  # so that Ctrl-C reaches only this process
+                env={**os.environ, **variables, MARK: self._mark},
+            )
 
     def attempt(self, path: Path) -> str:
-        """The same path: the worker sees the same files."""
-        return str(path)
+        """The same path: it sees the same files."""
+        return str(path.absolute())
 
-    def send(self, line: str) -> None:
-        """Write to its standard input."""
-        assert self._process.stdin
-        self._process.stdin.write(line)
-        self._process.stdin.flush()
+    def send(self, line: str, descriptors: Sequence[int] = ()) -> None:
+        """Write to its standard input; it inherits the open files."""
+        text = line.encode()
+        sent = socket.send_fds(self._input, [text], descriptors)
+        self._input.sendall(text[sent:])
 
     def lines(self) -> Iterator[str]:
         """What it writes to its standard output."""
@@ -95,11 +97,11 @@ class Process:
         with self._process.stdout as lines:
             yield from lines
 
-    def memory(self) -> int:
-        """The bytes that its descendants use, as far as readable; shared pages count once."""
+    def memory(self, pid: int) -> int:
+        """The bytes that a run process's descendants use, as far as readable."""
         used = 0
         with contextlib.suppress(psutil.Error):
-            for process in psutil.Process(self._process.pid).children(recursive=True):
+            for process in psutil.Process(pid).children(recursive=True):
                 with contextlib.suppress(psutil.Error):
                     memory = process.memory_full_info()
                     used += getattr(memory, "pss", memory.uss)
@@ -116,26 +118,21 @@ class Process:
         return f"ended with exit status {code}"
 
     def abandon(self) -> None:
-        """Do not kill it in `close`: it waits for a process that cannot be killed."""
-        self._abandoned = True
+        """Nothing to do: run processes wait by themselves for what cannot be killed."""
 
     def close(self) -> None:
-        """Close its input, wait for it, and kill what it has left."""
-        assert self._process.stdin
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
-        if self._abandoned:
-            return
-        try:
-            self._process.wait(CLOSE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):  # it is stuck in a driver
-                self._process.wait(CLOSE_S)
+        """Close its input, wait for it, and kill what it has left if it could not do so itself."""
+        self._input.close()
+        for end, seconds in ((signal.SIGTERM, SOON_S), (signal.SIGKILL, CLOSE_S)):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(seconds)
+            self._process.send_signal(end)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it is stuck in a driver
+            if self._process.wait(CLOSE_S) >= 0:
+                return
         self._kill_marked()
 
     def _kill_marked(self) -> None:
-        """Kill what a worker that was killed could not kill itself."""
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 if process.environ().get(MARK) == self._mark:

@@ -24,7 +24,7 @@ COURSE = "/course"  # in a container
 PIDS = 512
 PIDS_PER_RANK = 128
 PASSED_ON = re.compile("TZ|NCCL_.*|GLOO_.*|CUDA_LAUNCH_BLOCKING")  # the caller's variables
-LONGEST_LINE = 2**22  # bytes of one message of a worker
+LONGEST_LINE = 2**22  # bytes of one message of a fork server
 END_S = 10  # how long a container may take to end before it is killed
 EXIT_S = 5  # how long to wait for the exit status of a container whose output has ended
 
@@ -142,8 +142,8 @@ class Container:
             stack.callback(_remove, self._container)
             self._stack = stack.pop_all()
 
-    def send(self, line: str) -> None:
-        """Write to its standard input. Raises OSError if it has ended."""
+    def send(self, line: str, descriptors: Sequence[int] = ()) -> None:
+        """Write to its standard input; nothing is inherited. Raises OSError if it has ended."""
         self._streams._sock.sendall(line.encode())
 
     def lines(self) -> Iterator[str]:

@@ -29,16 +29,11 @@ from ci.lesson.exercises import BLANKS, Exercise
 from ci.lesson.lesson import Lesson
 from ci.lesson.parameters import Value
 from ci.worker import blanks, machine
-from ci.worker.forked import ForkingProvisioner, ForkServer
+from ci.worker.forked import ForkedKernel, ForkingProvisioner
 from ci.worker.import_path import missing_modules
 
 ENGINE = "pytorch-course"
 MOST_PRINTED = 50_000  # characters per cell
-VARIABLES = {  # of each kernel
-    "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # or figures vanish
-    # `!python` is the kernel's interpreter:
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-}
 LONGEST_TMP = 60  # a socket's path has at most 107 bytes, including our own names
 
 
@@ -59,13 +54,13 @@ def execute(
     *,
     variables: Mapping[str, str] | None = None,
     on_cell: Callable[[int, int], None] = lambda index, total: None,
-    fork_server: ForkServer | None = None,
+    kernel: ForkedKernel | None = None,
 ) -> Verdict:
     """Execute `lesson` with `parameters` in a kernel of its own, in the lesson's folder.
 
     `variables` are added to the kernel's environment; `on_cell(index, total)` is called before each
-    cell; `fork_server` forks the kernel if it can. A lesson that fails gives a Verdict with a
-    reason, never an exception.
+    cell; `kernel` is a forked kernel, in place of a fresh one. A lesson that fails gives a Verdict
+    with a reason, never an exception.
     """
     verdict = Verdict(nbformat.from_dict(lesson.notebook))  # a copy, of Papermill's class
     given = {name: value for name, value in parameters.items() if name in lesson.parameters}
@@ -83,7 +78,7 @@ def execute(
             on_cell=on_cell,
             folder=folder,
             variables=dict(variables or {}),
-            fork_server=fork_server or ForkServer(),
+            kernel=kernel,
             exercises=lesson.exercises,
             resources={"metadata": {"path": str(lesson.path.parent)}},
         )
@@ -115,7 +110,7 @@ class LessonEngine(NBClientEngine):
             client_class="ci.worker.kernel_client.LessonKernelClient",
         )
         manager.provisioner = ForkingProvisioner(
-            options["fork_server"], kernel_spec=manager.kernel_spec, parent=manager
+            options["kernel"], kernel_spec=manager.kernel_spec, parent=manager
         )
         client = LessonClient(
             nb_man,
@@ -133,7 +128,6 @@ class LessonEngine(NBClientEngine):
             **options["variables"],
             "IPYTHONDIR": str(folder),
             "TMPDIR": str(folder),  # so that a killed kernel leaves nothing behind
-            **VARIABLES,
         }
         try:
             client.execute(env=environment, cleanup_kc=True)
@@ -249,8 +243,6 @@ def _reason(error: CellExecutionError | NotebookNode) -> str:
 
 def _ending(process: Any) -> str:
     code = process.poll()
-    if getattr(process, "lost", False):
-        return "was lost with the fork server, which has died"
     if code is not None and code < 0:
         hint = "; perhaps the machine was out of memory" if code == -signal.SIGKILL else ""
         return f"was killed by {signal.Signals(-code).name}{hint}"

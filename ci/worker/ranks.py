@@ -1,24 +1,29 @@
 """The fork server of a lesson's ranks, in a forked kernel.
 
 multiprocessing's "forkserver" starts a Python that imports torch, which takes seconds per kernel. A
-forked kernel instead keeps a fork of itself, made while it had one thread, with torch imported.
-When the first rank starts, this fork becomes multiprocessing's server, with everything that a new
-process would inherit then. If the lesson has changed the environment or the preloaded modules by
-then, multiprocessing starts its own server.
+forked kernel instead keeps a fork of itself, made while it had one thread, with torch imported. As
+the interpreter of its processes (`multiprocessing.set_executable`) it names `rank_server`, a small
+program that hands what it is asked to do over to this fork, with everything that it has inherited.
+The real interpreter does it if the lesson has changed the environment or the folder by then.
 """
 
+import fcntl
 import json
+import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import suppress
-from multiprocessing import connection, forkserver
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-LARGEST = 2**20  # bytes of an environment
+from ci.worker import processes
+
+PROGRAM = Path(__file__).with_name("rank_server")
+LARGEST = 2**20  # bytes of an order
+MOST_DESCRIPTORS = 16  # that a fork server inherits: its streams, a listener and a pipe
 
 
 def stand_by(reseed: Callable[[], None]) -> Callable[[], None]:
@@ -26,69 +31,54 @@ def stand_by(reseed: Callable[[], None]) -> Callable[[], None]:
 
     Returns a function to call before the lesson starts: only later changes count as the lesson's.
     """
-    orders, server_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if not (server := os.fork()):
-        orders.close()
+    if sys.platform != "linux" or not os.access(PROGRAM, os.X_OK):
+        return lambda: None
+    folder, parent = Path(tempfile.mkdtemp(prefix="ranks-")), os.getpid()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(str(folder / "socket"))
+    listener.listen()
+    if not os.fork():
         try:
+            processes.end_with(parent)
             reseed()
-            _serve(server_end)
+            _serve(listener)
         finally:
+            shutil.rmtree(folder, ignore_errors=True)
             os._exit(0)
-    server_end.close()
-    imported = set(sys.modules)
-    return lambda: _offer(server, orders, imported)
+    listener.close()
+    return lambda: _offer(folder)
 
 
-def _offer(process: int, orders: socket.socket, imported: set[str]) -> None:
-    """Have multiprocessing use the forked server, unless the lesson changes something before."""
-    server: Any = forkserver._forkserver
-    found = _inheritance()
-
-    def ensure_running() -> None:
-        vars(server).pop("ensure_running", None)  # once only
-        with orders, suppress(OSError):
-            if _inheritance() == found and imported >= set(server._preload_modules):
-                address, alive = _employ(orders)
-                server._forkserver_pid = process
-                server._forkserver_address, server._forkserver_alive_fd = address, alive
-        server.ensure_running()
-
-    server.ensure_running = ensure_running
+def _offer(folder: Path) -> None:
+    """Have multiprocessing start the program, which finds beside itself what it has to know."""
+    (folder / "interpreter").symlink_to(sys.executable)
+    (folder / "before.json").write_text(json.dumps([dict(os.environ), str(Path.cwd())]))
+    (folder / "python").symlink_to(PROGRAM)
+    multiprocessing.set_executable(str(folder / "python"))
 
 
-def _inheritance() -> list[Any]:
-    return [dict(os.environ), os.getcwd()]  # noqa: PTH109
-
-
-def _employ(orders: socket.socket) -> tuple[str, int]:
-    """Make the fork serve; its address, and the descriptor that keeps it alive while it is open."""
-    with socket.socket(socket.AF_UNIX) as listener:
-        address = str(connection.arbitrary_address("AF_UNIX"))  # type: ignore[attr-defined]
-        listener.bind(address)
-        Path(address).chmod(0o600)
-        listener.listen()
-        server_alive, alive = os.pipe()
-        order = json.dumps(_inheritance()).encode()
-        socket.send_fds(orders, [order], [listener.fileno(), server_alive, 0, 1, 2])
-        os.close(server_alive)
-    return address, alive
-
-
-def _serve(orders: socket.socket) -> None:
-    """In the fork: wait for the order, then run multiprocessing's server; end if there is none."""
-    order, descriptors, _, _ = socket.recv_fds(orders, LARGEST, 5)
-    if not order:
-        return
-    orders.close()
-    listener, alive, *streams = descriptors
-    for number, stream in enumerate(
-        streams
-    ):  # the kernel's now, so that the notebook shows what ranks print
-        os.dup2(stream, number)
-        os.close(stream)
-    environment, folder = json.loads(order)
+def _serve(listener: socket.socket) -> None:
+    """In the fork: wait for the program, and do in its place what it was started for."""
+    program, _ = listener.accept()
+    listener.close()
+    order, descriptors, _, _ = socket.recv_fds(program, LARGEST, MOST_DESCRIPTORS)
+    code, numbers, environment, folder = json.loads(order)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    forkserver.main(listener, alive, [])
+    connection = _renumber([*descriptors, program.detach()], numbers)
+    os.write(connection, b"taken over")  # the program ends when the connection does
+    exec(code, {"__name__": "__main__"})
+
+
+def _renumber(descriptors: Sequence[int], numbers: Sequence[int]) -> int:
+    """Give all but the last of the descriptors these numbers; the new number of the last."""
+    above = max(numbers) + 1
+    moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, above) for descriptor in descriptors]
+    for descriptor in descriptors:
+        os.close(descriptor)
+    for descriptor, number in zip(moved, numbers, strict=False):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    return moved[-1]

@@ -1,14 +1,15 @@
-"""Runs beside the lessons and executes one run at a time: `python -P -m ci.worker.server`.
+"""The fork server: `python -P -m ci.worker.server`. One serves all runs of a place.
 
-Requests are JSON lines on standard input, events are JSON lines on standard output. The worker is
-the subreaper of everything that its runs start: processes that a run leaves behind, even in
-sessions of their own, become children of the worker, which kills them. When its standard input
-ends, its parent is gone, and it ends with everything that it has started.
+It has imported what lessons import, and forks a run process for each request. Requests are JSON
+lines on standard input, events are JSON lines on standard output; several runs may be in progress.
+Where forks could differ from fresh processes, it starts run processes anew, and says why.
+
+It has one thread and never touches CUDA: after its imports it only forks, and forwards the events
+of its run processes. When its standard input ends, its parent is gone, and it ends with everything
+that its runs have started.
 """
 
 import contextlib
-import ctypes
-import functools
 import importlib.metadata
 import importlib.util
 import json
@@ -17,212 +18,59 @@ import platform
 import runpy
 import select
 import signal
+import socket
+import stat
+import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator, Mapping, Set
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-import psutil
+from ci.worker import preload, processes
 
-from ci.errors import CourseError
-from ci.lesson import reader
-from ci.lesson.lesson import Lesson
-from ci.worker.forked import ForkServer
-from ci.worker.notebook import VARIABLES, Verdict, execute, save
-
-NOTEBOOK, LOG = "executed.ipynb", "log.txt"  # in an attempt
-PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
-CGROUP = Path("/sys/fs/cgroup")  # of a container; file names of version 2 and of version 1:
-OOM_KILLS = ("memory.events", "memory/memory.oom_control")
-MEMORY_LIMIT = ("memory.max", "memory/memory.limit_in_bytes")
-GRACE_S = 30.0  # for an execution to notice that its kernel was killed
-KILL_S = 20.0  # for processes to end after SIGKILL; one that is stuck in a driver does not
-POLL_S = 1.0
+# Of each kernel, and already set when the server imports:
+VARIABLES = {
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # or figures vanish
+    # `!python` is the kernel's interpreter:
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+}
+PRELOAD_S = 60  # for the imports of the server; fresh processes take seconds each
+CHUNK = 65536
+MOST_DESCRIPTORS = 253  # that Linux sends with one message
 
 
-def serve(requests: int, events: TextIO) -> None:
-    """Serve requests from the file descriptor `requests`, until it ends."""
-    _set_up_process()
+def main(fresh: str = "") -> None:
+    """Import, then serve. `fresh` is the reason why run processes must not be forks."""
+    os.environ.update(VARIABLES)
+    environment = None if fresh else _preload()
+    requests, events = os.dup(0), os.dup(1)
+    with open(os.devnull) as nothing:  # noqa: PTH123 - a lesson inherits these streams
+        os.dup2(nothing.fileno(), 0), os.dup2(2, 1)
+    processes.adopt_orphans()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
-    fork_server = ForkServer()
+    server = Server(requests, events, environment)
     try:
-        _send(events, event="ready", environment=describe())
-        for line in _lines(requests):
-            _serve(json.loads(line), requests, events, fork_server)
+        with contextlib.suppress(BrokenPipeError):  # the parent is gone
+            server.send(event="ready", environment={**describe(), "kernel": fresh or "forked"})
+            server.serve()
     finally:
-        while kill_descendants():  # they use GPUs, and this process holds the GPUs' locks
-            time.sleep(POLL_S)
+        processes.kill_descendants(spare=server.stuck)
 
 
 def describe() -> dict[str, str]:
     """The versions, build and processor that execute the lessons. Does not import torch."""
     facts = {"Python": platform.python_version(), "machine": _processor()}
     spec = importlib.util.find_spec("torch")
-    if spec and spec.origin:
-        build = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
-        facts["torch"] = str(build["__version__"])
-        facts["cuda"] = str(build.get("cuda") or "")
+    with contextlib.suppress(OSError):  # a lesson will say what is wrong with torch
+        if spec and spec.origin:
+            build = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
+            facts["torch"] = str(build["__version__"])
+            facts["cuda"] = str(build.get("cuda") or "")
     facts["NumPy"] = importlib.metadata.version("numpy")
     return facts
-
-
-def _serve(
-    request: Mapping[str, Any], requests: int, events: TextIO, fork_server: ForkServer
-) -> None:
-    attempt = Path(request["attempt"])
-    with _log_to(attempt / LOG):
-        if request["forked"]:
-            fork_server.start({**os.environ, **VARIABLES}, Path(request["lesson"]).parent)
-        _send(events, event="executing", run=request["run"])
-        start = time.monotonic()
-        ended = _execute(request, attempt, requests, events, fork_server)
-    _send(events, event="ended", run=request["run"], seconds=time.monotonic() - start, **ended)
-
-
-def _execute(
-    request: Mapping[str, Any], attempt: Path, requests: int, events: TextIO, server: ForkServer
-) -> dict[str, Any]:
-    """Execute in a second thread, so that this one can enforce the deadline."""
-    verdicts: list[Verdict] = []
-    faults: list[CourseError] = []
-    kills = _oom_kills()
-    done, report = os.pipe()
-
-    def run() -> None:
-        try:
-            verdicts.append(
-                execute(
-                    _read(Path(request["lesson"]), request["digest"]),
-                    request["parameters"],
-                    variables=request["variables"],
-                    on_cell=lambda cell, cells: _send(
-                        events, event="cell", run=request["run"], cell=cell, cells=cells
-                    ),
-                    fork_server=server,
-                )
-            )
-        except CourseError as error:
-            faults.append(error)
-        finally:
-            os.close(report)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    ready, _, _ = select.select([requests, done], [], [], request["timeout_s"])
-    in_time = done in ready
-    abandoned = requests in ready and not in_time  # by a parent that is gone
-    # After a timeout, nobody knows whether the run or the fork server hangs.
-    stuck = kill_descendants(spare=server.pids if in_time else set())
-    thread.join(1 if abandoned else GRACE_S)
-    if abandoned:
-        sys.exit(1)
-    os.close(done)
-    verdict = verdicts[0] if verdicts else None
-    if verdict:
-        save(verdict.notebook, attempt / NOTEBOOK)
-    end, reason = "completed", _reason(verdict, faults, oom=_oom_kills() > kills)
-    if not in_time:
-        end, reason = "timed out", f"not done within {request['timeout_s']:g} s"
-    elif reason:
-        end = "failed"
-    if stuck:
-        pids = ", ".join(map(str, sorted(stuck)))
-        end, reason = "failed", f"SIGKILL does not end its process {pids}: restart the machine"
-    return {
-        "end": end,
-        "reason": reason,
-        "cell": verdict.cell if verdict else "",
-        "machine_fault": bool(verdict and verdict.machine_fault),
-        "saved": bool(verdict),
-        "stuck": sorted(stuck),
-    }
-
-
-def _reason(verdict: Verdict | None, faults: list[CourseError], *, oom: bool) -> str:
-    """Why an execution failed; empty where it completed."""
-    if not verdict:
-        return str(faults[0]) if faults else "the execution broke; see its log"
-    if verdict.reason and oom:
-        limit = _cgroup(MEMORY_LIMIT).strip()
-        allowed = f", limit {int(limit) / 2**30:.1f} GiB" if limit.isdecimal() else ""
-        return f"out of memory{allowed} ({verdict.reason.partition(';')[0]})"
-    return verdict.reason
-
-
-@functools.lru_cache(maxsize=1)  # the runs of a sweep are of one lesson
-def _read(path: Path, digest: str) -> Lesson:
-    """The lesson to execute, which must be the text that was read for the plan."""
-    lesson = reader.read(path)
-    if lesson.digest != digest:
-        raise CourseError("the lesson was changed while it waited: run it again")
-    return lesson
-
-
-def kill_descendants(spare: Set[int] = frozenset()) -> set[int]:
-    """Kill all descendants of this process, in whichever session; the ids of those still there.
-
-    The processes `spare` may live on, unless a child of theirs does not end because of them.
-    """
-    deadline = time.monotonic() + KILL_S
-    while children := [c for c in psutil.Process().children(recursive=True) if c.pid not in spare]:
-        if time.monotonic() > deadline:
-            return {child.pid for child in children}
-        for child in children:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
-        if psutil.wait_procs(children, timeout=5)[1]:
-            spare = frozenset()  # a lesson has stopped it, so it does not reap its children
-    return set()
-
-
-def _oom_kills() -> int:
-    """How many processes of this container were killed because it ran out of memory."""
-    counts = dict(line.split() for line in _cgroup(OOM_KILLS).splitlines())
-    return int(counts.get("oom_kill", 0))
-
-
-def _cgroup(names: tuple[str, ...]) -> str:
-    found = [CGROUP / name for name in names if (CGROUP / name).exists()]
-    return found[0].read_text() if found else ""
-
-
-def _set_up_process() -> None:
-    """Adopt orphans, and deny access to the lesson, which runs as the same user."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0)
-
-
-def _lines(descriptor: int) -> Iterator[str]:
-    """The lines of a file descriptor, unbuffered, so that `select` sees the next request."""
-    rest = b""
-    while chunk := os.read(descriptor, 65536):
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from (line.decode() for line in lines)
-
-
-@contextlib.contextmanager
-def _log_to(path: Path) -> Iterator[None]:
-    """Send the output of this process, and of everything that it starts, to the attempt's log."""
-    before = [os.dup(1), os.dup(2)]
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        os.dup2(log, 1), os.dup2(log, 2)
-        yield
-    finally:
-        sys.stdout.flush(), sys.stderr.flush()
-        for number, saved in enumerate(before, start=1):
-            os.dup2(saved, number)
-            os.close(saved)
-        os.close(log)
-
-
-def _send(events: TextIO, **event: Any) -> None:
-    events.write(json.dumps(event) + "\n")
-    events.flush()
 
 
 def _processor() -> str:
@@ -233,8 +81,166 @@ def _processor() -> str:
     return platform.machine()
 
 
+def _preload() -> dict[str, str]:
+    """Import; where forks could differ, begin again as a server that does not fork."""
+
+    def too_late(*_: object) -> None:
+        raise TimeoutError(f"the imports take more than {PRELOAD_S} s")
+
+    signal.signal(signal.SIGALRM, too_late)
+    signal.alarm(PRELOAD_S)
+    errors = os.dup(2)
+    with open(os.devnull, "w") as nothing:  # noqa: PTH123 - for what imports print
+        os.dup2(nothing.fileno(), 2)
+    try:
+        environment = preload.preload()
+    except Exception as error:
+        reason = f"fresh: {str(error) or type(error).__name__}".splitlines()[0]
+    else:
+        reason = ""
+    signal.alarm(0)
+    os.dup2(errors, 2)
+    os.close(errors)
+    if reason:
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "ci.worker.server", reason])
+    return environment
+
+
+@dataclass
+class RunProcess:
+    """A run in progress: its key, its process, and a part of a line that it has sent."""
+
+    key: str
+    pid: int
+    rest: bytes = b""
+    has_ended: bool = False
+
+
+class Server:
+    """Forks run processes and forwards what they tell; they are in `runs`, by their pipes."""
+
+    def __init__(self, requests: int, events: int, environment: Mapping[str, str] | None) -> None:
+        """Forks get `environment`; without one, run processes are fresh."""
+        self._requests, self._events, self._environment = requests, events, environment
+        self._is_socket = stat.S_ISSOCK(os.fstat(requests).st_mode)
+        self._rest, self._descriptors = b"", list[int]()
+        self._runs: dict[int, RunProcess] = {}
+
+    @property
+    def stuck(self) -> set[int]:
+        """Run processes that have ended their runs and wait for what cannot be killed."""
+        return {run.pid for run in self._runs.values() if run.has_ended}
+
+    def serve(self) -> None:
+        """Serve until the requests end."""
+        while True:
+            for ready in select.select([self._requests, *self._runs], [], [])[0]:
+                if ready in self._runs:
+                    self._forward(ready)
+                elif not self._receive():
+                    return
+
+    def send(self, **event: Any) -> None:
+        """Send an event."""
+        self._write(json.dumps(event).encode() + b"\n")
+
+    def _write(self, line: bytes) -> None:
+        while line:
+            line = line[os.write(self._events, line) :]
+
+    def _receive(self) -> bool:
+        """Read and serve requests; False if there will be no more."""
+        chunk, descriptors = self._read()
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        self._descriptors += descriptors
+        for line in lines:
+            request = json.loads(line)
+            if "end" in request:
+                self._end(request["end"])
+            else:
+                number = request["leases"]
+                leases, self._descriptors = self._descriptors[:number], self._descriptors[number:]
+                self._start(request, leases)
+        return bool(chunk)
+
+    def _read(self) -> tuple[bytes, list[int]]:
+        if not self._is_socket:  # a container's
+            return os.read(self._requests, CHUNK), []
+        with socket.socket(fileno=os.dup(self._requests)) as requests:
+            chunk, descriptors, _, _ = socket.recv_fds(requests, CHUNK, MOST_DESCRIPTORS)
+        return chunk, descriptors
+
+    def _start(self, request: Mapping[str, Any], leases: Sequence[int]) -> None:
+        """Start a run process, which alone holds the leases."""
+        reader, report = os.pipe()
+        if self._environment is None:
+            pid = _start_fresh(request, [report, *leases])
+        elif not (pid := os.fork()):
+            os.close(reader)
+            self._become_run_process(request, [report, *leases], self._environment)
+        self._runs[reader] = RunProcess(request["run"], pid)
+        for descriptor in (report, *leases):
+            os.close(descriptor)
+
+    def _become_run_process(
+        self, request: Mapping[str, Any], inherited: Sequence[int], environment: Mapping[str, str]
+    ) -> None:
+        try:
+            from ci.worker import run_process
+
+            for descriptor in (self._requests, self._events, *self._runs, *self._descriptors):
+                os.close(descriptor)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.environ.clear()
+            os.environ.update(environment)
+            run_process.main(request, inherited, forked=True)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+
+    def _forward(self, pipe: int) -> None:
+        """Forward what a run process has sent, or say that it is lost."""
+        run = self._runs[pipe]
+        chunk = os.read(pipe, CHUNK)
+        *lines, run.rest = (run.rest + chunk).split(b"\n")
+        for line in lines:
+            self._write(line + b"\n")
+            run.has_ended |= json.loads(line)["event"] == "ended"
+        if not chunk:
+            os.close(pipe)
+            del self._runs[pipe]
+            self._reap(run)
+
+    def _reap(self, run: RunProcess) -> None:
+        """Kill what a run process has left, if it was lost."""
+        code = os.waitstatus_to_exitcode(os.waitpid(run.pid, 0)[1])
+        if not run.has_ended:
+            stuck = processes.kill_descendants(spare={other.pid for other in self._runs.values()})
+            ending = f"was killed by {signal.Signals(-code).name}" if code < 0 else "broke"
+            self.send(event="lost", run=run.key, ending=ending, stuck=sorted(stuck))
+
+    def _end(self, key: str) -> None:
+        """Kill a run process; `_reap` kills the rest, which this process then adopts."""
+        for run in self._runs.values():
+            if run.key == key:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(run.pid, signal.SIGKILL)
+
+
+def _start_fresh(request: Mapping[str, Any], inherited: Sequence[int]) -> int:
+    """Start a run process that imports everything itself; `inherited` begins with its pipe."""
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "ci.worker.run_process", *map(str, inherited)],
+        stdin=subprocess.PIPE,
+        pass_fds=inherited,
+    )
+    assert process.stdin
+    with process.stdin:
+        process.stdin.write(json.dumps(request).encode())
+    process.returncode = 0  # it is waited for by its id
+    return process.pid
+
+
 if __name__ == "__main__":
-    # Events have standard output for themselves; what a lesson prints there goes to the log.
-    channel = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    serve(0, channel)
+    main(*sys.argv[1:])

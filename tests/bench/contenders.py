@@ -26,24 +26,23 @@ def checked(jobs: str) -> None:
 
 
 def memory(answer: str) -> None:
-    """Write to a JSON file how many MB a warm kernel has for itself after its imports."""
+    """Write to a JSON file how many MB a run has for itself after its imports."""
     import psutil
 
+    from ci.execute import engine
+    from ci.execute.events import CellStarted
+    from ci.execute.local import LocalExecutor
     from ci.lesson import reader
-    from ci.worker.forked import ForkServer
-    from ci.worker.notebook import VARIABLES, execute
+    from ci.plan import planner
 
     (path,) = Path("lessons").resolve().glob("0*.py")
-    lesson, fork_server = reader.read(path), ForkServer()
-
-    def look(cell: int, _: int) -> None:
-        if "import torch" in lesson.notebook.cells[cell - 1].source:
-            (parent,) = map(psutil.Process, fork_server.pids)
-            private = sum(p.memory_full_info().uss for p in parent.children(recursive=True))
+    lesson = reader.read(path)
+    for event in engine.execute(planner.runs([lesson], [], []), Path("runs"), LocalExecutor()):
+        cells = lesson.notebook.cells
+        if isinstance(event, CellStarted) and "import torch" in cells[event.cell - 2].source:
+            (server,) = psutil.Process().children()
+            private = sum(p.memory_full_info().uss for p in server.children(recursive=True))
             Path(answer).write_text(json.dumps({"private_mb": private / 1e6}))
-
-    fork_server.start({**os.environ, **VARIABLES}, path.parent)
-    execute(lesson, lesson.defaults, on_cell=look, fork_server=fork_server)
 
 
 def pool(jobs: str) -> None:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from nbformat import NotebookNode
 
-from ci.execute import engine, leases
+from ci.execute import engine, leases, local, server_client
 from ci.execute.events import Execution, Finished, Started, Waiting
 from ci.execute.local import LocalExecutor
 from ci.lesson import reader
@@ -28,7 +28,6 @@ from tests.conftest import HEADER, Read, eventually, executions, write_lesson
 
 pytestmark = pytest.mark.kernel
 
-FRESH_AND_FORKED = [[], ["size=2,3"]]  # a worker forks kernels if it executes several runs
 ORPHAN = "# %%\nimport subprocess\nsubprocess.Popen(['sleep', '{mark}'], start_new_session=True)\n"
 
 
@@ -56,9 +55,9 @@ def sleepers(mark: str) -> list[int]:
 
 SPEAKING = """\
 # %%
-import os, sys; os.system('echo from a child')
+import os, psutil; os.system('echo from a child')
 # %%
-'torch' in sys.modules, os.getppid()
+[parent.pid for parent in psutil.Process().parents()]
 """
 
 
@@ -78,11 +77,10 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> list[Execution]:
     return executions(planner.runs(lessons, ["size=2,3"], []), folder / "runs")
 
 
-def shown(execution: Execution) -> tuple[bool, int]:
-    """Whether torch was imported before the lesson, and the parent of the kernel."""
+def parents(execution: Execution) -> list[int]:
+    """The processes above the kernel: the run's own, the fork server, and so on."""
     output = notebook(execution).cells[-1].outputs[0].data["text/plain"]
-    imported, parent = ast.literal_eval(output)
-    return imported, parent
+    return list(ast.literal_eval(output))
 
 
 def test_a_run_ends_with_its_notebook_and_environment(single: Execution) -> None:
@@ -93,7 +91,7 @@ def test_a_run_ends_with_its_notebook_and_environment(single: Execution) -> None
 
 
 def test_each_run_has_its_own_attempt(several: list[Execution]) -> None:
-    """Although all runs share a worker."""
+    """Although all runs share a fork server."""
     assert len({execution.attempt for execution in several}) == 4
 
 
@@ -102,16 +100,10 @@ def test_output_that_bypasses_the_notebook_is_in_the_log(single: Execution) -> N
     assert "from a child" in (single.attempt / LOG).read_text()
 
 
-def test_kernels_are_forked_if_a_worker_executes_several_runs(
-    single: Execution, several: list[Execution]
-) -> None:
-    """A single run imports by itself."""
-    assert [shown(execution)[0] for execution in (single, *several)] == [False] + [True] * 4
-
-
-def test_several_lessons_share_a_worker(several: list[Execution]) -> None:
-    """They also share its fork server."""
-    assert len({shown(execution)[1] for execution in several}) == 1
+def test_all_runs_share_a_fork_server(several: list[Execution]) -> None:
+    """Those of other lessons too; each has a process of its own below it."""
+    own, server = zip(*(parents(execution)[:2] for execution in several), strict=True)
+    assert (len({*own}), len({*server})) == (4, 1)
 
 
 def test_a_hanging_lesson_ends_at_its_deadline(read: Read, tmp_path: Path) -> None:
@@ -147,49 +139,78 @@ def test_no_process_of_a_run_is_left(read: Read, tmp_path: Path, size: int) -> N
     assert left(read, tmp_path / "runs", f"size={size}") == []
 
 
-def test_no_process_of_runs_with_forked_kernels_is_left(read: Read, tmp_path: Path) -> None:
-    """Each run is cleaned up, although the fork server stays."""
-    assert left(read, tmp_path / "runs", "size=2,3,4") == []
+KILL_PARENT = """\
+# %%
+import os, psutil, signal, time
+parent = psutil.Process().parents()[{above}]
+if size == 2: parent.send_signal({number})
+time.sleep(1.5)
+"""
 
 
-def test_a_killed_worker_fails_its_run_and_leaves_nothing(read: Read, tmp_path: Path) -> None:
-    """The next run gets a new worker, and no child survives."""
+def ended_beside(
+    read: Read, folder: Path, above: int, number: int = signal.SIGKILL
+) -> tuple[dict[str, str], list[int]]:
+    """The reasons of two runs side by side if one signals a process above its kernel.
+
+    And the processes that they have left. `above` is 0 for its run process and 1 for the server.
+    """
     mark = f"601.{os.getpid()}"
-    kill = (
-        "# %%\nimport psutil, time\n"
-        "parents = psutil.Process().parents()\n"
-        "worker = next(p for p in parents if 'ci.worker.server' in p.cmdline())\n"
-        "if size == 2: worker.kill()\n"
-        "time.sleep(0.5)\n"
-    )
-    first, second = execute(read(ORPHAN.format(mark=mark) + kill), tmp_path / "runs", "size=2,3")
-    assert (first.end, first.reason) == ("failed", "its worker was killed by SIGKILL")
-    assert second.end == "completed"
-    assert eventually(lambda: sleepers(mark) == [])
+    lesson = read(ORPHAN.format(mark=mark) + KILL_PARENT.format(above=above, number=number))
+    runs = planner.runs([lesson], ["size=2,3"], [], timeout_s=10)
+    ends = executions(runs, folder, LocalExecutor(), slots=2)
+    return {end.run.label: end.reason for end in ends}, sleepers(mark)
 
 
-@pytest.mark.parametrize(
-    ("number", "reasons"),
-    [
-        (9, ["its kernel was lost with the fork server, which has died", ""]),
-        (signal.SIGSTOP, ["", ""]),
-    ],
-)
-def test_a_lost_fork_server_is_replaced(
-    read: Read, tmp_path: Path, number: int, reasons: list[str]
+def test_a_killed_run_process_is_reported_and_the_other_run_goes_on(
+    read: Read, tmp_path: Path
 ) -> None:
-    """A lesson that kills it fails; if a lesson stops it, nothing hangs."""
-    mark = f"603.{os.getpid()}"
-    fault = f"# %%\nimport os, time\nif size == 2: os.kill(os.getppid(), {number})\ntime.sleep(1)\n"
-    found = execute(read(ORPHAN.format(mark=mark) + fault), tmp_path / "runs", "size=2,3")
-    assert [end.reason for end in found] == reasons
-    assert sleepers(mark) == []
+    """Its kernel ends with it, and the server ends its orphans."""
+    reasons, left = ended_beside(read, tmp_path / "runs", above=0)
+    assert reasons == {"size=2": "its process was killed by SIGKILL", "size=3": ""}
+    assert left == []
 
 
-@pytest.fixture(params=FRESH_AND_FORKED)
-def hanging(
-    read: Read, tmp_path: Path, request: pytest.FixtureRequest
-) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def test_a_killed_server_is_reported_by_its_runs_and_leaves_nothing(
+    read: Read, tmp_path: Path
+) -> None:
+    """Each run process notices it and ends everything of its run."""
+    reasons, left = ended_beside(read, tmp_path / "runs", above=1)
+    assert {*reasons.values()} == {"its fork server was killed by SIGKILL"}
+    assert left == []
+
+
+def test_a_killed_server_is_replaced_for_the_next_run(read: Read, tmp_path: Path) -> None:
+    """Only the runs in progress are lost."""
+    lesson = read(KILL_PARENT.format(above=1, number=9))
+    ends = executions(planner.runs([lesson], ["size=2,3"], []), tmp_path, LocalExecutor())
+    assert [end.reason for end in ends] == ["its fork server was killed by SIGKILL", ""]
+
+
+def test_a_stopped_run_process_is_ended_by_the_server(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot notice its own deadline."""
+    monkeypatch.setattr(server_client, "GRACE_S", 1)
+    reasons, left = ended_beside(read, tmp_path / "runs", above=0, number=signal.SIGSTOP)
+    assert reasons == {"size=2": "it hangs, and does not notice its deadline", "size=3": ""}
+    assert left == []
+
+
+def test_a_stopped_server_is_ended(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the runs that it cannot report; nothing hangs."""
+    for name in ("GRACE_S", "END_S"):
+        monkeypatch.setattr(server_client, name, 1)
+    monkeypatch.setattr(local, "CLOSE_S", 2)
+    reasons, left = ended_beside(read, tmp_path / "runs", above=1, number=signal.SIGSTOP)
+    assert all(reason for reason in reasons.values())
+    assert left == []
+
+
+@pytest.fixture
+def hanging(read: Read, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """A process whose lesson started `sleep MARK` and hangs, and the mark."""
     mark = f"602.{os.getpid()}"
     lesson = read(ORPHAN.format(mark=mark) + "# %%\nimport time; time.sleep(600)\n")
@@ -197,7 +218,7 @@ def hanging(
         "from pathlib import Path; from ci.execute import engine\n"
         "from ci.execute.local import LocalExecutor\n"
         "from ci.lesson import reader; from ci.plan import planner\n"
-        f"runs = planner.runs([reader.read(Path({str(lesson.path)!r}))], {request.param}, [])\n"
+        f"runs = planner.runs([reader.read(Path({str(lesson.path)!r}))], [], [])\n"
         f"list(engine.execute(runs, Path({str(tmp_path / 'runs')!r}), LocalExecutor()))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
@@ -211,7 +232,7 @@ def hanging(
 def test_a_stopped_pipeline_leaves_no_process(
     hanging: tuple[subprocess.Popen[bytes], str], number: signal.Signals
 ) -> None:
-    """Worker, kernel and children of the lesson end after an interrupt and after SIGKILL."""
+    """Server, kernel and children of the lesson end after an interrupt and after SIGKILL."""
     process, mark = hanging
     process.send_signal(number)
     process.wait(30)
@@ -245,12 +266,10 @@ with open({path!r}, "a") as file:
 INVOCATION = """\
 from pathlib import Path
 from ci.execute import engine, leases
-from ci.execute.run_queue import RunQueue
 from ci.lesson import reader
 from ci.plan import planner
 from tests.execute.test_engine import GPUS, GpuExecutor
 leases.FOLDER = Path({folder!r})
-RunQueue.share = lambda *_: 0  # no fork server, which would import torch
 runs = planner.runs([reader.read(Path({lesson!r}))], ["size=2,3,4,5,6"], GPUS)
 list(engine.execute(runs, Path({folder!r}) / "runs", GpuExecutor(), slots=3, gpus=GPUS))
 """

@@ -1,4 +1,4 @@
-"""The run queue: which worker gets which run, and when."""
+"""The run queue: which slot gets which run, and when."""
 
 import time
 from collections.abc import Callable
@@ -33,11 +33,9 @@ def runs(read: Read) -> Callable[..., list[Run]]:
     ]
 
 
-def queue_of(
-    runs: list[Run], *, slots: int = 2, shared: bool = True, room: int = 0, gpus: int = 4
-) -> RunQueue:
+def queue_of(runs: list[Run], *, room: int = 0, gpus: int = 4) -> RunQueue:
     """A queue of these runs on `gpus` GPUs."""
-    return RunQueue(runs, GPUS[:gpus], room, slots=slots, shared=shared)
+    return RunQueue(runs, GPUS[:gpus], room)
 
 
 def test_runs_are_taken_in_order(runs: Callable[..., list[Run]]) -> None:
@@ -67,24 +65,23 @@ def test_released_gpus_can_be_taken(runs: Callable[..., list[Run]]) -> None:
     assert second[0] == planned[1]
 
 
-def test_a_worker_continues_with_a_compatible_run(runs: Callable[..., list[Run]]) -> None:
-    """On the same GPUs, and not with a run that needs more."""
+def test_a_server_continues_with_a_run_on_the_same_gpus(runs: Callable[..., list[Run]]) -> None:
+    """And not with a run that needs more."""
     planned = runs(2, 2, 4)
     queue = queue_of(planned, gpus=4)
     first = queue.take()
     assert first
-    assert queue.next_compatible(*first) == planned[1]
-    assert queue.next_compatible(*first) is None
+    assert queue.next_like(*first) == planned[1]
+    assert queue.next_like(*first) is None
 
 
-def test_a_worker_in_the_lab_executes_one_lesson(read: Read) -> None:
-    """Its container has the files of one lesson; a local worker can execute any lesson."""
+def test_a_server_continues_with_a_run_of_the_same_lesson(read: Read) -> None:
+    """A container has the files of one lesson."""
     planned = [planner.Run(read(name=name), {}) for name in ("01_one", "02_two", "01_one")]
-    here, lab = queue_of(planned), queue_of(planned, shared=False)
-    first, other = here.take(), lab.take()
-    assert first and other
-    assert here.next_compatible(*first) == planned[1]
-    assert lab.next_compatible(*other) == planned[2]
+    queue = queue_of(planned)
+    first = queue.take()
+    assert first
+    assert queue.next_like(*first) == planned[2]
 
 
 def test_no_run_starts_after_a_stop(runs: Callable[..., list[Run]]) -> None:
@@ -94,21 +91,21 @@ def test_no_run_starts_after_a_stop(runs: Callable[..., list[Run]]) -> None:
     assert first
     queue.stop()
     assert queue.take() is None
-    assert queue.next_compatible(*first) is None
+    assert queue.next_like(*first) is None
 
 
 def test_with_little_memory_runs_execute_one_at_a_time(
     runs: Callable[..., list[Run]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the last worker continues, so that the plan still ends."""
+    """Only the last server continues, so that the plan still ends."""
     planned = runs(0, 0, 0)
     queue = queue_of(planned, room=0)
     first, second = queue.take(), queue.take()
     assert first and second
     monkeypatch.setattr(memory, "available", lambda: -1)
-    assert queue.next_compatible(*first) is None
+    assert queue.next_like(*first) is None
     queue.release(first[1])
-    assert queue.next_compatible(*second) == planned[2]
+    assert queue.next_like(*second) == planned[2]
 
 
 def test_only_a_run_without_gpus_overtakes_a_waiting_run(
@@ -129,7 +126,7 @@ def test_only_a_run_without_gpus_overtakes_a_waiting_run(
     assert second[0] == planned[0]
 
 
-def test_a_worker_releases_gpus_that_another_invocation_waits_for(
+def test_a_server_releases_gpus_that_another_invocation_waits_for(
     runs: Callable[..., list[Run]],
 ) -> None:
     """Then the other invocation is next."""
@@ -137,10 +134,10 @@ def test_a_worker_releases_gpus_that_another_invocation_waits_for(
     queue = queue_of(planned, gpus=1)
     first = queue.take()
     assert first
-    assert queue.next_compatible(*first) == planned[1]
+    assert queue.next_like(*first) == planned[1]
     others = leases.GpuPool(GPUS[:1])
     assert others.lease(GPUS[:1]) is None
-    assert queue.next_compatible(*first) is None
+    assert queue.next_like(*first) is None
     queue.release(first[1])
     assert others.lease(GPUS[:1])
 

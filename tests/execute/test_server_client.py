@@ -1,15 +1,16 @@
-"""The client of a worker that fails in rare ways."""
+"""The client of a fork server that fails in rare ways."""
 
 import json
+import queue
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ci.errors import MachineError
-from ci.execute import leases, worker_client
+from ci.execute import leases, server_client
 from ci.execute.events import Execution
 from ci.plan import attempts, planner
 from ci.plan.gpus import Gpu
@@ -25,18 +26,19 @@ GPU = Gpu("0", "GPU-0", "A GPU")
 
 
 class ScriptedExecutor:
-    """An executor whose workers send the messages of a script; it is also their channel."""
+    """An executor whose servers send the messages of a script; it is also their channel."""
 
     provenance: Mapping[str, str] = {}
     shared = True
+    inherits = True
 
     def __init__(self, *scripts: Script) -> None:
         self._scripts = list(scripts)
         self.abandoned = False
 
     def start(self, *_: Any) -> "ScriptedExecutor":
-        """Start a worker with the next script, or raise for `cannot_start`."""
-        self._script = self._scripts.pop(0)
+        """Start a server with the next script, or raise for `cannot_start`."""
+        self._script, self._run = self._scripts.pop(0), queue.SimpleQueue[str]()
         if self._script is cannot_start:
             raise MachineError("no Docker engine answers: start it")
         return self
@@ -53,18 +55,20 @@ class ScriptedExecutor:
         """Nothing to do."""
 
     def attempt(self, path: Path) -> str:
-        """The same path."""
+        """The same path, which names the run in the messages."""
+        self._run.put(str(path))
         return str(path)
 
-    def send(self, line: str) -> None:
+    def send(self, line: str, descriptors: Sequence[int] = ()) -> None:
         """Ignore the request."""
 
     def lines(self) -> Iterator[str]:
         """The messages of the script."""
+        run = self._run.get()
         for message in self._script():
-            yield json.dumps(message) + "\n"
+            yield json.dumps({"run": run, **message}) + "\n"
 
-    def memory(self) -> int:
+    def memory(self, pid: int) -> int:
         """No memory."""
         return 0
 
@@ -73,7 +77,7 @@ class ScriptedExecutor:
         return "ended with exit status 1"
 
     def abandon(self) -> None:
-        """Note that the worker was abandoned."""
+        """Note that the server was abandoned."""
         self.abandoned = True
 
     def close(self) -> None:
@@ -87,11 +91,11 @@ def cannot_start() -> Iterator[Mapping[str, Any]]:
 
 def completes() -> Iterator[Mapping[str, Any]]:
     """The messages of one run that completes."""
-    yield from (READY, {"event": "executing"}, ENDED)
+    yield from (READY, {"event": "executing", "pid": 1}, ENDED)
 
 
 def executed(read: Read, tmp_path: Path, *scripts: Script, sizes: str = "4") -> list[Execution]:
-    """The executions of a small lesson, with one worker per script."""
+    """The executions of a small lesson, with one server per script."""
     runs = planner.runs([read()], [f"size={sizes}"], [], timeout_s=1)
     return executions(runs, tmp_path / "runs", ScriptedExecutor(*scripts))
 
@@ -105,8 +109,8 @@ def test_a_reader_that_fails_ends_the_run_at_once(read: Read, tmp_path: Path) ->
 
     began = time.monotonic()
     (execution,) = executed(read, tmp_path, breaks)
-    assert execution.reason == "its worker cannot be read: ValueError: not a frame"
-    assert time.monotonic() - began < worker_client.GRACE_S / 2
+    assert execution.reason == "its fork server cannot be read: ValueError: not a frame"
+    assert time.monotonic() - began < server_client.GRACE_S / 2
 
 
 def test_a_machine_error_is_the_outcome_of_its_run(read: Read, tmp_path: Path) -> None:
@@ -118,7 +122,7 @@ def test_a_machine_error_is_the_outcome_of_its_run(read: Read, tmp_path: Path) -
 
 
 def test_a_machine_fault_in_a_cell_is_that_of_its_run(read: Read, tmp_path: Path) -> None:
-    """The worker tells it by the exception."""
+    """The run process tells it by the exception."""
 
     def loses_its_gpu() -> Iterator[Mapping[str, Any]]:
         yield from (READY, {**ENDED, "end": "failed", "reason": "lost", "machine_fault": True})
@@ -148,13 +152,13 @@ def test_a_bug_in_the_pipeline_is_the_outcome_of_its_run(read: Read, tmp_path: P
 def test_the_deadline_starts_with_the_execution(
     read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Slow imports do not count, so that a slow disk is not reported as a hanging worker."""
-    monkeypatch.setattr(worker_client, "GRACE_S", 0.0)
+    """Slow imports do not count, so that a slow disk is not reported as a run that hangs."""
+    monkeypatch.setattr(server_client, "GRACE_S", 0.0)
 
     def slow() -> Iterator[Mapping[str, Any]]:
         yield READY
         time.sleep(1.5)  # longer than the run's own deadline
-        yield from (READY, {"event": "executing"}, ENDED)
+        yield from (READY, {"event": "executing", "pid": 1}, ENDED)
 
     assert executed(read, tmp_path, slow)[0].end == "completed"
 
@@ -162,7 +166,7 @@ def test_the_deadline_starts_with_the_execution(
 def test_a_gpu_with_a_process_that_cannot_be_killed_is_not_leased_again(
     read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker keeps the lock and is abandoned; this invocation keeps the lock too."""
+    """The server keeps the lock and is abandoned; this invocation keeps the lock too."""
     monkeypatch.setattr(leases, "FOLDER", tmp_path / "leases")
 
     def gets_stuck() -> Iterator[Mapping[str, Any]]:

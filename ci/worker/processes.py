@@ -1,0 +1,67 @@
+"""The processes of a run: with whom they end, and how everything that it has left is ended."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Set
+
+import psutil
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
+KILL_S = 20.0  # for processes to end after SIGKILL; one that is stuck in a driver does not
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants that lose theirs, even in sessions of their own.
+
+    Lessons run as the same user; from now on, they can read nothing of this process in /proc.
+    """
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    _prctl(PR_SET_DUMPABLE, 0)
+
+
+def be_readable() -> None:
+    """Undo in a fork that its parent cannot be read."""
+    _prctl(PR_SET_DUMPABLE, 1)
+
+
+def end_with(parent: int, end: Callable[[], None] | None = None) -> None:
+    """Call `end` as soon as the process `parent` is gone, or be killed then."""
+    if end:
+        signal.signal(signal.SIGUSR1, lambda *_: end())
+    _prctl(PR_SET_PDEATHSIG, signal.SIGUSR1 if end else signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGUSR1 if end else signal.SIGKILL)
+
+
+def kill_descendants(spare: Set[int] = frozenset()) -> set[int]:
+    """Kill all descendants of this process, in whichever session; the ids of those still there.
+
+    The children `spare` and their descendants live on.
+    """
+    deadline = time.monotonic() + KILL_S
+    while found := _descendants(spare):
+        if time.monotonic() > deadline:
+            return {process.pid for process in found}
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(found, timeout=5)
+    return set()
+
+
+def _descendants(spare: Set[int]) -> list[psutil.Process]:
+    found: list[psutil.Process] = []
+    for child in psutil.Process().children():
+        if child.pid not in spare:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found += [child, *child.children(recursive=True)]
+    return found
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value)

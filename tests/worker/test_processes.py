@@ -1,0 +1,47 @@
+"""How everything that a run has left is ended; each test uses a separate process."""
+
+import subprocess
+import sys
+
+PROGRAM = """\
+import os, subprocess, sys, psutil
+from ci.worker import processes
+processes.adopt_orphans()
+orphan = '''
+import subprocess
+print(subprocess.Popen(["sleep", "600"], start_new_session=True, stdout=-3).pid)
+'''
+child = subprocess.Popen(["sleep", "600"])
+orphaned = psutil.Process(int(subprocess.check_output([sys.executable, "-c", orphan])))
+{setup}
+left = processes.kill_descendants({spared})
+print(left == {expected}, psutil.pid_exists(child.pid), psutil.pid_exists(orphaned.pid))
+child.kill()
+"""
+
+
+def outcome(expected: str, *, setup: str = "", spared: str = "") -> str:
+    """Whether the processes left are `expected`, and whether child and orphan still exist."""
+    program = PROGRAM.format(expected=expected, setup=setup, spared=spared)
+    return subprocess.check_output([sys.executable, "-c", program], text=True).strip()
+
+
+def test_descendants_are_killed() -> None:
+    """Also one that has lost its parent and has a session of its own; none is reported."""
+    assert outcome("set()") == "True False False"
+
+
+def test_a_process_that_cannot_be_killed_is_reported() -> None:
+    """A process that is stuck in a driver ignores SIGKILL; the loop ends anyway."""
+    setup = (
+        "processes.KILL_S = 0.2\n"
+        "kill, wait = psutil.Process.kill, psutil.wait_procs\n"
+        "psutil.Process.kill = lambda p: p.pid == child.pid or kill(p)\n"
+        "psutil.wait_procs = lambda found, timeout: wait(found, 0.1)"
+    )
+    assert outcome("{child.pid}", setup=setup) == "True True False"
+
+
+def test_children_can_be_spared() -> None:
+    """For example other runs, when one was lost."""
+    assert outcome("set()", spared="spare={child.pid}") == "True True False"
