@@ -1,4 +1,4 @@
 """The pipeline: from lesson script to verified handout.
 
-The data flows one way: course, plan, engine (worker, execute, kernel), check, handout, report.
+The data flows one way: lesson, plan, execute (worker), judge, handout, report.
 """

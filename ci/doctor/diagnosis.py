@@ -131,8 +131,9 @@ def judge_kernels(place: str, kernel: str) -> Finding:
     """Judge how runs would start their kernels, as a fork server tells it."""
     if kernel == "forked":
         return Finding(place, "kernels", Verdict.OK, "forked: torch is imported once for all runs")
-    text = f"{kernel or 'the fork server does not start'}: each run imports torch"
-    return Finding(place, "kernels", Verdict.WARN, text, "set aside what the message names")
+    if kernel:
+        return Finding(place, "kernels", Verdict.WARN, f"{kernel}; so each run imports torch")
+    return Finding(place, "kernels", Verdict.FAIL, "the fork server does not start", PROBE)
 
 
 def judge_facts(place: str, granted: Sequence[Gpu], facts: Iterable[Fact]) -> Iterator[Finding]:

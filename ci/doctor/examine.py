@@ -195,7 +195,7 @@ def _probe_lab(client: Any, docker: Path, granted: Sequence[Gpu]) -> list[Fact]:
 
 
 def _ask_fork_server(variables: Mapping[str, str]) -> str:
-    """Return how a fork server would start kernels: `forked`, or `fresh: why`; empty if it fails."""
+    """Return how runs would start kernels: `forked`, or `fresh: why`; empty if it fails."""
     with contextlib.closing(Process("ci.worker.server", variables)) as server:
         for line in server.lines():
             with contextlib.suppress(ValueError, TypeError, KeyError):

@@ -1,6 +1,6 @@
 """Leases of GPUs: no GPU is leased to two runs, across all invocations on this machine.
 
-A lease is a lock on one file per GPU. A worker on this machine inherits the open files, so that
+A lease is a lock on one file per GPU. A run process on this machine inherits the open files, so that
 its GPUs stay leased until it has ended, even if this process is killed. Invocations that do not
 see the same folder (in a container, or with a private /tmp) do not see each other's leases.
 """
@@ -32,7 +32,7 @@ class Lease:
         self.gpus, self.descriptors = tuple(gpus), list(descriptors)
 
     def close(self) -> None:
-        """Return the GPUs. They are free as soon as no worker holds the lock files either."""
+        """Return the GPUs. They are free as soon as no run process holds the lock files either."""
         _close(self.descriptors)
 
 

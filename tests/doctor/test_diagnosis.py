@@ -37,6 +37,14 @@ def test_a_driver_is_as_new_as_torchs_cuda_needs(version: str, cuda: str, verdic
     assert diagnosis.judge_driver(HERE, version, cuda).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("kernel", "verdict"), [("forked", "ok"), ("fresh: an import warns: no", "warn"), ("", "fail")]
+)
+def test_kernels_should_be_forked(kernel: str, verdict: str) -> None:
+    """Fresh ones are slower; without a fork server no lesson runs."""
+    assert diagnosis.judge_kernels(HERE, kernel).verdict == verdict
+
+
 def test_an_old_driver_has_its_remedy() -> None:
     """The oldest sufficient driver."""
     assert diagnosis.judge_driver(HERE, "570.1", "13.0").remedy == "install 580 or newer"

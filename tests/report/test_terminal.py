@@ -171,6 +171,14 @@ def test_a_terminal_gets_a_live_table(read: Read) -> None:
     assert "3/7" in text.getvalue()
 
 
+def test_kernels_that_were_not_forked_are_reported(read: Read) -> None:
+    """With the reason, once for all runs; nothing is said about forked ones."""
+    fresh = {"kernel": "fresh: an import warns: no"}
+    runs = [outcome(read(), "verified", environment=e) for e in (fresh, fresh, {})]
+    assert printed(*runs).count("an import warns: no") == 1
+    assert "kernels" not in printed(runs[2])
+
+
 def test_the_utilization_of_slots_is_shown(read: Read, tmp_path: Path) -> None:
     """One line in the terminal, and each slot in the JSON report."""
     slots = [Utilization(0, 3, 9.0, 10.0, ()), Utilization(1, 2, 7.5, 10.0, ("1",))]
