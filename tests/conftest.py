@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
+import nbformat
 import pytest
+from nbformat import NotebookNode
 
 from ci import atomic
 from ci.errors import MachineError
@@ -28,6 +30,7 @@ from ci.lab.docker_engine import connect
 from ci.lab.image import Image
 from ci.lesson import reader
 from ci.lesson.lesson import Lesson
+from ci.plan import planner
 from ci.plan.gpus import Gpu
 from ci.plan.planner import Run
 
@@ -192,6 +195,23 @@ def executions(
         runs, folder, executor or LocalExecutor(), slots=slots, gpus=gpus, servers=servers
     )
     return [event.execution for event in events if isinstance(event, Finished)]
+
+
+class Executed(NamedTuple):
+    """The executed notebook of a lesson, and the cell and the reason of its fault."""
+
+    notebook: NotebookNode
+    cell: str
+    reason: str
+
+
+def executed(lesson: Lesson, *settings: str, servers: Servers | None = None) -> Executed:
+    """Execute a lesson on this machine, by a fork server that all tests share by default."""
+    runs = planner.runs([lesson], settings, [])
+    (found,) = executions(runs, lesson.path.parents[1] / "runs", servers=servers)
+    assert found.notebook, found.reason
+    notebook = nbformat.read(found.notebook, as_version=4)
+    return Executed(notebook, found.cell, found.reason)
 
 
 @cache

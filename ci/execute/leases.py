@@ -1,8 +1,8 @@
 """Leases of GPUs: no GPU is leased to two runs, across all invocations on this machine.
 
-A lease is a lock on one file per GPU. A run process on this machine inherits the open files, so that
-its GPUs stay leased until it has ended, even if this process is killed. Invocations that do not
-see the same folder (in a container, or with a private /tmp) do not see each other's leases.
+A lease is a lock on one file per GPU. A run process on this machine inherits the open files, so
+that its GPUs stay leased until it has ended, even if this process is killed. Invocations that do
+not see the same folder (in a container, or with a private /tmp) do not see each other's leases.
 """
 
 import contextlib

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from ci.errors import MachineError, UsageError
-from ci.execute import engine, executor, worker_client
+from ci.execute import engine, executor, server_client
 from ci.execute.container import ContainerExecutor
 from ci.execute.events import CellStarted, Event, Execution, Finished
 from ci.execute.local import LocalExecutor
@@ -61,8 +61,11 @@ ESCAPES = {
     ),
     "mount": ({"EPERM"}, SYSTEM_CALL.format(call="mount(b'x', b'/tmp', b'tmpfs', 0, 0)")),
     "leave by a namespace": ({"EPERM"}, SYSTEM_CALL.format(call="unshare(0x10000000)")),
-    "trace its worker": ({"EPERM"}, SYSTEM_CALL.format(call="ptrace(16, os.getppid(), 0, 0)")),
-    "speak for its worker": ({"EACCES"}, "import os; open(f'/proc/{{os.getppid()}}/fd/1', 'w')"),
+    "trace its run process": ({"EPERM"}, SYSTEM_CALL.format(call="ptrace(16, os.getppid(), 0, 0)")),
+    "speak for its run process": (
+        {"EACCES"},
+        "import os; open(f'/proc/{{os.getppid()}}/fd/1', 'w')",
+    ),
     "speak for the first process": ({"EACCES"}, "open('/proc/1/fd/1', 'w')"),
     "see the host's processes": ({"ESRCH"}, "import os; os.kill({pid}, 0)"),
     "ask the engine": ({"ENOENT"}, "open('/var/run/docker.sock')"),
@@ -237,12 +240,21 @@ def test_a_lesson_that_uses_too_much_memory_fails(
     assert second.end == "completed"
 
 
-def test_a_lesson_can_neither_stop_nor_kill_its_worker(
+def test_a_lesson_can_neither_stop_nor_kill_its_fork_server(
     the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:
-    """The worker is the first process of its container, which ignores signals from inside."""
-    cells = "# %%\nimport os\nfor number in (9, 19): os.kill(os.getppid(), number)\n"
+    """The server is the first process of its container, which ignores signals from inside."""
+    cells = "# %%\nimport os\nfor number in (9, 19): os.kill(1, number)\n"
     assert [end.end for end in execute(read(cells), tmp_path / "runs", the_lab)] == ["completed"]
+
+
+def test_a_lesson_that_kills_its_run_process_fails_alone(
+    the_lab: ContainerExecutor, read: Read, tmp_path: Path
+) -> None:
+    """The server ends the kernel, and the next run uses the same container."""
+    cells = "# %%\nimport os\nif size == 2: os.kill(os.getppid(), 9); input()\n"
+    ends = execute(read(cells), tmp_path / "runs", the_lab, "size=2,3")
+    assert [end.reason for end in ends] == ["its process was killed by SIGKILL", ""]
 
 
 PEEK = """\
@@ -259,10 +271,9 @@ for name in ("mem", "environ", "fd/0"):
 def test_a_lesson_cannot_inspect_the_parent_of_its_kernel(
     the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:
-    """Neither the worker nor the fork server."""
-    found = execute(read(PEEK), tmp_path / "runs", the_lab)
-    found += execute(read(PEEK), tmp_path / "runs", the_lab, "size=2,3")
-    assert [printed(end) for end in found] == [["mem", "environ", "fd/0"]] * 3
+    """It is the run process, which tells the pipeline how the run ended."""
+    (found,) = execute(read(PEEK), tmp_path / "runs", the_lab)
+    assert printed(found) == ["mem", "environ", "fd/0"]
 
 
 PLANTED = """\
@@ -280,7 +291,7 @@ os.mkfifo(attempt + "/junit.xml")
 def test_files_that_a_lesson_plants_in_its_attempt_are_removed(
     the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:
-    """No planted link is followed, and the caller owns the files of the worker."""
+    """No planted link is followed, and the caller owns the files of the run."""
     victim = tmp_path / "victim"
     victim.write_text("the host's")
     (end,) = execute(read(PLANTED.format(victim=victim)), tmp_path / "runs", the_lab)
@@ -323,7 +334,7 @@ def test_a_sweep_uses_one_container_per_slot(
     assert len({text.split()[1] for text in printed}) == (1 if os.getuid() else 2)
 
 
-def test_a_killed_worker_fails_only_its_run(
+def test_a_killed_container_fails_only_its_run(
     the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:
     """The next run gets a new container."""
@@ -337,14 +348,15 @@ def test_a_killed_worker_fails_only_its_run(
                 container.kill()
         seen += [event.execution] if isinstance(event, Finished) else []
     assert [execution.end for execution in seen] == ["failed", "completed"]
-    assert seen[0].reason.startswith("its worker was gone, exit status 137")
+    assert seen[0].reason.startswith("its fork server was gone, exit status 137")
 
 
-def test_a_hanging_worker_ends_with_its_container(
+def test_a_hanging_server_ends_with_its_container(
     the_lab: ContainerExecutor, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A paused container does not answer; the run ends, and no container is left."""
-    monkeypatch.setattr(worker_client, "GRACE_S", 1.0)
+    for name in ("GRACE_S", "END_S"):
+        monkeypatch.setattr(server_client, name, 1.0)
     lesson = read("# %%\nimport time; time.sleep(600)\n")
     runs = planner.runs([lesson], [], [], timeout_s=5)
     for event in engine.execute(runs, tmp_path / "runs", the_lab):
@@ -352,7 +364,7 @@ def test_a_hanging_worker_ends_with_its_container(
             with connect() as client:
                 client.containers.list(filters={"name": "01_small"})[0].pause()
     assert isinstance(event, Finished)
-    assert (event.execution.end, event.execution.reason) == ("failed", "its worker hangs")
+    assert event.execution.reason == "it hangs, and does not notice its deadline"
     assert containers_named("01_small") == []
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from ci.lesson import reader
-from ci.worker.notebook import Verdict, execute
-from tests.conftest import write_lesson
+from ci.worker.notebook import execute
+from tests.conftest import Executed, executed, write_lesson
 
 pytestmark = pytest.mark.kernel
 
 
-def run(folder: Path, cells: str) -> Verdict:
+def run(folder: Path, cells: str) -> Executed:
     """The execution of a lesson with these cells."""
-    return execute(reader.read(write_lesson(folder, cells)), {})
+    return executed(reader.read(write_lesson(folder, cells)))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Chinese in figures: its glyphs are drawn, and what no font has is named."""
 
-import os
 import re
+from contextlib import closing
 from pathlib import Path
 
 import matplotlib
@@ -10,12 +10,12 @@ from matplotlib import font_manager
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
+from ci.execute.servers import Servers
 from ci.handout.figure_font import with_font
 from ci.handout.translations import translations
 from ci.lesson import reader
-from ci.worker.forked import ForkServer
-from ci.worker.notebook import VARIABLES, Verdict, execute
-from tests.conftest import write_lesson
+from tests.conftest import Executed, executed, write_lesson
+from tests.worker.test_forked import FreshExecutor
 
 DRAW = """
 plt.title("损失函数 $L$", fontweight="bold")
@@ -47,10 +47,10 @@ REFUSED = {
 IMPORT = "# %%\nimport matplotlib.pyplot as plt\n"
 
 
-def run(folder: Path, *cells: str, server: ForkServer | None = None) -> Verdict:
+def run(folder: Path, *cells: str, servers: Servers | None = None) -> Executed:
     """The execution of a lesson with these cells."""
     text = IMPORT + "".join(f"# %%\n{cell}\n" for cell in cells)
-    return execute(reader.read(write_lesson(folder, text)), {}, fork_server=server)
+    return executed(reader.read(write_lesson(folder, text)), servers=servers)
 
 
 @pytest.fixture(scope="module", params=["fresh", "forked"])
@@ -58,16 +58,12 @@ def drawn(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, NotebookNode]:
     """The executed cells, by name, in both kinds of kernels."""
-    folder, server = tmp_path_factory.mktemp("course"), ForkServer()
-    if request.param == "forked":
-        (folder / "lessons").mkdir()
-        server.start({**os.environ, **VARIABLES}, folder / "lessons")
-    verdict = run(
-        folder, *(f"plt.rcdefaults()\n{line}\n{DRAW}" for line in SETTINGS.values()), server=server
-    )
-    server.end()
-    assert verdict.reason == ""
-    return dict(zip(SETTINGS, verdict.notebook.cells[-len(SETTINGS) :], strict=True))
+    cells = (f"plt.rcdefaults()\n{line}\n{DRAW}" for line in SETTINGS.values())
+    with closing(Servers(FreshExecutor())) as fresh:
+        servers = fresh if request.param == "fresh" else None
+        found = run(tmp_path_factory.mktemp("course"), *cells, servers=servers)
+    assert found.reason == ""
+    return dict(zip(SETTINGS, found.notebook.cells[-len(SETTINGS) :], strict=True))
 
 
 @pytest.mark.kernel

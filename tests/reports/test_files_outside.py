@@ -6,17 +6,16 @@ from pathlib import Path
 import pytest
 
 from ci.lesson import reader
-from ci.worker.notebook import Verdict, execute
-from tests.conftest import write_lesson
+from tests.conftest import Executed, executed, write_lesson
 
 pytestmark = pytest.mark.kernel
 
 DATA = "2\n"
 
 
-def run(folder: Path, source: str) -> Verdict:
+def run(folder: Path, source: str) -> Executed:
     """The execution of a lesson with this cell."""
-    return execute(reader.read(write_lesson(folder, f"# %%\n{source}\n")), {})
+    return executed(reader.read(write_lesson(folder, f"# %%\n{source}\n")))
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ from nbformat import NotebookNode
 
 from ci.lesson import reader
 from ci.lesson.value import MIME, shown_value
-from ci.worker.notebook import execute
-from tests.conftest import write_lesson
+from tests.conftest import executed, write_lesson
 
 pytestmark = pytest.mark.kernel
 
@@ -81,7 +80,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> dict[str, NotebookNode]:
     """The executed cells, by name."""
     script = "".join(f"# %%\n{source}\n" for source, _ in CELLS.values())
     lesson = reader.read(write_lesson(tmp_path_factory.mktemp("course"), script))
-    verdict = execute(lesson, {})
+    verdict = executed(lesson)
     assert verdict.reason == ""
     return dict(zip(CELLS, verdict.notebook.cells[-len(CELLS) :], strict=True))
 
@@ -105,6 +104,6 @@ def test_a_text_that_raises_is_the_error_of_its_cell(tmp_path: Path) -> None:
     """With its own type and message, and without a result."""
     source = 'class Bad:\n    def __repr__(self):\n        raise ValueError("no text")\nBad()'
     lesson = reader.read(write_lesson(tmp_path, f"# %%\n{source}\n"))
-    verdict = execute(lesson, {})
+    verdict = executed(lesson)
     assert verdict.reason == "ValueError: no text"
     assert [out.output_type for out in verdict.notebook.cells[-1].outputs] == ["error"]

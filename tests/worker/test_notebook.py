@@ -2,10 +2,9 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
-import nbformat
 import psutil
 import pytest
 
@@ -13,14 +12,13 @@ from ci.execute import engine
 from ci.execute.events import CellStarted
 from ci.execute.local import LocalExecutor
 from ci.execute.servers import Servers
-from ci.lesson.lesson import Lesson
 from ci.plan import planner
-from tests.conftest import GRADIENT, Read, eventually, executions, shared_servers
+from tests.conftest import GRADIENT, Executed, Read, eventually, executed, shared_servers
 from tests.worker.test_forked import FreshExecutor
 
 pytestmark = pytest.mark.kernel
 
-Execute = Callable[..., SimpleNamespace]
+Execute = Callable[..., Executed]
 
 
 @pytest.fixture(scope="module", params=["fresh", "forked"])
@@ -37,17 +35,9 @@ def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
 
 
 @pytest.fixture
-def execute(servers: Servers, tmp_path: Path) -> Execute:
-    """A function that executes a lesson: the notebook, and the cell and reason of a fault."""
-
-    def execute(lesson: Lesson, *settings: str) -> SimpleNamespace:
-        runs = planner.runs([lesson], settings, [])
-        (found,) = executions(runs, tmp_path / "runs", servers=servers)
-        assert found.notebook, found.reason
-        notebook = nbformat.read(found.notebook, as_version=4)
-        return SimpleNamespace(notebook=notebook, cell=found.cell, reason=found.reason)
-
-    return execute
+def execute(servers: Servers) -> Execute:
+    """A function that executes a lesson with parameters."""
+    return partial(executed, servers=servers)
 
 
 def test_a_lesson_runs_with_its_parameters(read: Read, execute: Execute) -> None:
