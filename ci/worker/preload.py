@@ -101,13 +101,17 @@ def _silence() -> Iterator[None]:
 
 
 def _rehearse() -> None:
-    """Do once what costs each kernel tenths of a second at its first figure and first error.
+    """Do once what costs each run tenths of a second when it does it first.
 
-    This looks up fonts, builds the grammar of formulas, and parses the sources of tracebacks.
+    This compiles the schema of notebooks, looks up fonts, builds the grammar of formulas, and
+    parses the sources of tracebacks.
     """
     from matplotlib.figure import Figure
     from matplotlib.mathtext import MathTextParser
+    from nbformat.v4 import new_notebook
     from stack_data.core import Source
+
+    new_notebook()
 
     with _silence():
         figure = Figure()
