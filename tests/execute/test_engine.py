@@ -19,6 +19,7 @@ from nbformat import NotebookNode
 from ci.execute import engine, leases, local, server_client
 from ci.execute.events import Execution, Finished, Started, Waiting
 from ci.execute.local import LocalExecutor
+from ci.execute.servers import Servers
 from ci.lesson import reader
 from ci.lesson.lesson import Lesson
 from ci.plan import memory, planner
@@ -246,6 +247,30 @@ def test_a_lesson_that_changed_while_it_waited_is_not_executed(read: Read, tmp_p
     lesson.path.write_text(lesson.path.read_text() + "# %%\n1\n")
     (end,) = executions(runs, tmp_path / "runs")
     assert (end.end, "was changed while it waited" in end.reason) == ("failed", True)
+
+
+def test_many_runs_leave_no_process_descriptor_thread_or_file(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After 6 runs there is as much as after 2."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    lesson = read(SPEAKING)
+
+    def run(sizes: str, servers: Servers) -> tuple[object, ...]:
+        runs = planner.runs([lesson], [f"size={sizes}"], [])
+        *_, last = executions(runs, tmp_path / "runs", servers=servers)
+        server, us = psutil.Process(parents(last)[1]), psutil.Process()
+        eventually(lambda: not server.children())
+        found: list[object] = [us.num_threads(), us.num_fds(), len(server.children())]
+        found += sorted(temporary.iterdir())
+        with contextlib.suppress(psutil.AccessDenied):  # only root may look into the server
+            found.append(server.num_fds())
+        return (*found,)
+
+    with contextlib.closing(Servers(LocalExecutor())) as servers:
+        assert run("2,3", servers) == run("4,5,6,7", servers)
 
 
 class GpuExecutor(LocalExecutor):
