@@ -144,7 +144,9 @@ class Container:
 
     def send(self, line: str, descriptors: Sequence[int] = ()) -> None:
         """Write to its standard input; nothing is inherited. Raises OSError if it has ended."""
-        self._streams._sock.sendall(line.encode())
+        if (stream := self._streams._sock) is None:  # its output has ended
+            raise BrokenPipeError
+        stream.sendall(line.encode())
 
     def lines(self) -> Iterator[str]:
         """Yield the whole lines of its standard output until it ends; then close its streams."""
