@@ -4,7 +4,7 @@ import ast
 import functools
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -43,7 +43,7 @@ Script = tuple[Path, Sequence[NotebookNode]]  # of a lesson, with its cells
 Fault = tuple[str, str]  # the text at fault, and what is wrong with it
 
 
-def check(lessons: Iterable[Lesson]) -> None:
+def check(lessons: Sequence[Lesson]) -> None:
     """Check before any kernel starts that the prose of `lessons` means the same in each handout.
 
     Raises CourseError, with file and line, for all faults together: formulas that MathML or Typst
@@ -53,6 +53,9 @@ def check(lessons: Iterable[Lesson]) -> None:
     found = faults([(lesson.path, lesson.notebook.cells) for lesson in lessons])
     if lines := [fault for each in found for fault in each]:
         raise CourseError("\n".join(lines))
+    texts = [t for each in lessons for t in dialect.texts(each.notebook.cells, each.path.parent)]
+    for target in ("html", "typst"):  # for all lessons at once, as handouts will need them
+        markdown.render(texts, target)
 
 
 def faults(scripts: Sequence[Script]) -> list[list[str]]:

@@ -20,7 +20,7 @@ from nbformat.v4 import new_notebook
 
 from ci.errors import CourseError
 from ci.handout import check_table, html, markdown, notebook, pdf
-from ci.handout.dialect import ATTACHMENT
+from ci.handout.dialect import ATTACHMENT, CAPTIONS
 from ci.handout.editions import FORMATS
 from ci.handout.handout import Handout, prepare
 from ci.handout.markdown import plain, visible
@@ -31,8 +31,6 @@ from ci.handout.translations import translations
 MARKDOWN = ["text/markdown", "text/latex"]
 HTML_FORMATS = [*html.PICTURES, "text/html", *MARKDOWN, "text/plain"]
 PDF_FORMATS = [*html.PICTURES, *MARKDOWN, "text/plain", "text/html"]
-
-CAPTIONS = ("**Figure", "**图")  # a caption follows its figure and begins with one of these
 
 
 def write(

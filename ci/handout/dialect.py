@@ -6,7 +6,6 @@ picture becomes an attachment of its cell, as the notebook format has it. Code s
 """
 
 import base64
-import copy
 import hashlib
 import re
 from collections.abc import Sequence
@@ -14,11 +13,12 @@ from pathlib import Path
 from textwrap import dedent
 from urllib.parse import unquote
 
-from ci.lesson.node import NotebookNode
+from ci.lesson.node import NotebookNode, copied
 
 PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 PICTURES[".svg"] = "image/svg+xml"
 ATTACHMENT = "attachment:"
+CAPTIONS = ("**Figure", "**图")  # a caption follows its figure and begins with one of these
 LESSON_LINK = re.compile(r"(?:\./)?([\w-]+)\.(?:py|ipynb)(?:#\S*)?")
 
 # The kinds of callouts elsewhere, and the five of GitHub that pandoc reads.
@@ -162,7 +162,7 @@ def _link(attributes: str, label: str) -> str:
 
 def texts(cells: Sequence[NotebookNode], folder: Path) -> list[str]:
     """The prose of a lesson in `folder`, cell by cell, with pictures as attachments."""
-    prose = copy.deepcopy([cell for cell in cells if cell.cell_type == "markdown"])
+    prose = copied([cell for cell in cells if cell.cell_type == "markdown"])
     for cell in prose:
         attach(cell, folder)
     return [cell.source for cell in prose]

@@ -4,14 +4,10 @@
 beside the cells, and its cells hold nothing private; converters turn it into HTML and PDF.
 """
 
-import copy
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import nbformat
-from nbformat import NotebookNode
 
 from ci.handout import check_table, dialect, outputs
 from ci.handout.editions import STUDENTS, Edition, Note, index_name, run_folder
@@ -23,6 +19,7 @@ from ci.judge.outcome import Outcome
 from ci.lesson.addresses import addresses
 from ci.lesson.exercises import tags
 from ci.lesson.lesson import CELL_ATTRIBUTES, KERNELSPEC, Lesson
+from ci.lesson.node import NotebookNode, copied
 from ci.lesson.parameters import Value, with_values
 from ci.lesson.value import MIME
 
@@ -114,7 +111,7 @@ def prepare(handout: Handout, language: str) -> NotebookNode:
     _renumber(cells)
     language_info = {"name": "python"}
     metadata = {"kernelspec": KERNELSPEC, "language_info": language_info, "handout": about}
-    prepared: NotebookNode = nbformat.from_dict(
+    prepared: NotebookNode = copied(
         {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
     )
     return prepared
@@ -158,7 +155,7 @@ def _not_compared(cell: NotebookNode) -> list[int]:
 def _prepare_cell(
     cell: NotebookNode, values: Mapping[str, Value], folder: Path, labels: Mapping[str, str]
 ) -> NotebookNode:
-    cell = copy.deepcopy(cell)
+    cell = copied(cell)
     if cell.cell_type == "markdown":
         dialect.attach(cell, folder)
     if "parameters" in tags(cell):

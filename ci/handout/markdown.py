@@ -88,9 +88,10 @@ def render(texts: Iterable[str], target: Target) -> dict[str, str]:
     return _once(target, texts, lambda new: _render(new, target))
 
 
-def adopt(target: Target, rendered: Mapping[str, str]) -> None:
-    """Take what `render` returned in another process."""
-    MADE.setdefault(target, {}).update(rendered)
+def adopt(made: Mapping[str, Mapping[str, str]]) -> None:
+    """Take what `render` (by its target) and `spoken` (by "plain") returned in another process."""
+    for kind, results in made.items():
+        MADE.setdefault(kind, {}).update(results)
 
 
 def _once(

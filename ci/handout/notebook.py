@@ -7,7 +7,6 @@ NumPy, matplotlib and Jupyter. In the instructors' edition, solutions take the p
 
 import ast
 import contextlib
-import copy
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from ci.handout import check_table, dialect, figure_font, jupyter_prose, self_check
@@ -29,6 +27,7 @@ from ci.judge.outcome import Answer
 from ci.lesson import parameters
 from ci.lesson.exercises import PREDICT, SETUP, Exercise, tags
 from ci.lesson.lesson import KERNELSPEC
+from ci.lesson.node import NotebookNode, copied
 from ci.lesson.parameters import Value
 from ci.lesson.value import Comparable
 
@@ -46,7 +45,7 @@ def text_of(notebook: NotebookNode) -> str:
 
 def lesson_notebook(prepared: NotebookNode) -> NotebookNode:
     """The notebook of a lesson: a prepared one, with its metadata as Markdown cells."""
-    notebook = copy.deepcopy(prepared)
+    notebook: NotebookNode = copied(prepared)
     about = notebook.metadata.pop("handout")
     labels, language = translations(about.language), {"lang": about.language}
     notebook.cells = with_modules(notebook.cells, Path(about.folder), labels)

@@ -101,9 +101,11 @@ class HandoutPool:
     ) -> Future[None]:
         lesson = handouts[0].lesson
         texts = dialect.texts(lesson.notebook.cells, lesson.path.parent)
-        prose: dict[str, str] = {}
+        prose: dict[str, Mapping[str, str]] = {}
         with contextlib.suppress(CourseError):  # of a formula: the process names its cell
-            prose = markdown.render(texts, TARGETS[formats])  # as the lesson's check has read it
+            prose[TARGETS[formats]] = markdown.render(texts, TARGETS[formats])
+            if "pdf" in formats:
+                prose["plain"] = markdown.spoken(t for t in texts if t.startswith(dialect.CAPTIONS))
         return self._processes.submit(_write, handouts, languages, folder, formats, prose)
 
     def copy_to(
@@ -149,11 +151,11 @@ def _write(
     languages: Sequence[str],
     folder: Path,
     formats: tuple[str, ...],
-    prose: Mapping[str, str],
+    prose: Mapping[str, Mapping[str, str]],
 ) -> None:
     from ci.handout import converters  # slow to import, and needed only in the other processes
 
-    markdown.adopt(TARGETS[formats], prose)
+    markdown.adopt(prose)
     try:
         for handout in handouts:
             converters.write(handout, folder / handout.edition.folder, languages, formats)

@@ -17,3 +17,13 @@ else:
 
         def __setattr__(self, name: str, value: Any) -> None:
             self[name] = value
+
+        def __deepcopy__(self, memo: object) -> "NotebookNode":
+            return copied(self)
+
+
+def copied(part: Any) -> Any:
+    """A copy of a notebook or of a part of it, several times as fast as `copy.deepcopy`."""
+    if isinstance(part, dict):
+        return NotebookNode({key: copied(value) for key, value in part.items()})
+    return [*map(copied, part)] if isinstance(part, list) else part

@@ -4,13 +4,12 @@ import functools
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from ci import atomic
 from ci.errors import MachineError
 from ci.lesson import reader, script
 from ci.lesson.lesson import Lesson
-from ci.lesson.node import NotebookNode
+from ci.lesson.node import NotebookNode, copied
 from ci.plan import keys
 
 LESSONS = "lessons"  # folder below build/records/
@@ -24,7 +23,7 @@ def read(path: Path, build: Path) -> Lesson:
     def parse(text: str) -> NotebookNode:
         key, known = keys.digest(text, _parser()), atomic.read_json(cached)
         if known.get("digest") == keys.digest(key, known.get("notebook")):
-            notebook: NotebookNode = _as_nodes(known["notebook"])
+            notebook: NotebookNode = copied(known["notebook"])
             return notebook
         notebook = script.parse(text)
         facts = {"digest": keys.digest(key, notebook), "notebook": notebook}
@@ -37,12 +36,6 @@ def read(path: Path, build: Path) -> Lesson:
         return notebook
 
     return reader.read(path, parse)
-
-
-def _as_nodes(value: Any) -> Any:
-    if isinstance(value, dict):
-        return NotebookNode({key: _as_nodes(part) for key, part in value.items()})
-    return [*map(_as_nodes, value)] if isinstance(value, list) else value
 
 
 @functools.cache

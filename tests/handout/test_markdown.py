@@ -179,7 +179,7 @@ def no_pandoc(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_another_process_rendered_needs_no_pandoc(no_pandoc: None) -> None:
     """As the processes that make handouts get it, in one format."""
-    markdown.adopt("html", {"only adopted": "<p>known</p>"})
+    markdown.adopt({"html": {"only adopted": "<p>known</p>"}})
     assert markdown.render(["only adopted"], "html") == {"only adopted": "<p>known</p>"}
     with pytest.raises(AssertionError):
         markdown.render(["only adopted"], "typst")
