@@ -3,12 +3,13 @@
 #   kernelspec: {display_name: Python 3, language: python, name: python3}
 #   lesson:
 #     gpus: {min: 0, max: 8}
+#     prerequisites: [training]
 #     parameters:
 #       world_size: {min: 1, max: 8}
 #       batch: {min: 1, max: 512}
 #       features: {min: 1, max: 64}
 #       hidden: {min: 8, max: 256}
-#       microbatches: {min: 1, max: 8}
+#       pieces: {min: 1, max: 8}
 #       steps: {min: 1, max: 20}
 #       lr: {min: 0.0001, max: 1}
 #       seed: {min: 0, max: 4294967295}
@@ -18,91 +19,92 @@
 # %% [markdown] lang="en"
 # # Data parallelism
 #
-# Training takes a day, and three GPUs stand idle beside the one that works.
-# Or the model does not fit into that one at all. Either way, the work has to be shared.
+# Training takes a day, and three GPUs are idle beside the one that works. Or the model does not
+# even fit into one GPU. Either way, several devices have to share the work.
 #
-# After this lesson you can tell which of three ways of sharing suits a problem, you have trained
-# on several processes in each of them, and you can prove that together they computed what one
-# device would have computed.
+# After this lesson you know three ways to share it. You can train on several processes in the most
+# common one, data parallelism, and you can prove that together they compute what one device
+# computes. At the end you have a training script that you can use in your own projects.
 
 # %% [markdown] lang="zh"
 # # 数据并行
 #
-# 训练要跑一整天，旁边却有三块 GPU 闲着；
-# 或者，模型在一块 GPU 里根本放不下。这两种情形都需要把工作分给多个设备。
+# 训练要跑一整天，旁边却有三块 GPU 闲着；或者，模型在一块 GPU 里根本放不下。这两种情形都需要由多台设备分担工作。
 #
-# 学完这一课，你能判断三种分工方式各适合什么问题，会用每一种方式在多个进程上训练，
-# 并且能证明：它们合起来算出的，正是一台设备会算出的结果。
-
-# %% [markdown] lang="en"
-# `world_size` is the number of processes that share the work. Change any value and run the
-# lesson again: all that follows adapts, the figures too.
-
-# %% [markdown] lang="zh"
-# `world_size` 是分担工作的进程数。改动任何一个数值，再运行一遍：
-# 后面的一切都会随之变化，插图也不例外。
+# 学完这一课，你了解三种分工方式，会用其中最常用的一种（数据并行）在多个进程上训练，并且能证明：它们合起来算出的，正是一台设备算出的结果。最后你还会得到一个可以用在自己项目里的训练脚本。
 
 # %% tags=["parameters"]
 world_size: int = 2  # processes that share the work
-batch: int = 23  # rows in one batch, over all processes
-features: int = 8  # numbers in a row
+batch: int = 23  # samples in one batch, over all processes
+features: int = 8  # elements of a sample
 hidden: int = 16  # hidden units of the network
-microbatches: int = 4  # pieces of a batch in a pipeline
-steps: int = 5  # training steps
-lr: float = 0.1  # learning rate
+pieces: int = 4  # backward passes whose gradients accumulate
+steps: int = 20  # training steps
+lr: float = 0.5  # learning rate
 seed: int = 0  # where the random draws begin
 dtype: str = "float64"  # dtype of data and weights
 device: str = "cpu"  # what the processes compute on: cpu or cuda
 
 # %% tags=["setup"]
-import inspect
-import os
-
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
-from parallel import data_parallel, launch
-from parallel.network import Network, gradients, row
+from parallel.cells import launch_cell
+
+kind = getattr(torch, dtype)
+
+# %%
+import inspect
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from torch.utils.data import DistributedSampler
+
+from parallel import data_parallel, launch, timing, train
+from parallel.network import Network, gradients, parameters, row
+from parallel.torchrun import torchrun
 
 torch.set_printoptions(threshold=40, edgeitems=2)  # a long tensor shall not fill a page
+BLUE, ORANGE, LINE, RED = "#a9c6de", "#f3c892", "#1d3557", "#c1121f"
 
 # %% [markdown] lang="en"
 # ## Faster, or larger
 #
-# **Faster.** Four devices can work through four times as many rows a second, as long as they do
-# not wait for each other. The measure is **throughput**, rows per second.
+# **Faster.** Four devices can process four times as many samples per second, as long as they do not
+# wait for each other. The measure is **throughput**, samples per second.
 #
-# **Larger.** In float32, a weight takes 4 bytes, its gradient 4 more, and the optimizer Adam keeps two
-# averages for it: 16 bytes. For 7 billion weights that is 112 GB, without a single sample. The measure
-# is **memory**, bytes per device.
+# **Larger.** In float32, a weight takes 4 bytes and its gradient another 4, and the optimizer Adam
+# keeps two averages for it: 16 bytes in all. For 7 billion weights that is 112 GB, before the first
+# sample is loaded. The measure is **memory**, bytes per device.
 
 # %% [markdown] lang="zh"
 # ## 更快，或者更大
 #
-# **更快**：只要互不等待，四台设备每秒能处理四倍的数据。衡量它的是**吞吐量**（throughput），即每秒处理多少个样本。
+# **更快**：只要不互相等待，四台设备每秒能处理四倍的样本。衡量它的是**吞吐量**（throughput），即每秒处理多少个样本。
 #
-# **更大**：在 float32 下，一个权重占 4 字节，它的梯度再占 4 字节，Adam 优化器又要为它保存两个平均值，一共 16 字节。70 亿个权重就要 112 GB，还没算上任何样本。衡量它的是**内存**（在 GPU 上就是显存），即每台设备占用多少字节。
+# **更大**：在 float32 下，一个权重占 4 字节，它的梯度再占 4 字节，Adam 优化器还要为它保存两个平均值，一共 16 字节。70 亿个权重就要 112 GB，这还没有算上任何样本。衡量它的是**内存**（在 GPU 上就是显存），即每台设备占用多少字节。
 
 # %% [markdown] lang="en"
-# ## Three ways to share
+# ## Three ways to share the work
 #
-# Take a network of two layers. A batch $\mathbf{x}$ is multiplied by $\mathbf{W}_1^\top$, bent by
-# tanh into the hidden values $\mathbf{h}$, and multiplied by $\mathbf{W}_2^\top$.
+# Take a network of two layers. A batch $\mathbf{x}$ is multiplied by $\mathbf{W}_1^\top$; tanh gives
+# the activations $\mathbf{h}$, which are multiplied by $\mathbf{W}_2^\top$.
 #
-# You have a blue device and an orange one. Where would you cut? Think of one cut before you look
-# at the figure: there are three.
+# You have a blue device and an orange one. Where would you divide the work? Think of one way before
+# you look at the figure, which shows three.
 
 # %% [markdown] lang="zh"
 # ## 三种分工方式
 #
-# 来看一个两层的网络：一个批量的数据 $\mathbf{x}$ 先乘 $\mathbf{W}_1^\top$，
-# 经过 tanh 得到隐藏层的值 $\mathbf{h}$，再乘 $\mathbf{W}_2^\top$。
+# 来看一个两层的网络：一个批量的数据 $\mathbf{x}$ 先乘 $\mathbf{W}_1^\top$，经过 tanh 得到激活值 $\mathbf{h}$，再乘 $\mathbf{W}_2^\top$。
 #
-# 你有蓝、橙两台设备，会从哪里切开？先自己想一种切法，再看下图：一共有三种。
+# 你有蓝、橙两台设备，会怎样分工？先自己想一种，再看下图：图中有三种。
 
 # %% tags=["figure"]
-BLUE, ORANGE, LINE, RED = "#a9c6de", "#f3c892", "#1d3557", "#c1121f"
 parts = {  # left, bottom, width, height in units of the matrix; color
     "blue": [(0, 0, 1, 1, BLUE)],
     "orange": [(0, 0, 1, 1, ORANGE)],
@@ -112,7 +114,6 @@ parts = {  # left, bottom, width, height in units of the matrix; color
 }
 
 
-# %% tags=["figure"]
 def draw_matrix(panel, label, x, width, height, where):
     for left, bottom, w, h, color in parts[where]:
         behind = 0.14 if where == "both" and color == ORANGE else 0
@@ -122,13 +123,13 @@ def draw_matrix(panel, label, x, width, height, where):
     panel.text(x + width / 2, -1, label, ha="center", va="top", color=LINE)
 
 
+# %% tags=["figure"]
 def draw_message(panel, label, start, end, style="->"):
     panel.annotate("", end, start, arrowprops=dict(arrowstyle=style, color=RED, lw=1.4))
     x, y = (start[0] + end[0]) / 2, max(start[1], end[1]) + 0.12
     panel.text(x, y, label, color=RED, ha="center")
 
 
-# %% tags=["figure"]
 matrices = {  # left edge, width, height
     "$x$": (0, 0.8, 1.7),
     r"$W_1^\top$": (1.1, 1.5, 0.8),
@@ -140,6 +141,8 @@ ways = {
     "(b)": ["both", "columns", "rows", "both"],
     "(c)": ["rows", "both", "both", "rows"],
 }
+
+# %% tags=["figure"]
 figure, panels = plt.subplots(1, 3, figsize=(7, 1.6), layout="constrained")
 for panel, (name, way) in zip(panels, ways.items(), strict=True):
     for (label, place), where in zip(matrices.items(), way, strict=True):
@@ -155,91 +158,92 @@ draw_message(panels[2], r"$\nabla W_2$", (3.2, 1.05), (3.8, 1.05), "<->")
 plt.show()
 
 # %% [markdown] lang="en"
-# **Figure.** The same two layers on two devices; two sheets are one copy on each. Red is what
-# travels. (a) Cut between the layers: the hidden values $h$. (b) Cut within each layer: partial
-# sums of the output. (c) Cut the batch, copy the network: the gradients of the weights.
+# **Figure.** The same two layers on two devices; two sheets mean that each device has a copy. The
+# devices communicate what is red. (a) The network is divided between its layers: activations $h$.
+# (b) Each layer is divided: partial sums of the output. (c) The batch is divided, and the network is
+# copied: gradients of the weights.
 
 # %% [markdown] lang="zh"
-# **图**。同样的两层网络放在两台设备上；叠在一起的两张表示每台设备各有一份。
-# 红色是需要传送的内容。(a) 在层与层之间切开：传送隐藏层的值 $h$。
-# (b) 在每一层内部切开：传送输出的部分和。
-# (c) 切开数据，复制网络：传送权重的梯度。
+# **图**。同样的两层网络放在两台设备上；叠在一起的两张表示每台设备各有一份。红色是设备之间要通信的内容。(a) 在层与层之间切分网络：激活值 $h$。(b) 切分每一层：输出的部分和。(c) 切分数据，复制网络：权重的梯度。
 
 # %% [markdown] lang="en"
-# | | name | a device holds | what travels |
+# | | name | each device holds | it communicates |
 # |---|---|---|---|
-# | (a) | network partitioning, today **pipeline parallelism** | some layers | hidden values, between layers |
-# | (b) | splitting within a layer, today **tensor parallelism** | a slice of each layer | partial sums, within the layers |
-# | (c) | **data parallelism** | the whole network, some rows | gradients, once a step |
+# | (a) | network partitioning, today **pipeline parallelism** | some layers | activations, between layers |
+# | (b) | splitting within a layer, today **tensor parallelism** | a slice of each layer | partial sums, within layers |
+# | (c) | **data parallelism** | the whole network, some samples | gradients, once per step |
 #
-# (a) and (b) cut the model: **model parallelism**. Older texts call (b) layer-wise partitioning,
-# though it leaves no layer whole.
+# (a) and (b) divide the model, so they are called **model parallelism**.
+#
+# > **If your notes say** that (b) assigns "the same layer to different *data*": it is different
+# > *devices*. The old name layer-wise partitioning is misleading too, because no layer stays whole.
 
 # %% [markdown] lang="zh"
-# | | 名称 | 每台设备持有 | 传送的内容 |
+# | | 名称 | 每台设备持有 | 通信内容 |
 # |---|---|---|---|
-# | (a) | 网络划分（层间划分，今称**流水线并行**） | 一部分层 | 隐藏层的值，在层与层之间 |
+# | (a) | 网络划分（层间划分，今称**流水线并行**） | 一部分层 | 激活值，在层与层之间 |
 # | (b) | 层内划分（今称**张量并行**） | 每一层的一片 | 部分和，在层的内部 |
-# | (c) | **数据并行** | 整个网络、一部分行 | 梯度，每步一次 |
+# | (c) | **数据并行** | 整个网络、一部分样本 | 梯度，每步一次 |
 #
-# (a) 和 (b) 切开的是模型，合称**模型并行**。
-# 早期资料把 (b) 叫作 layer-wise partitioning（按层划分），其实它把每一层都切开了。
+# (a) 和 (b) 切分的是模型，合称**模型并行**。
+#
+# > **如果你的笔记里写着** (b) 是“同一层的任务分布到不同*数据*中”：应为不同的*设备*。旧名 layer-wise partitioning（按层划分）也容易误解，因为每一层都被切开了。
 
 # %% [markdown] lang="en"
-# Which one? If the model fits on one device, take data parallelism: the network stays as it is,
-# and the devices talk only once a step. If it does not fit, shard it: fully sharded data
-# parallelism (**FSDP**) also divides weights, gradients and optimizer state, and the largest
-# models combine it with the other two. This lesson begins with (c), which needs the fewest new
-# words, and then takes (a) and (b).
+# Which one? **Data parallelism is the mainstream today**, as your notes say: the network stays as it
+# is, and the devices communicate only once per step. It is the right choice whenever the model fits
+# on one device.
+#
+# If it does not fit, divide the model as well. Fully sharded data parallelism (**FSDP**) is still
+# data parallelism, but it divides weights, gradients and optimizer state among the devices (lesson
+# 06). The largest models combine it with (a) and (b), which are the subject of lesson 07.
 
 # %% [markdown] lang="zh"
-# 选哪一种？模型在一台设备里放得下，就用数据并行：网络不用改动，设备之间每步只通信一次。
-# 放不下，就把模型也分片：全分片数据并行（**FSDP**）把权重、梯度和优化器状态都分到各设备上；
-# 最大的模型还要与另外两种方式结合。这一课从新概念最少的 (c) 讲起，再讲 (a) 和 (b)。
+# 选哪一种？正如你的笔记所说，**目前主流的是数据并行**：网络不用改动，设备之间每步只通信一次。只要模型在一台设备里放得下，就应当选它。
+#
+# 放不下，就要把模型也分开。全分片数据并行（**FSDP**）仍是数据并行，但它把权重、梯度和优化器状态都分到各设备上（第 06 课）。最大的模型还要与 (a) 和 (b) 结合，那是第 07 课的内容。
 
 # %% [markdown] lang="en"
 # ## The right answer first
 #
-# To prove that shared work is right we need the right answer: loss and gradient on one device.
-# The network is the one of the figure:
+# To verify shared work, we need the right answer: loss and gradient on one device. The network is
+# the one in the figure:
 
 # %% [markdown] lang="zh"
 # ## 先求正确答案
 #
-# 要证明分工后算得对，先要有正确答案：一台设备上的损失和梯度。
-# 网络就是图中的那一个：
+# 要验证分工后的结果，先要有正确答案：一台设备上的损失和梯度。网络就是图中的那一个：
 
 # %%
 print(inspect.getsource(Network))
 
 # %% [markdown] lang="en"
-# Weights and rows are random, drawn from `seed`. The target is 1/4 where the numbers of a row have
-# a positive sum, and −1/4 elsewhere. The square roots keep all values at a moderate size.
+# Weights and samples are random, drawn from `seed`. The target is 1/4 if the elements of a sample
+# have a positive sum, and −1/4 otherwise. The square roots keep all values at a moderate size.
 
 # %% [markdown] lang="zh"
-# 权重和数据由种子 `seed` 随机产生。一行各数之和为正，目标值就是 1/4，否则是 −1/4。
-# 除以平方根，是为了让所有数值大小适中。
+# 权重和样本由种子 `seed` 随机产生。一个样本的各元素之和为正，目标值就是 1/4，否则是 −1/4。除以平方根，是为了让所有数值大小适中。
 
 
 # %% tags=["setup"]
 def tensor(numbers):
-    return torch.tensor(numbers, dtype=getattr(torch, dtype), device=device)
+    return torch.tensor(numbers, dtype=kind, device=device)
 
 
 rng = np.random.default_rng(seed)
 W1 = rng.uniform(-1, 1, (hidden, features)) / hidden**0.5
 W2 = rng.uniform(-1, 1, (1, hidden)) / hidden**0.5
-rows = rng.uniform(-1, 1, (batch, features)) / features**0.5
-targets = np.where(rows.sum(axis=1, keepdims=True) > 0, 0.25, -0.25)
+samples = rng.uniform(-1, 1, (batch, features)) / features**0.5
+targets = np.where(samples.sum(axis=1, keepdims=True) > 0, 0.25, -0.25)
 
 weights = {"W1": tensor(W1), "W2": tensor(W2)}
-x, y = tensor(rows), tensor(targets)  # (batch, features), (batch, 1)
+x, y = tensor(samples), tensor(targets)  # (batch, features), (batch, 1)
 
 # %% [markdown] lang="en"
-# The loss is the mean squared error over all rows.
+# The loss is the mean squared error over all samples.
 
 # %% [markdown] lang="zh"
-# 损失是所有行的均方误差。
+# 损失是所有样本的均方误差。
 
 # %% check="loss"
 network = Network(weights)
@@ -247,356 +251,276 @@ loss = ((network(x) - y) ** 2).mean()
 loss
 
 # %% [markdown] lang="en"
-# Now backwards, by the chain rule. Let $\mathbf{o}$ be the output for $n$ rows, and
-# $\mathbf{d} = \frac{2}{n}(\mathbf{o} - \mathbf{y})$ the derivative of the loss with respect to
-# it. Then
+# Now backward, by the chain rule. Let $\mathbf{o}$ be the output for $n$ samples, and
+# $\mathbf{d} = \frac{2}{n}(\mathbf{o} - \mathbf{y})$ the derivative of the loss with respect to it.
+# Then
 #
 # $$\nabla \mathbf{W}_2 = \mathbf{d}^\top \mathbf{h}, \qquad
 # \nabla \mathbf{W}_1 = \mathbf{G}^\top \mathbf{x}, \qquad
 # G_{ij} = d_i \, w_j \, (1 - h_{ij}^2)$$
 #
-# where $w_j$ are the entries of $\mathbf{W}_2$. All gradients of this lesson are compared with
-# this rule, computed in NumPy. Autograd needs no rule from us:
+# where $w_j$ are the elements of $\mathbf{W}_2$. Every gradient of this lesson is compared with this
+# rule, computed in NumPy. Autograd needs no rule from us:
 
 # %% [markdown] lang="zh"
-# 再用链式法则反向求导。记 $n$ 行的输出为 $\mathbf{o}$，
-# 损失对它的导数为 $\mathbf{d} = \frac{2}{n}(\mathbf{o} - \mathbf{y})$，则
+# 再用链式法则反向求导。记 $n$ 个样本的输出为 $\mathbf{o}$，损失对它的导数为 $\mathbf{d} = \frac{2}{n}(\mathbf{o} - \mathbf{y})$，则
 #
 # $$\nabla \mathbf{W}_2 = \mathbf{d}^\top \mathbf{h}, \qquad
 # \nabla \mathbf{W}_1 = \mathbf{G}^\top \mathbf{x}, \qquad
 # G_{ij} = d_i \, w_j \, (1 - h_{ij}^2)$$
 #
-# 其中 $w_j$ 是 $\mathbf{W}_2$ 的元素。本课的每一个梯度，都要与 NumPy 按这条规则算出的值作比较。
-# 自动求导不用我们告诉它规则：
+# 其中 $w_j$ 是 $\mathbf{W}_2$ 的元素。本课的每一个梯度，都与 NumPy 按这条规则算出的值作比较。自动求导不需要我们给出规则：
 
 # %% check="gradient"
 loss.backward()
-gradients(network)  # name -> .grad, of each parameter
+right = gradients(network)  # name -> .grad, of each parameter
+right
 
 # %% [markdown] lang="en"
-# ## Split the batch
+# From now on we compare with these values, each time on the page. This function returns the largest
+# difference, relative to the largest element of the right gradient. Rounding alone causes about
+# $10^{-16}$ in float64 and $10^{-7}$ in float32.
+
+# %% [markdown] lang="zh"
+# 从现在起，我们每次都当场与这些值作比较。下面的函数返回最大的差，以正确梯度的最大元素为单位。只有舍入误差时，float64 下约为 $10^{-16}$，float32 下约为 $10^{-7}$。
+
+
+# %%
+def max_difference(found):
+    differences = [(found[name].to(device) - right[name]).abs().max() for name in right]
+    largest = max(each.abs().max() for each in right.values())
+    return float(max(differences) / largest)
+
+
+compared = {}  # what was compared -> its largest difference from one device
+
+# %% [markdown] lang="en"
+# ## Divide the batch
 #
-# The loss is a mean over rows, so its gradient is a sum over rows. A sum may be grouped as we
-# like. Let $R_r$ be the rows of device $r = 0, \dots, W - 1$:
+# The loss is a mean over the samples, so its gradient is a mean of the samples' gradients. A sum may
+# be grouped as we like. Let $R_r$ be the samples of device $r = 0, \dots, W - 1$:
 #
 # $$\nabla L = \frac{1}{n} \sum_{i=1}^{n} \nabla \ell_i
 # = \sum_{r=0}^{W-1} \left( \frac{1}{n} \sum_{i \in R_r} \nabla \ell_i \right)$$
 #
-# Each device computes the bracket of its rows; then the brackets are added up. That is all there
-# is to data parallelism.
+# Each device computes the term in parentheses for its samples, and the terms are added. This is the
+# whole idea of data parallelism.
 
 # %% [markdown] lang="zh"
 # ## 切分批量
 #
-# 损失是各行的平均，所以它的梯度是各行之和；求和可以任意分组。
-# 把分给设备 $r = 0, \dots, W - 1$ 的行记作 $R_r$：
+# 损失是各样本损失的平均，所以它的梯度是各样本梯度的平均；求和可以任意分组。把分给设备 $r = 0, \dots, W - 1$ 的样本记作 $R_r$：
 #
 # $$\nabla L = \frac{1}{n} \sum_{i=1}^{n} \nabla \ell_i
 # = \sum_{r=0}^{W-1} \left( \frac{1}{n} \sum_{i \in R_r} \nabla \ell_i \right)$$
 #
-# 每台设备算出属于自己的那个括号，再把它们相加。数据并行的全部道理就在这里。
+# 每台设备算出括号中属于自己的那一项，再把各项相加。数据并行的全部道理就在这里。
 
 # %% [markdown] lang="en"
-# `tensor_split` cuts a batch into exactly $W$ **shards**, as equal as can be.
-# How many rows does each device get? Predict, then run.
+# `tensor_split` divides a batch into exactly $W$ **shards** of nearly equal size. (`chunk` fixes the
+# size first, and may return fewer shards than devices.) How many samples does each device get?
 
 # %% [markdown] lang="zh"
-# `tensor_split` 把一个批量切成恰好 $W$ 个**分片**（shard），行数尽量相等。
-# 每台设备分到几行？先预测，再运行。
+# `tensor_split` 把一个批量切成恰好 $W$ 个大小尽量相等的**分片**（shard）。（`chunk` 先定每块的大小，分片可能比设备少。）每台设备分到几个样本？
 
-# %% check="shards"
+# %% tags=["predict"] check="shards"
 shards = x.tensor_split(world_size)  # world_size tensors, (n_local, features) each
 [len(shard) for shard in shards]
 
 # %% [markdown] lang="en"
-# `chunk` looks like the same thing and is not: it first fixes the size of a piece, and may run out
-# of rows before it runs out of devices. Six rows for four devices, by `chunk` and by
-# `tensor_split`:
-
-# %% [markdown] lang="zh"
-# `chunk` 看似相同，其实不同：它先定每块的大小，设备还没轮完，行可能就分光了。
-# 六行分给四台设备，先用 `chunk`，再用 `tensor_split`：
-
-# %% check="six_for_four"
-six = torch.arange(6, device=device)
-[len(piece) for piece in six.chunk(4)], [len(piece) for piece in six.tensor_split(4)]
-
-# %% [markdown] lang="en"
 # ## One process, several devices
 #
-# First the way of `nn.DataParallel`, by hand: one process serves all the devices. (Without GPUs
-# the CPU plays every part.) Each device gets a **replica**, a copy of the network, and a shard.
-# The outputs are gathered on the first device.
-#
-# Predict: is anything different from `network(x)`?
+# First we do by hand what `nn.DataParallel` does: one process drives all devices. (Without GPUs, the
+# CPU plays every part.) Each device gets a **replica**, a copy of the network, and a shard. The
+# outputs are gathered on the first device. There is one loss, and `backward()` passes through the
+# gathering into each replica. What does each replica find? These are the gradients of $\mathbf{W}_2$:
 
 # %% [markdown] lang="zh"
 # ## 一个进程，多台设备
 #
-# 先亲手做一遍 `nn.DataParallel` 的做法：一个进程照管所有设备。（没有 GPU 时，由 CPU 充当每台设备。）
-# 每台设备得到网络的一个**副本模型**（replica）和一个分片，输出都收集到第一台设备上。
-#
-# 猜一猜：结果会与 `network(x)` 不同吗？
+# 先亲手做一遍 `nn.DataParallel` 做的事：一个进程控制所有设备。（没有 GPU 时，由 CPU 充当每台设备。）每台设备得到网络的一个**副本**（replica）和一个分片，输出都收集到第一台设备上。损失只有一个，`backward()` 穿过收集这一步，回到每个副本。每个副本得到什么？下面是它们各自对 $\mathbf{W}_2$ 的梯度：
 
-# %% check="gathered"
+# %% check="shard_gradients"
 on_gpus = torch.device(device).type == "cuda"
 devices = [f"cuda:{r}" if on_gpus else "cpu" for r in range(world_size)]
 replicas = [Network(weights).to(d) for d in devices]
-parts = zip(replicas, shards, devices, strict=True)
-outputs = [replica(shard.to(d)) for replica, shard, d in parts]  # (n_local, 1) each
+triples = zip(replicas, shards, devices, strict=True)
+outputs = [replica(shard.to(d)) for replica, shard, d in triples]  # (n_local, 1) each
 gathered = torch.cat([out.to(device) for out in outputs])  # (n, 1)
-gathered.flatten()
-
-# %% [markdown] lang="en"
-# Nothing: the outputs come in the order of the rows. Now there is one loss, and `backward()` runs
-# through the gathering back into each replica. What does a replica find? Here are the gradients
-# of $\mathbf{W}_2$:
-
-# %% [markdown] lang="zh"
-# 没有不同：输出仍按行的顺序排列。损失只有一个，`backward()` 穿过收集这一步，
-# 回到每个副本模型。每个副本模型得到什么？下面是它们各自对 $\mathbf{W}_2$ 的梯度：
-
-# %% check="shard_gradients"
-loss = ((gathered - y) ** 2).mean()
-loss.backward()
+((gathered - y) ** 2).mean().backward()
 [replica.W2.grad for replica in replicas]
 
 # %% [markdown] lang="en"
-# Each replica has the bracket of its own rows. Their sum is the right answer: compare with the
-# gradient of one device.
+# Each replica has the term in parentheses for its own samples. Their sum should be the right answer:
 
 # %% [markdown] lang="zh"
-# 每个副本模型得到的，正是自己那些行的括号。相加就是正确答案：请与一台设备的梯度比较。
+# 每个副本得到的，正是括号中属于自己样本的那一项。它们的和应当就是正确答案：
 
 # %% check="summed"
 found = [gradients(replica) for replica in replicas]
-{name: sum(each[name].to(device) for each in found) for name in weights}
+summed = {name: sum(each[name].to(device) for each in found) for name in weights}
+compared["one process, by hand"] = max_difference(summed)
+summed
 
 # %% [markdown] lang="en"
-# `nn.DataParallel` does all this for each batch, and is discouraged. The network is copied at each
-# step; the first device keeps all outputs and the loss, while the others wait; and the threads that
-# drive the devices share one Python interpreter.
+# `nn.DataParallel` also adds these gradients, into those of the original network. It is discouraged
+# today: the network is copied in each step, the first device keeps all outputs and computes the loss
+# while the others wait, and one Python process has to drive all devices.
 #
-# The remedy: a process for each device.
+# The remedy is one process per device.
 
 # %% [markdown] lang="zh"
-# `nn.DataParallel` 对每个批量都做一遍这些事，现在已不推荐使用：
-# 每一步都要复制网络；第一台设备要存放全部输出和损失，其他设备只能等待；
-# 驱动各设备的线程还要争用同一个 Python 解释器。
+# `nn.DataParallel` 还会把这些梯度加到原来那个网络的梯度里。现在已不推荐使用它：每一步都要复制网络；第一台设备要存放全部输出并计算损失，其他设备只能等待；而且所有设备由同一个 Python 进程驱动。
 #
-# 解决办法：每台设备配一个进程。
+# 解决办法是每台设备一个进程。
 
 # %% [markdown] lang="en"
-# ## A process for each device
+# ## One process per device
 #
-# All processes run the same program. Each knows its number, the **rank**, and how many there are,
-# the **world size**. Together they form a **process group** that talks through a **backend**: gloo
-# between CPUs, NCCL between GPUs.
+# All processes run the same program. Each knows its number, the **rank**, and how many there are, the
+# **world size**. Together they form a **process group**, which communicates through a **backend**:
+# gloo between CPUs, NCCL between GPUs.
 #
-# New processes can't import what a notebook cell defines, so the programs stand in the file
-# `parallel/data_parallel.py`. Here is the first:
+# New processes cannot import what a notebook cell defines, so the programs are in the file
+# `parallel/data_parallel.py`. `launch` starts the processes, runs a program in each, with the device
+# of the rank as its first argument, and returns the results in the order of the ranks.
 
 # %% [markdown] lang="zh"
 # ## 每台设备一个进程
 #
-# 所有进程运行同一个程序。每个进程知道自己的**进程编号**（rank）和**进程总数**（world size）。
-# 它们组成**进程组**（process group），通过**后端**（backend）通信：
-# CPU 之间用 gloo，GPU 之间用 NCCL。
+# 所有进程运行同一个程序。每个进程知道自己的**进程编号**（rank）和**进程总数**（world size）。它们组成**进程组**（process group），通过**后端**（backend）通信：CPU 之间用 gloo，GPU 之间用 NCCL。
 #
-# 新进程导入不了笔记本单元里定义的函数，
-# 所以程序写在文件 `parallel/data_parallel.py` 里。第一个程序是：
+# 新进程导入不了笔记本单元里定义的函数，所以程序写在文件 `parallel/data_parallel.py` 里。`launch` 启动这些进程，在每个进程里运行程序（第一个参数是该进程的设备），再按进程编号的顺序返回结果。
 
 # %%
 print(inspect.getsource(data_parallel.introduce))
 
-# %% [markdown] lang="en"
-# `launch` starts the processes and runs the program in each, with the rank's device as its first
-# argument. What they return comes back as a list, in the order of the ranks.
-
-# %% [markdown] lang="zh"
-# `launch` 启动这些进程，在每个进程里运行程序（第一个参数是该进程的设备），
-# 再把它们的返回值按编号排成列表。
-
 # %% check="world"
-world = launch(data_parallel.introduce, world_size, device=device)
-[(rank, size, backend) for rank, size, backend, process in world]
+launch(data_parallel.introduce, world_size, device=device)
 
 # %%
 if world_size == 1:
     print("There is one rank only: no communication is tested in this run.")
 
 # %% [markdown] lang="en"
-# Are they separate processes? Each would have an id of its own, and so has this notebook. How many
-# different ids should there be?
+# Data parallelism needs one kind of communication, the **all-reduce**: each rank provides a tensor,
+# and afterwards each rank has the sum of all. Every rank must take part; if one does not, the others
+# wait for it. Therefore it is called **collective communication**.
+#
+# Rank 0 provides 1, rank 1 provides 2, and so on. What does each rank have at the end?
 
 # %% [markdown] lang="zh"
-# 它们真是不同的进程吗？如果是，每个进程都有自己的进程号；这个笔记本也有一个。
-# 一共应当有多少个不同的进程号？
-
-# %% check="process_ids"
-len({os.getpid(), *(process for *_, process in world)})
-
-# %% [markdown] lang="en"
-# One for each rank, and one for the notebook.
+# 数据并行只需要一种通信，即**全归约**（all-reduce）：每个进程提供一个张量，结束时都得到总和。所有进程都必须参加；有一个不参加，其他进程就会一直等待，所以叫**集合通信**。
 #
-# Data parallelism needs one kind of message, the **all-reduce**: each rank brings a tensor, and
-# each leaves with the sum of all. All ranks must take part, so this is called **collective
-# communication**. If one stays away, the others wait for it.
-
-# %% [markdown] lang="zh"
-# 每个进程一个，笔记本一个。
-#
-# 数据并行只需要一种通信，**全归约**（all-reduce）：每个进程带来一个张量，
-# 离开时都得到所有张量之和。所有进程必须一起参加，所以叫**集合通信**。
-# 有一个不来，其他进程就只能等着。
+# 进程 0 提供 1，进程 1 提供 2，依此类推。最后每个进程得到什么数？
 
 # %%
-print(inspect.getsource(data_parallel.add_up))
+print(inspect.getsource(data_parallel.sum_of_ranks))
 
-# %% [markdown] lang="en"
-# Rank 0 brings 1, rank 1 brings 2, and so on. What does each rank have at the end?
-
-# %% [markdown] lang="zh"
-# 进程 0 带来 1，进程 1 带来 2，依此类推。最后每个进程手里是什么数？
-
-# %% check="all_reduced"
-torch.stack(launch(data_parallel.add_up, world_size, device=device))  # (world_size,)
+# %% tags=["predict"] check="all_reduced"
+torch.stack(launch(data_parallel.sum_of_ranks, world_size, device=device))
 
 # %% [markdown] lang="en"
 # ## Data parallelism by hand
 #
-# Once the rows are dealt out, data parallelism is one more line: an all-reduce of the gradient. We
-# try it where there is no rounding: a linear regression with whole numbers, whose gradient
-# $\mathbf{X}^\top(\mathbf{X}\mathbf{w} - \mathbf{t})$ is whole as well.
+# Once each rank has its samples, data parallelism takes one more line: an all-reduce of the gradient.
+# We try it where nothing is rounded: in a linear regression with whole numbers, whose gradient
+# $\mathbf{X}^\top(\mathbf{X}\mathbf{w} - \mathbf{t})$ consists of whole numbers too.
 
 # %% [markdown] lang="zh"
 # ## 亲手实现数据并行
 #
-# 把行分给各个进程之后，数据并行只多一行：对梯度做一次全归约。
-# 先在没有舍入误差的地方试一试：整数的线性回归，
-# 它的梯度 $\mathbf{X}^\top(\mathbf{X}\mathbf{w} - \mathbf{t})$ 也是整数。
+# 每个进程拿到自己的样本之后，数据并行只多一行：对梯度做一次全归约。先在没有舍入误差的地方试一试：整数的线性回归，它的梯度 $\mathbf{X}^\top(\mathbf{X}\mathbf{w} - \mathbf{t})$ 也是整数。
 
 # %%
-print(inspect.getsource(data_parallel.my_rows))
+print(inspect.getsource(data_parallel.my_samples))
 print(inspect.getsource(data_parallel.gradient_by_hand))
 
 # %% [markdown] lang="en"
-# Whole numbers of this size add up without rounding, in any order. So each rank must have the
-# expected gradient to the last bit: a row that was lost or counted twice can't hide behind a
-# tolerance. The result has one row for each rank:
+# Whole numbers of this size are added without rounding, in any order. Therefore each rank must have
+# the expected gradient to the last bit: a sample that is lost or counted twice cannot hide behind a
+# tolerance. The result has one row per rank:
 
 # %% [markdown] lang="zh"
-# 这样大小的整数，无论按什么次序相加都没有舍入。所以每个进程的梯度必须与预期值一位不差：
-# 漏掉一行或者多算一行，都无法藏在容差后面。结果中每个进程占一行：
+# 这样大小的整数，无论按什么次序相加都没有舍入。所以每个进程的梯度必须与预期值完全相等：漏掉或者多算一个样本，都无法藏在容差后面。结果中每个进程占一行：
 
 # %% check="integer_gradient"
 rng = np.random.default_rng(seed)
 X = tensor(rng.integers(1, 5, (batch, features)))
 w = tensor(rng.integers(-3, 0, features))
 t = tensor(rng.integers(0, 4, batch))
-result = launch(data_parallel.gradient_by_hand, world_size, X, w, t, device=device)
-torch.stack(result)  # (world_size, features)
+program = data_parallel.gradient_by_hand
+by_hand = torch.stack(launch(program, world_size, X, w, t, device=device))
+exact = X.T @ (X @ w - t)  # on one device
+compared["by hand, whole numbers"] = float((by_hand.to(device) - exact).abs().max())
+by_hand  # (world_size, features)
 
 # %% [markdown] lang="en"
 # ## DistributedDataParallel
 #
-# A large network has hundreds of gradients, and the first are ready long before the last.
-# `DistributedDataParallel`, **DDP** for short, wraps a network and sends the first gradients while
-# `backward()` is still computing the others.
+# `DistributedDataParallel`, **DDP** for short, wraps a network and does this all-reduce during
+# `backward()`. It takes the **mean** over the ranks, not the sum. That suits a loss that is a mean
+# over samples. Or does it?
 #
-# It takes the **mean** over the ranks, not the sum. That suits a loss which is a mean over rows.
-# Does it?
+# Let each rank use the mean squared error of its own samples. A rank may have no samples at all (3
+# samples on 4 ranks). Its loss is the mean of nothing, NaN. Its gradient is a sum over no samples,
+# zero, but it must still take part in the all-reduce, or the other ranks wait forever.
 
 # %% [markdown] lang="zh"
 # ## 分布式数据并行
 #
-# 大型网络有成百上千个梯度，最先算完的比最后的早得多。
-# `DistributedDataParallel`（分布式数据并行，简称 **DDP**）把网络包起来，
-# 在 `backward()` 期间，一边计算其余的梯度，一边把算好的传送出去。
+# `DistributedDataParallel`（分布式数据并行，简称 **DDP**）把网络包装起来，在 `backward()` 期间完成这次全归约。它对各进程取**平均**，而不是求和。损失是各样本的平均，这样似乎正合适。真的合适吗？
 #
-# 它对各进程取**平均**，而不是求和。损失是各行的平均，这样似乎正合适。真的合适吗？
-
-# %% [markdown] lang="en"
-# Let each rank take the mean squared error of its own rows. A rank may have no rows at all (3 rows
-# on 4 ranks). Its loss is then a mean of nothing, NaN. Its gradient is a sum over no rows, zero, and
-# it still has to bring that: the others would wait for it in vain.
-
-# %% [markdown] lang="zh"
-# 让每个进程以自己那些行的均方误差为损失。有的进程可能一行也没有（3 行分给 4 个进程）：
-# 它的损失是“零个数的平均”，即 NaN；它的梯度是零行之和，即 0。
-# 这个 0 也必须带来，否则其他进程就会白白等下去。
+# 让每个进程以自己样本的均方误差为损失。有的进程可能一个样本也没有（3 个样本分给 4 个进程）：它的损失是“零个数的平均”，即 NaN；它的梯度是零个样本的和，即 0。但它也必须带着这个 0 参与通信，否则其他进程会一直等待。
 
 # %%
 print(inspect.getsource(data_parallel.local_loss))
-
-# %% [markdown] lang="en"
-# This program differentiates twice. The first time `no_sync()` holds the averaging back, so that we
-# can see what each rank found alone. There is no optimizer in it, and no step. (`Named` means
-# tensors by name: a dictionary.)
-
-# %% [markdown] lang="zh"
-# 这个程序求两次梯度。第一次用 `no_sync()` 暂停取平均，好看清每个进程自己得到了什么。
-# 程序里没有优化器，也没有更新权重。（`Named` 表示按名字存放张量的字典。）
-
-# %%
 print(inspect.getsource(data_parallel.plain_gradients))
 
 # %% [markdown] lang="en"
-# Before the averaging: the ranks have equal weights and different rows. Are their gradients equal?
-# (The gradient of $\mathbf{W}_2$, a row for each rank.)
+# This program computes the gradients twice. The first time, `no_sync()` suppresses the averaging, so
+# that we see what each rank found alone. (`Named` is a dictionary of tensors by name.) The ranks have
+# equal weights and different samples. Are their gradients equal? Here is the gradient of
+# $\mathbf{W}_2$, one row per rank:
 
 # %% [markdown] lang="zh"
-# 取平均之前：各进程权重相同，数据不同。梯度相同吗？
-# （这里是对 $\mathbf{W}_2$ 的梯度，每个进程一行。）
+# 这个程序求两次梯度。第一次用 `no_sync()` 关掉取平均，好看清每个进程单独得到了什么。（`Named` 是按名字存放张量的字典。）各进程权重相同，样本不同。梯度相同吗？下面是对 $\mathbf{W}_2$ 的梯度，每个进程一行：
 
-# %% check="local_gradients"
+# %% tags=["predict"] check="local_gradients"
 task = (weights, x, y)
 pairs = launch(data_parallel.plain_gradients, world_size, *task, device=device)
 local = torch.cat([before["W2"] for before, after in pairs])  # (world_size, hidden)
 local
 
 # %% [markdown] lang="en"
-# And right after `backward()` with averaging:
+# And this is what each rank has after `backward()` with averaging. Every rank has the mean of the
+# rows above. But is it the gradient of the whole batch?
 
 # %% [markdown] lang="zh"
-# 再看带平均的 `backward()` 刚结束时：
+# 带平均的 `backward()` 之后，每个进程得到的如下，都是上面各行的平均。可它是整个批量的梯度吗？
 
 # %% check="unweighted"
 plain = torch.cat([after["W2"] for before, after in pairs])  # (world_size, hidden)
+compared["DDP, plain mean"] = max_difference(pairs[-1][1])
 plain
 
-# %% [markdown] lang="en"
-# Every rank has the mean of the gradients above: they travelled *during* `backward()`.
-#
-# But is this the gradient of the whole batch? Call the largest entry of the right one 100%.
-# How large is the largest error?
-
-# %% [markdown] lang="zh"
-# 每个进程都得到了上面各梯度的平均：梯度是在 `backward()` **期间**传送的。
-#
-# 可它是整个批量的梯度吗？以正确梯度中最大的元素为 100%，最大的误差是多少？
-
-# %% check="unweighted_error"
-right = gradients(network)["W2"][0].cpu()  # (hidden,), from one device
-largest = torch.stack([right, plain[0] - right]).abs().amax(dim=1)  # (2,)
-100 * largest / largest[0]
+# %%
+print(f"largest difference from one device: {compared['DDP, plain mean']:.1e}")
 
 # %% [markdown] lang="en"
-# If `world_size` divides `batch`, this is only rounding. Otherwise it is a real error: a rank with
-# fewer rows has as much say as the others, so each of its rows counts for more. Training still
-# seems to work, which is why the mistake so often stays.
+# If `world_size` divides `batch`, the difference is rounding. Otherwise it is a real error: a rank
+# with fewer samples counts as much as the others, so each of its samples counts for more. Training
+# still seems to work, and therefore this mistake often stays unnoticed.
 #
-# The cure is a weight. With $n_r$ rows on rank $r$, multiply its loss by $n_r W / n$:
+# The remedy is a weight. If rank $r$ has $n_r$ samples, multiply its loss by $n_r W / n$:
 #
 # $$\frac{1}{W} \sum_{r} \frac{n_r W}{n} \nabla L_r
 # = \frac{1}{n} \sum_{r} n_r \nabla L_r = \nabla L$$
 
 # %% [markdown] lang="zh"
-# 如果 `batch` 能被 `world_size` 整除，这只是舍入误差；否则就是真正的错误：
-# 行数少的进程与其他进程有同样的发言权，它的每一行就占了更大的分量。
-# 训练看上去照样进行，所以这个错误常常没有人发现。
+# 如果 `batch` 能被 `world_size` 整除，这个差只是舍入误差；否则就是真正的错误：样本少的进程与其他进程所占的比重一样，所以它的每个样本都占了更大的比重。训练看上去照样进行，所以这个错误常常没有人发现。
 #
-# 办法是加权。进程 $r$ 有 $n_r$ 行，就把它的损失乘以 $n_r W / n$：
+# 办法是加权。进程 $r$ 有 $n_r$ 个样本，就把它的损失乘以 $n_r W / n$：
 #
 # $$\frac{1}{W} \sum_{r} \frac{n_r W}{n} \nabla L_r
 # = \frac{1}{n} \sum_{r} n_r \nabla L_r = \nabla L$$
@@ -610,60 +534,53 @@ print(inspect.getsource(data_parallel.ddp_gradients))
 # %% [markdown] lang="zh"
 # 现在每一行应当是什么？
 
-# %% check="ddp_gradients"
+# %% tags=["predict"] check="ddp_gradients"
 weighted = launch(data_parallel.ddp_gradients, world_size, *task, device=device)
+compared["DDP, weighted"] = max_difference(weighted[-1])
 torch.cat([each["W2"] for each in weighted])  # (world_size, hidden)
 
+# %%
+print(f"largest difference from one device: {compared['DDP, weighted']:.1e}")
+
 # %% tags=["figure"]
-entry = int((local - right).abs().sum(dim=0).argmax())  # where the ranks differ most
+entry = int((local - right["W2"].cpu()).abs().sum(dim=0).argmax())
+value = right["W2"][0].cpu()  # (hidden,)
 after = torch.cat([each["W2"] for each in weighted])  # (world_size, hidden)
 ranks = np.arange(world_size)
 colors = [[BLUE, ORANGE][r % 2] for r in ranks]
 figure, panels = plt.subplots(1, 3, figsize=(7, 2.2), layout="constrained")
 for panel, bars in zip(panels, (local, after), strict=False):
     panel.bar(ranks, bars[:, entry], 0.6, color=colors, edgecolor=LINE, linewidth=0.8)
-    panel.axhline(right[entry], color=RED, linestyle="--", linewidth=1)
+    panel.axhline(value[entry], color=RED, linestyle="--", linewidth=1)
     panel.axhline(0, color=LINE, linewidth=0.8)
     panel.set(xlabel="rank", xticks=ranks, xlim=(-0.7, world_size - 0.3))
 panels[0].set_ylabel(rf"$\nabla W_2$[{entry}]")
 panels[1].sharey(panels[0])
 panels[1].tick_params(labelleft=False)
 for found, color in ((plain, RED), (after, LINE)):
-    errors = 100 * (found[0] - right) / right.abs().max()  # (hidden,)
+    errors = 100 * (found[0] - value) / value.abs().max()  # (hidden,)
     panels[2].plot(errors, ".", color=color, markersize=5)
-limit = max(1.0, 110 * float(largest[1] / largest[0]))
+limit = max(1.0, 110 * float((plain[0] - value).abs().max() / value.abs().max()))
 panels[2].set(xlabel="$j$", ylabel="%", ylim=(-limit, limit))
 for panel in panels:
     panel.spines[["top", "right"]].set_visible(False)
 plt.show()
 
 # %% [markdown] lang="en"
-# **Figure.** One entry of the gradient on each rank, before (left) and after (middle) the weighted
-# averaging; the red dashes are one device's value. Right: the error of each entry, in percent of
-# the largest one, for the plain mean (red) and the weighted one (dark).
+# **Figure.** One element of the gradient on each rank, before the weighted averaging (left) and
+# after it (middle); the red dashes are the value of one device. Right: the error of each element, in
+# percent of the largest one, for the plain mean (red) and the weighted one (blue).
 
 # %% [markdown] lang="zh"
-# **图**。各进程梯度中的同一个元素，左为加权平均之前，中为之后；红色虚线是一台设备算出的值。
-# 右：每个元素的误差，以最大元素的百分数表示；红点是普通平均，深色点是加权平均。
+# **图**。各进程梯度中的同一个元素：左为加权平均之前，中为之后；红色虚线是一台设备的值。右：每个元素的误差，以最大元素的百分数表示；红点是普通平均，蓝点是加权平均。
 
 # %% [markdown] lang="en"
-# And the other layer? Here is the whole gradient on the last rank, to compare with the right
-# answer.
+# Rounding differences from one device are expected, because the sums are grouped differently.
+# Between ranks the results must be identical, or their weights would drift apart. The largest
+# difference over all ranks and parameters:
 
 # %% [markdown] lang="zh"
-# 另一层呢？下面是最后一个进程上的全部梯度，请与正确答案比较。
-
-# %% check="whole_gradient"
-weighted[-1]
-
-# %% [markdown] lang="en"
-# Compared with one device there may be rounding differences, as the sums are grouped differently.
-# Between the ranks there may be none: they must all take the very same step. The largest difference
-# over all ranks and parameters:
-
-# %% [markdown] lang="zh"
-# 与一台设备相比，可以有舍入的差别，因为求和的分组不同。
-# 进程之间则不能有任何差别：它们必须迈出完全相同的一步。所有进程、所有参数中的最大差别是：
+# 与一台设备相比，舍入造成的差别是正常的，因为求和的分组不同。各进程之间则必须完全相同，否则它们的权重会渐渐不一致。所有进程、所有参数中的最大差别是：
 
 # %% check="ranks_agree"
 first = weighted[0]
@@ -671,177 +588,471 @@ differences = [each[name] - first[name] for each in weighted for name in each]
 torch.stack([difference.abs().max() for difference in differences]).max()
 
 # %% [markdown] lang="en"
-# ## Two ways, side by side
+# ## What happens in a step
 #
-# `nn.DataParallel` and DDP share the idea and differ in all that happens on the way.
+# `nn.DataParallel` and DDP share the idea and differ in every phase of a step.
 
 # %% [markdown] lang="zh"
-# ## 两种做法对照
+# ## 一个训练步的过程
 #
-# `nn.DataParallel` 与 DDP 想法相同，过程却处处不同。
+# `nn.DataParallel` 与 DDP 想法相同，但一个训练步的每个阶段都不同。
 
 
 # %% tags=["figure"]
-def draw_box(panel, label, x, y, color):
+def draw_box(panel, label, phase, device_number):
+    color = (BLUE, ORANGE)[device_number]
     box = dict(boxstyle="round,pad=0.3", fc=color, ec=LINE, lw=0.8)
-    panel.text(x, y, label, ha="center", va="center", color=LINE, bbox=box)
+    place = phase, -device_number
+    panel.text(*place, label, ha="center", va="center", color=LINE, bbox=box)
 
 
-def draw_arrow(panel, start, end, color=LINE, style="->"):
-    line = dict(arrowstyle=style, color=color, lw=1.4, shrinkA=14, shrinkB=14)
-    panel.annotate("", end, start, arrowprops=line)
+def draw_arrow(panel, phase, down=True, style="->"):
+    ends = [(phase, -0.22), (phase, -0.78)]
+    line = dict(arrowstyle=style, color=RED, lw=1.4)
+    panel.annotate("", ends[down], ends[not down], arrowprops=line)
 
 
-def draw_process(panel, low, high):
-    frame = dict(fc="none", ec="#8d99ae", linestyle="--")
-    panel.add_patch(plt.Rectangle((-0.5, low), 4, high - low, **frame))
-
+steps_of = {  # what each device has after each phase
+    "nn.DataParallel": [
+        ["$x, W$", "$o_0$", "$o, L$", "$g_0$", "$g$", "$W$"],
+        ["$x_1, W$", "$o_1$", "", "$g_1$", "", ""],
+    ],
+    "DistributedDataParallel": [
+        ["$x_0$", "$o_0$", "$L_0$", "$g_0$", "$g$", "$W$"],
+        ["$x_1$", "$o_1$", "$L_1$", "$g_1$", "$g$", "$W$"],
+    ],
+}
 
 # %% tags=["figure"]
-figure, (left, right_panel) = plt.subplots(1, 2, figsize=(7, 2.3), layout="constrained")
-for panel, loss_names in ((left, ["$L$"]), (right_panel, ["$L_0$", "$L_1$"])):
-    for r, color in enumerate((BLUE, ORANGE)):
-        labels = [f"$x_{r}$", "$W_{1,2}$", f"$out_{r}$", *loss_names[r : r + 1]]
-        for i, label in enumerate(labels):
-            draw_box(panel, label, i, -r, color)
-            if i:
-                draw_arrow(panel, (i - 1, -r), (i, -r))
-    panel.set(xlim=(-0.6, 3.6), ylim=(-1.5, 0.5))
-    panel.axis("off")
-draw_process(left, -1.42, 0.42)
-draw_process(right_panel, -0.42, 0.42)
-draw_process(right_panel, -1.42, -0.58)
-draw_arrow(left, (0, 0), (0, -1), RED)
-draw_arrow(left, (1, 0), (1, -1), RED, "<->")
-draw_arrow(left, (2, -1), (3, 0), RED, "<->")
-draw_arrow(right_panel, (1, 0), (1, -1), RED, "<->")
-left.set_title("nn.DataParallel", family="monospace", fontsize=9)
-right_panel.set_title("DistributedDataParallel", family="monospace", fontsize=9)
-right_panel.text(1.1, -0.5, r"$\nabla W_{1,2}$", color=RED, va="center")
-left.text(1.1, -0.5, r"$W_{1,2}, \nabla W_{1,2}$", color=RED, va="center")
+figure, panels = plt.subplots(2, 1, figsize=(7, 3.3), layout="constrained")
+for panel, (name, devices_of) in zip(panels, steps_of.items(), strict=True):
+    for number, labels in enumerate(devices_of):
+        for phase, label in enumerate(labels, 1):
+            if label:
+                draw_box(panel, label, phase, number)
+    for phase in range(1, 7):
+        circle = dict(boxstyle="circle,pad=0.2", fc="white", ec="#8d99ae")
+        panel.text(phase, 0.75, phase, ha="center", va="center", bbox=circle)
+    panel.set(xlim=(0.4, 6.6), ylim=(-1.5, 1.1), xticks=[], yticks=[])
+    panel.set_title(name, family="monospace", fontsize=9)
+    panel.spines[:].set_visible(False)
+frame = dict(fc="none", ec="#8d99ae", linestyle="--")
+panels[0].add_patch(plt.Rectangle((0.5, -1.42), 6, 1.84, **frame))
+for bottom in (-0.42, -1.42):
+    panels[1].add_patch(plt.Rectangle((0.5, bottom), 6, 0.84, **frame))
+for phase, down in {1: True, 3: False, 4: True, 5: False}.items():
+    draw_arrow(panels[0], phase, down)
+draw_arrow(panels[1], 5, style="<->")
 plt.show()
 
 # %% [markdown] lang="en"
-# **Figure.** Blue and orange are devices, dashed frames are processes, red arrows cross from device
-# to device. Left: rows, weights, outputs and gradients all travel, and one device computes the
-# loss. Right: each rank has its own loss, and only gradients travel.
+# **Figure.** One step on a blue and an orange device; dashed frames are processes, red arrows are
+# communication. Phases: 1 scatter the batch, 2 forward, 3 loss, 4 backward, 5 all-reduce, 6 update.
+# Above: in phase 1 samples and weights go to the second device, in 3 its outputs come back, in 4 it
+# receives their gradient, and in 5 it returns the gradient of the weights. Below: only phase 5
+# communicates, and each rank updates its own weights.
 
 # %% [markdown] lang="zh"
-# **图**。蓝、橙是两台设备，虚线框是进程，红色箭头跨越设备。
-# 左：数据、权重、输出、梯度都要传送，损失只在一台设备上计算。
-# 右：每个进程有自己的损失，传送的只有梯度。
+# **图**。蓝、橙两台设备上的一个训练步；虚线框是进程，红色箭头是通信。各阶段为：1 分发批量，2 前向传播，3 损失，4 反向传播，5 全归约，6 更新。上：阶段 1 把样本和权重发给第二台设备，阶段 3 收回它的输出，阶段 4 把输出的梯度发给它，阶段 5 收回权重的梯度。下：只有阶段 5 需要通信，每个进程各自更新权重。
+
+# %% [markdown] lang="en"
+# > **If your notes say** that the outputs are gathered and then differentiated: that is
+# > `nn.DataParallel`, the upper half. With DDP, each rank computes its own loss and runs its own
+# > backward pass, and gradients are averaged instead of outputs.
+
+# %% [markdown] lang="zh"
+# > **如果你的笔记里写着**先汇总输出、再反向传播：那是 `nn.DataParallel`，即图的上半部分。用 DDP 时，每个进程计算自己的损失，做自己的反向传播；取平均的是梯度，不是输出。
 
 # %% [markdown] lang="en"
 # ## Train
 #
-# At the start DDP copies rank 0's weights to all ranks. From then on they stay equal without ever
-# being sent: equal weights and equal gradients make equal steps.
+# At the start, DDP copies the weights of rank 0 to all ranks. From then on the weights stay equal
+# without being communicated, because equal weights and equal gradients give equal updates. The
+# program below uses the weighted loss in another form: $\frac{n_r W}{n} \cdot \frac{1}{n_r} \sum =
+# \frac{W}{n} \sum$, which needs no special case for a rank without samples.
 
 # %% [markdown] lang="zh"
 # ## 训练
 #
-# 开始时，DDP 把进程 0 的权重复制给所有进程。此后不必再传送权重，它们也始终相同：
-# 权重相同，梯度相同，更新也就相同。
+# 开始时，DDP 把进程 0 的权重复制给所有进程。此后不必再传送权重，它们也始终相同：权重相同，梯度相同，更新也就相同。下面的程序把加权后的损失换了一种写法：$\frac{n_r W}{n} \cdot \frac{1}{n_r} \sum = \frac{W}{n} \sum$，这样没有样本的进程也不必特殊处理。
 
 # %%
 print(inspect.getsource(data_parallel.train))
 
 # %% [markdown] lang="en"
-# The weights of the last rank after `steps` steps, all in one long row (`row` puts
-# $\mathbf{W}_1$ first). The expected ones come from a loop in NumPy, with the whole batch and no
-# second process.
+# Does the loss fall? These are its values over `steps` steps:
 
 # %% [markdown] lang="zh"
-# 下面是 `steps` 步之后最后一个进程的权重，全部排成一长行（由 `row` 排列，$\mathbf{W}_1$ 在前）。
-# 预期值由 NumPy 的循环求得：用整个批量，没有第二个进程。
+# 损失下降了吗？下面是它在 `steps` 步中的值：
+
+# %% check="losses"
+results = launch(data_parallel.train, world_size, *task, steps, lr, device=device)
+losses, trained = results[-1]
+losses
+
+# %% [markdown] lang="en"
+# And the same on one device, without a second process:
+
+# %% [markdown] lang="zh"
+# 再用一台设备做同样的训练，没有第二个进程：
 
 # %% check="parameters_after_steps"
-trained = launch(data_parallel.train, world_size, *task, steps, lr, device=device)
-row(trained[-1])
+network = Network(weights)
+optimizer = torch.optim.SGD(network.parameters(), lr=lr)
+losses_alone = []
+for _ in range(steps):
+    optimizer.zero_grad()
+    loss = ((network(x) - y) ** 2).mean()
+    loss.backward()
+    optimizer.step()
+    losses_alone.append(loss.item())
+alone = row(parameters(network)).cpu()
+change = (row(trained) - alone).abs().max() / alone.abs().max()
+compared["DDP, weights after training"] = float(change)
+row(trained)  # W1, then W2, of the last rank
+
+# %% tags=["figure"]
+figure, panel = plt.subplots(figsize=(4.5, 2.2), layout="constrained")
+panel.plot(range(1, steps + 1), losses_alone, "o", color=ORANGE, markersize=7)
+panel.plot(range(1, steps + 1), losses, ".-", color=LINE, markersize=4)
+panel.set(xlabel="step", ylabel="loss", ylim=(0, None))
+panel.xaxis.get_major_locator().set_params(integer=True)
+panel.spines[["top", "right"]].set_visible(False)
+plt.show()
+
+# %% [markdown] lang="en"
+# **Figure.** The loss over all samples in each step: of all ranks together (blue), and of one device
+# (orange).
+
+# %% [markdown] lang="zh"
+# **图**。每一步在所有样本上的损失：蓝色是所有进程合起来，橙色是一台设备。
+
+# %% [markdown] lang="en"
+# ## Accumulate gradients
+#
+# A batch may be too large even for $W$ devices at once. Then each rank divides its samples into
+# pieces, and lets their gradients accumulate (lesson 03). Without further care, DDP would run an
+# all-reduce in each backward pass. `no_sync()` suppresses all but the last one. How many all-reduces
+# does each rank take part in, for `pieces` pieces?
+
+# %% [markdown] lang="zh"
+# ## 梯度累积
+#
+# 一个批量可能太大，连 $W$ 台设备也无法一次处理。这时每个进程把自己的样本分成几份，让各份的梯度累积起来（见第 03 课）。如果不加处理，DDP 在每次反向传播时都会做一次全归约；`no_sync()` 只留下最后一次。分成 `pieces` 份时，每个进程参加几次全归约？
+
+# %%
+print(inspect.getsource(data_parallel.accumulated_gradients))
+
+# %% tags=["predict"] check="accumulated"
+program = data_parallel.accumulated_gradients
+found = launch(program, world_size, *task, pieces, device=device)
+compared["DDP, accumulated"] = max_difference(found[-1][1])
+[count for count, each in found], torch.cat([each["W2"] for count, each in found])
+
+# %% [markdown] lang="en"
+# ## Buckets
+#
+# A large network has hundreds of gradients, and the last layers have theirs long before the first.
+# DDP collects gradients in **buckets**. As soon as a bucket is full, its all-reduce starts, while
+# `backward()` computes the gradients of earlier layers. By default the first bucket is full at 1 MiB
+# and every other at 25 MiB, so our small network has one bucket, and nothing overlaps.
+#
+# Take eight layers of 512 × 512 weights instead, and a limit of 2 MiB. How many bytes does each
+# bucket have?
+
+# %% [markdown] lang="zh"
+# ## 桶
+#
+# 大型网络有成百上千个梯度，最后几层的梯度比前几层早得多就算好了。DDP 把梯度收集到**桶**（bucket）里。一个桶装满，它的全归约就开始，同时 `backward()` 继续计算更前面各层的梯度。默认情况下，第一个桶装到 1 MiB 就满，其余的装到 25 MiB；我们的小网络只有一个桶，没有任何重叠。
+#
+# 换成八层、每层 512 × 512 个权重的网络，并把上限设为 2 MiB。每个桶有多少字节？
+
+# %% tags=["predict"] check="buckets"
+wide = torch.eye(512, dtype=kind)  # of each layer
+inputs = torch.ones(256, 512, dtype=kind)
+task = (wide, 8, inputs, 2.0)
+watched = launch(timing.watch_buckets, world_size, *task, device=device)
+messages, ready = watched[0]
+[size for size, begin, end in messages]
+
+# %% tags=["figure"]
+figure, panel = plt.subplots(figsize=(7, 1.9), layout="constrained")
+edges = 1000 * np.array([0, *ready])
+panel.barh(0, np.diff(edges), 0.6, edges[:-1], color=[BLUE, ORANGE] * 4, ec=LINE)
+for i, center in enumerate((edges[:-1] + edges[1:]) / 2):
+    panel.text(center, 0, len(ready) - i, ha="center", va="center", color=LINE)
+for i, (_, begin, end) in enumerate(messages):
+    panel.barh(1 + i % 2, 1000 * (end - begin), 0.6, 1000 * begin, color=RED, alpha=0.8)
+panel.set(xlabel="ms", yticks=[0, 1.5], yticklabels=["backward", "all-reduce"])
+panel.invert_yaxis()
+panel.spines[["top", "right"]].set_visible(False)
+plt.show()
+
+# %% [markdown] lang="en"
+# **Figure.** One backward pass on rank 0. Upper bar: when each layer had its gradient, layer 8 first.
+# Red bars: the all-reduce of each bucket, from its start to its end. Where red is below the upper
+# bar, communication **overlaps** with computation and costs no extra time; what is to the right of it
+# is the rest of the price.
+
+# %% [markdown] lang="zh"
+# **图**。进程 0 上的一次反向传播。上面的长条：每一层的梯度何时算好，最先是第 8 层。红条：每个桶的全归约，从开始到结束。红条在长条范围之内时，通信与计算**重叠**，不多花时间；超出右端的部分才是额外的代价。
+
+# %% [markdown] lang="en"
+# ## A script of your own
+#
+# Outside this course nobody calls `launch`. The usual tool is `torchrun`, which starts the processes
+# and tells each its place in environment variables. The file `parallel/train.py` is a complete
+# script for it: save it, change network and data, and use it.
+#
+# ```sh
+# torchrun --nproc-per-node 2 train.py
+# ```
+#
+# This is its central function. After each step it replaces its checkpoint, so that the same command
+# resumes training if anything was killed.
+
+# %% [markdown] lang="zh"
+# ## 你自己的脚本
+#
+# 在本课程之外，没有人用 `launch`。通常的工具是 `torchrun`：它启动各个进程，并通过环境变量告诉每个进程它的编号。文件 `parallel/train.py` 是一个完整的脚本：把它保存下来，换上自己的网络和数据，就可以使用。
+#
+# ```sh
+# torchrun --nproc-per-node 2 train.py
+# ```
+#
+# 下面是其中最主要的函数。每一步之后它都更新检查点，所以无论什么原因中断，用同一条命令就能接着训练。
+
+# %%
+print(inspect.getsource(train.train))
+
+# %% [markdown] lang="en"
+# We run it, and compare with one device. Two things come from torch's own random generator and cannot
+# be derived, so they are given: the initial weights, and the order of the samples in each epoch.
+
+# %% [markdown] lang="zh"
+# 我们运行它，再与一台设备比较。有两样东西来自 torch 自己的随机数生成器，无法推导，所以是给定的：初始权重，以及每一轮中样本的次序。
+
+# %% given="initial"
+alone = train.make_network(seed, kind)
+row(alone.state_dict())  # weights and biases of both layers, one after the other
+
+# %% given="orders"
+sampler = DistributedSampler(range(1680), num_replicas=1, rank=0, seed=seed)
+orders = []
+for epoch in range(2):
+    sampler.set_epoch(epoch)
+    orders.append(list(sampler))
+orders = torch.tensor(orders)  # (epochs, samples)
+orders
+
+# %% [markdown] lang="en"
+# The batch of 840 samples can be divided among 1 to 8 processes. What the script prints, and the
+# weights in its checkpoint:
+
+# %% [markdown] lang="zh"
+# 一个批量有 840 个样本，1 到 8 个进程都能平分。下面是脚本打印的内容，以及检查点里的权重：
+
+# %% check="script_weights"
+options = ["--epochs", 2, "--samples", 1680, "--batch", 840]
+options += ["--dtype", dtype, "--seed", seed]
+with tempfile.TemporaryDirectory() as folder:
+    print(torchrun(folder, train.__file__, world_size, *options))
+    saved = torch.load(Path(folder) / "checkpoint.pt", map_location="cpu")["network"]
+row(saved)
+
+# %% [markdown] lang="en"
+# On one device, without DDP and without a sampler:
+
+# %% [markdown] lang="zh"
+# 在一台设备上，不用 DDP，也不用采样器：
+
+# %%
+points, labels = train.make_data(1680, seed, kind).tensors
+optimizer = torch.optim.SGD(alone.parameters(), lr=0.1, momentum=0.9)
+criterion = nn.BCEWithLogitsLoss()
+for indices in orders.flatten().split(840):  # one batch after the other
+    optimizer.zero_grad()
+    criterion(alone(points[indices])[:, 0], labels[indices]).backward()
+    optimizer.step()
+one, other = row(saved), row(alone.state_dict())
+compared["train.py by torchrun"] = float((one - other).abs().max() / other.abs().max())
+
+# %% [markdown] lang="en"
+# ## Compared with one device
+#
+# How far is each way from one device? Rounding has the size of `eps`, the gap between 1 and the next
+# larger number:
+
+# %% [markdown] lang="zh"
+# ## 与一台设备比较
+#
+# 各种做法与一台设备相差多少？舍入误差的大小与 `eps` 相当，它是 1 与下一个更大的数之差：
+
+# %%
+eps = torch.finfo(kind).eps
+print(f"{dtype}, {world_size} ranks, {batch} samples, eps = {eps:.1e}\n")
+for name, difference in compared.items():
+    print(f"{name:28} {difference:.1e}")
+
+# %% [markdown] lang="en"
+# One line stands out unless the ranks have equally many samples: the plain mean. All the others are
+# rounding. Loss curves would not have told them apart.
+
+# %% [markdown] lang="zh"
+# 只要各进程的样本数不相等，就有一行与众不同：普通平均。其余各行都只是舍入误差。只看损失曲线，是分辨不出来的。
 
 # %% [markdown] lang="en"
 # ## Recipe for DDP
 #
-# 1. Start one process per device: `torchrun --nproc-per-node=4 train.py`, or `launch` in this
-#    course.
-# 2. `init_process_group`, and give each rank its device.
-# 3. Give each rank its own rows: `tensor_split`, or a `DistributedSampler`, which makes shards even
-#    by repeating some rows or, with `drop_last=True`, by leaving some out.
+# 1. Start one process per device: `torchrun --nproc-per-node 4 train.py`.
+# 2. `init_process_group`; on GPUs, `set_device` with the number in `LOCAL_RANK`.
+# 3. Give each rank its own samples with a `DistributedSampler`, and call its `set_epoch` in each
+#    epoch. It makes shards even by repeating some samples or, with `drop_last=True`, by dropping some.
 # 4. Wrap the network in `DistributedDataParallel`.
-# 5. Where shards are uneven, weight the loss by $n_r W / n$.
-# 6. `backward()` and `step()` as ever. Save from rank 0 only.
-# 7. Delete the DDP object, then `destroy_process_group`.
+# 5. If shards are uneven, weight the loss by $n_r W / n$.
+# 6. `backward()` and `step()` as always; `no_sync()` if gradients accumulate.
+# 7. Save `replica.module.state_dict()` on one rank, to a file that is replaced as a whole.
+# 8. `destroy_process_group` at the end, once the DDP object is gone.
 
 # %% [markdown] lang="zh"
 # ## DDP 步骤小结
 #
-# 1. 每台设备启动一个进程：`torchrun --nproc-per-node=4 train.py`，本课中是 `launch`。
-# 2. 调用 `init_process_group`，给每个进程指定设备。
-# 3. 给每个进程分配各自的行：用 `tensor_split`，或用 `DistributedSampler`；
-#    后者让分片大小相等，办法是重复某些行，或者用 `drop_last=True` 舍去某些行。
-# 4. 用 `DistributedDataParallel` 把网络包起来。
+# 1. 每台设备启动一个进程：`torchrun --nproc-per-node 4 train.py`。
+# 2. 调用 `init_process_group`；用 GPU 时，再用 `LOCAL_RANK` 中的编号调用 `set_device`。
+# 3. 用 `DistributedSampler` 给每个进程分配自己的样本，并在每一轮调用它的 `set_epoch`。它让分片大小相等，办法是重复某些样本，或者用 `drop_last=True` 舍去某些样本。
+# 4. 用 `DistributedDataParallel` 包装网络。
 # 5. 分片大小不等时，损失乘以 $n_r W / n$。
-# 6. `backward()` 和 `step()` 照旧；只由进程 0 保存模型。
-# 7. 先删除 DDP 对象，再调用 `destroy_process_group`。
+# 6. `backward()` 和 `step()` 照旧；梯度累积时用 `no_sync()`。
+# 7. 由一个进程保存 `replica.module.state_dict()`，文件要整体替换。
+# 8. 最后，等 DDP 对象不再存在，调用 `destroy_process_group`。
 
 # %% [markdown] lang="en"
 # ## Exercises
 #
-# Each can be done in one process: what the ranks would do, one after the other.
+# `launch_cell` works like `launch`, for a function in a cell. The function may use its arguments,
+# `torch`, `dist`, `nn` and `DistributedDataParallel`.
 
 # %% [markdown] lang="zh"
 # ## 练习
 #
-# 每道题都可以在一个进程里完成：各进程要做的事，一件一件地做。
+# `launch_cell` 与 `launch` 相同，但用于单元里定义的函数。这个函数可以使用它的参数，以及 `torch`、`dist`、`nn` 和 `DistributedDataParallel`。
 
 # %% [markdown] lang="en" tags=["exercise"]
-# ### 1. Parallel in time
+# ### 1. All-gather from send and receive
 #
-# One device can do data parallelism with itself: take the batch in pieces, one after the other,
-# and let the gradients add up. Cut `x` and `y` into `microbatches` pieces with `tensor_split`, and
-# call `backward()` once for each piece. The pieces may be uneven, and still the gradient has to be
-# that of the whole batch. (It is the gradient accumulation of lesson 03, and saves memory.)
+# In an **all-gather**, each rank provides a tensor, and afterwards each rank has all of them, in the
+# order of the ranks. Write it with `dist.send(tensor, rank)` and `dist.recv(tensor, rank)` only. Both
+# wait until the other rank does its part. In which order must the ranks call them?
 
 # %% [markdown] lang="zh" tags=["exercise"]
-# ### 1. 时间上的并行
+# ### 1. 用发送和接收实现全收集
 #
-# 一台设备也能与自己做数据并行：把批量分成几块，一块接一块地算，让梯度累积起来。
-# 用 `tensor_split` 把 `x` 和 `y` 切成 `microbatches` 块，每块调用一次 `backward()`。
-# 各块大小可能不等，但得到的必须仍是整个批量的梯度。（这就是第 03 课的梯度累积，可以节省内存。）
+# 在**全收集**（all-gather）中，每个进程提供一个张量，结束时每个进程都有全部张量，按进程编号排列。只用 `dist.send(tensor, rank)` 和 `dist.recv(tensor, rank)` 实现它。这两个函数都要等对方完成相应的一步。各进程应当按什么顺序调用它们？
+
 
 # %% tags=["exercise"]
-alone = Network(weights)
-...  # for each piece: its loss with its weight, and backward()
-in_pieces = alone.W2.grad  # (1, hidden)
-in_pieces
+def all_gather(device, numbers):
+    # returns the numbers of all ranks, of which this rank knows one
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    own = numbers[rank].to(device)
+    gathered = [torch.zeros_like(own) for _ in range(world_size)]
+    ...  # fill it with send and receive
+    return torch.stack(gathered)
 
-# %% tags=["solution"] check="in_pieces"
-alone = Network(weights)
-pairs = zip(x.tensor_split(microbatches), y.tensor_split(microbatches), strict=True)
-for rows_here, targets_here in pairs:
-    loss = ((alone(rows_here) - targets_here) ** 2).sum() / len(x)
+
+numbers = tensor(np.random.default_rng(seed).integers(1, 100, world_size))
+collected = torch.stack(launch_cell(all_gather, world_size, numbers, device=device))
+collected
+
+
+# %% tags=["solution"] check="collected"
+def all_gather(device, numbers):
+    # returns the numbers of all ranks, of which this rank knows one
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    own = numbers[rank].to(device)
+    gathered = [torch.zeros_like(own) for _ in range(world_size)]
+    gathered[rank] = own
+    for sender in range(world_size):  # one after the other
+        for receiver in range(world_size):
+            if rank == sender != receiver:
+                dist.send(own, receiver)
+            elif rank == receiver != sender:
+                dist.recv(gathered[sender], sender)
+    return torch.stack(gathered)
+
+
+numbers = tensor(np.random.default_rng(seed).integers(1, 100, world_size))
+collected = torch.stack(launch_cell(all_gather, world_size, numbers, device=device))
+collected
+
+# %% [markdown] lang="en" tags=["exercise"]
+# ### 2. Repair a script
+#
+# This program is to make one step of linear regression over all samples, from weights of zero. It
+# runs without an error, and the weights are wrong. Find four mistakes and repair it.
+
+# %% [markdown] lang="zh" tags=["exercise"]
+# ### 2. 修好一个脚本
+#
+# 这个程序应当从全零的权重出发，用所有样本做一步线性回归。它运行时不报错，得到的权重却是错的。找出四处错误，把它修好。
+
+
+# %% tags=["exercise"]
+def step(device, x, y, lr):
+    # returns the weights after one step over all samples
+    network = nn.Linear(x.shape[1], 1, bias=False, dtype=x.dtype)
+    nn.init.zeros_(network.weight)
+    replica = DistributedDataParallel(network.to(device))
+    optimizer = torch.optim.SGD(replica.parameters(), lr=lr)
+    optimizer.zero_grad()
+    my_x = x.tensor_split(dist.get_world_size())[0].to(device)
+    my_y = y.tensor_split(dist.get_world_size())[0].to(device)
+    loss = ((replica.module(my_x) - my_y) ** 2).mean()
     loss.backward()
-in_pieces = alone.W2.grad  # (1, hidden)
-in_pieces
+    ...  # and one line is missing
+    return network.weight.detach()[0]
+
+
+repaired = torch.stack(launch_cell(step, world_size, x, y, lr, device=device))
+repaired
+
+
+# %% tags=["solution"] check="repaired"
+def step(device, x, y, lr):
+    # returns the weights after one step over all samples
+    network = nn.Linear(x.shape[1], 1, bias=False, dtype=x.dtype)
+    nn.init.zeros_(network.weight)
+    replica = DistributedDataParallel(network.to(device))
+    optimizer = torch.optim.SGD(replica.parameters(), lr=lr)
+    optimizer.zero_grad()
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    my_x = x.tensor_split(world_size)[rank].to(device)  # its own samples
+    my_y = y.tensor_split(world_size)[rank].to(device)
+    errors = replica(my_x) - my_y  # through DDP
+    loss = world_size / len(x) * (errors**2).sum()  # weighted
+    loss.backward()
+    optimizer.step()
+    return network.weight.detach()[0]
+
+
+repaired = torch.stack(launch_cell(step, world_size, x, y, lr, device=device))
+repaired
 
 # %% [markdown] lang="en"
 # ## Change this and run it again
 #
 # - `batch=24`: where has the error of the plain mean gone?
-# - `world_size=4, batch=3`: one rank has no rows. Which values show it?
-# - `microbatches=1`: how large is the bubble now? And with 8?
-# - `world_size=4, hidden=9`: who holds how much, in (b) and in FSDP?
-# - `dtype="float32"`: which results still agree with NumPy to the last bit, and why?
-# - In `data_parallel.py`, let rank 1 sleep for a minute before the all-reduce of `add_up`, and
-#   launch it with `timeout_s=5`. Where does each rank stand?
+# - `world_size=4, batch=3`: one rank has no samples. Which values show it?
+# - `dtype="float32"`: which results still agree with one device to the last bit, and why?
+# - `pieces=1`: how many all-reduces are there now, and why?
+# - Save `train.py` in an empty folder, run it, kill it with Ctrl-C, and run it again. Where does it
+#   resume?
 
 # %% [markdown] lang="zh"
 # ## 改一改，再运行
 #
 # - `batch=24`：普通平均的误差到哪里去了？
-# - `world_size=4, batch=3`：有一个进程一行也没有，从哪些数值看得出来？
-# - `microbatches=1`：气泡有多大？换成 8 呢？
-# - `world_size=4, hidden=9`：在 (b) 和 FSDP 中，各进程分别持有多少？
-# - `dtype="float32"`：哪些结果仍与 NumPy 的一位不差？为什么？
-# - 在 `data_parallel.py` 里，让进程 1 在 `add_up` 的全归约之前睡一分钟，
-#   再用 `timeout_s=5` 启动。各个进程停在哪里？
+# - `world_size=4, batch=3`：有一个进程一个样本也没有，从哪些数值看得出来？
+# - `dtype="float32"`：哪些结果仍与一台设备完全相等？为什么？
+# - `pieces=1`：现在有几次全归约？为什么？
+# - 把 `train.py` 保存到一个空文件夹里，运行它，用 Ctrl-C 中断，再运行一次。它从哪里接着训练？

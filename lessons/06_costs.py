@@ -3,6 +3,7 @@
 #   kernelspec: {display_name: Python 3, language: python, name: python3}
 #   lesson:
 #     gpus: {min: 0, max: 8}
+#     prerequisites: [data_parallel]
 #     parameters:
 #       world_size: {min: 1, max: 8}
 #       batch: {min: 1, max: 512}
@@ -17,26 +18,23 @@
 # %% [markdown] lang="en"
 # # What parallel training costs
 #
-# Lesson 05 showed that several processes compute what one device computes. Was it worth it? The
-# ranks have to communicate, they wait for each other, and each of them keeps a whole network.
+# Lesson 05 showed that several processes compute what one device computes. Was it worth it? The ranks
+# communicate, they wait for each other, and each of them keeps a whole network in its memory.
 #
-# After this lesson you can derive the bytes that a training step communicates and the bytes that
-# it keeps in memory, measure where its time goes, and shard a network that does not fit into one
-# device.
+# After this lesson you can derive how many bytes a training step communicates and keeps in memory,
+# measure where its time goes, and divide a network that does not fit into one device.
 
 # %% [markdown] lang="zh"
 # # 并行训练的代价
 #
-# 第 05 课说明了：多个进程合起来，能算出一台设备算出的结果。这样做值得吗？
-# 进程之间要通信，要互相等待，每个进程还要保存整个网络。
+# 第 05 课说明了：多个进程合起来，能算出一台设备算出的结果。这样做值得吗？进程之间要通信，要互相等待，每个进程还要在内存里保存整个网络。
 #
-# 学完这一课，你能推导一个训练步要通信多少字节、要占用多少内存，能测出时间花在哪里，
-# 还能把一台设备放不下的网络分片。
+# 学完这一课，你能推导一个训练步要通信多少字节、占用多少内存，能测出时间花在哪里，还能把一台设备放不下的网络分片。
 
 # %% tags=["parameters"]
 world_size: int = 2  # processes that share the work
-batch: int = 23  # rows in one batch, over all processes
-features: int = 8  # numbers in a row
+batch: int = 23  # samples in one batch, over all processes
+features: int = 8  # elements of a sample
 hidden: int = 16  # hidden units of the network
 steps: int = 5  # training steps
 lr: float = 0.1  # learning rate
@@ -45,14 +43,21 @@ dtype: str = "float64"  # dtype of data and weights
 device: str = "cpu"  # what the processes compute on: cpu or cuda
 
 # %% tags=["setup"]
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from parallel.cells import launch_cell
+
+kind = getattr(torch, dtype)
+
+# %%
 import inspect
 import os
 
 import matplotlib.pyplot as plt
-import numpy as np
-import torch
 
-from parallel import data_parallel, launch, ring, timing
+from parallel import launch, ring, sharded, timing
 from parallel.network import Network, row
 
 torch.set_printoptions(threshold=40, edgeitems=2)  # a long tensor shall not fill a page
@@ -64,10 +69,10 @@ if world_size == 1:
     print("There is one rank only: no communication is tested in this run.")
 
 # %% [markdown] lang="en"
-# The network and its data are those of lesson 05:
+# Network, weights and samples are those of lesson 05:
 
 # %% [markdown] lang="zh"
-# 网络和数据与第 05 课相同：
+# 网络、权重和样本与第 05 课相同：
 
 # %%
 print(inspect.getsource(Network))
@@ -75,33 +80,31 @@ print(inspect.getsource(Network))
 
 # %% tags=["setup"]
 def tensor(numbers):
-    return torch.tensor(numbers, dtype=getattr(torch, dtype), device=device)
+    return torch.tensor(numbers, dtype=kind, device=device)
 
 
 rng = np.random.default_rng(seed)
 W1 = rng.uniform(-1, 1, (hidden, features)) / hidden**0.5
 W2 = rng.uniform(-1, 1, (1, hidden)) / hidden**0.5
-rows = rng.uniform(-1, 1, (batch, features)) / features**0.5
-targets = np.where(rows.sum(axis=1, keepdims=True) > 0, 0.25, -0.25)
+samples = rng.uniform(-1, 1, (batch, features)) / features**0.5
+targets = np.where(samples.sum(axis=1, keepdims=True) > 0, 0.25, -0.25)
 
 weights = {"W1": tensor(W1), "W2": tensor(W2)}
-x, y = tensor(rows), tensor(targets)  # (batch, features), (batch, 1)
+x, y = tensor(samples), tensor(targets)  # (batch, features), (batch, 1)
 task = (weights, x, y)
 
 # %% [markdown] lang="en"
-# ## What travels
+# ## What a step communicates
 #
-# How does a sum get to all ranks? If one of them collected all gradients and sent the sum back, it
-# would have the more to do, the more ranks there are. In a **ring** all have the same to do: the
-# ranks stand in a circle and cut the gradient into $W$ chunks. In each exchange, every rank sends
-# one chunk to the next.
+# How does the sum of the gradients reach all ranks? If one rank collected all gradients and returned
+# the sum, its work would grow with the number of ranks. In a **ring**, the work is the same for all:
+# the ranks stand in a circle, and each divides its gradient into $W$ chunks. In each exchange, every
+# rank sends one chunk to the next rank, and receives one from the previous rank.
 
 # %% [markdown] lang="zh"
-# ## 传送了什么
+# ## 一步要通信多少
 #
-# 和是怎样到达每个进程的？如果由其中一个收齐所有梯度，再把和发回去，
-# 那么进程越多，它要收发的就越多。**环**（ring）让大家出一样的力：
-# 所有进程围成一圈，把梯度切成 $W$ 块；每次交换，各自把其中一块发给下一个进程。
+# 梯度之和是怎样到达每个进程的？如果由一个进程收集所有梯度，再把和发回去，进程越多，它的工作就越多。在**环**（ring）中，所有进程的工作一样多：进程围成一圈，各自把梯度切成 $W$ 块；每次交换，每个进程把一块发给下一个进程，再从上一个进程接收一块。
 
 # %%
 print(inspect.getsource(ring.exchange))
@@ -138,64 +141,54 @@ plt.show()
 
 # %% [markdown] lang="en"
 # **Figure.** A ring of four ranks, before the first exchange and after each of the six. A row is a
-# rank, a column a chunk; the number says how many ranks' gradients are in the sum. After three
-# exchanges each rank has one complete chunk (orange), after six all of them.
+# rank, a column is a chunk, and the number says how many gradients are in the sum. After three
+# exchanges each rank has one complete chunk (orange), which is called **reduce-scatter**. After three
+# more it has all of them: the **all-gather**.
 
 # %% [markdown] lang="zh"
-# **图**。四个进程的环：第一次交换之前，以及六次交换中每一次之后。每行是一个进程，每列是一块；
-# 数字表示这一块已经包含几个进程的梯度。三次交换之后，每个进程各有一块是完整的（橙色）；
-# 六次之后，全部完整。
+# **图**。四个进程的环：第一次交换之前，以及六次交换中每一次之后。每行是一个进程，每列是一块，数字表示和里已包含几个梯度。三次交换之后，每个进程各有一块是完整的（橙色），这叫 **reduce-scatter**；再交换三次，每个进程就有了全部完整的块，这叫**全收集**（all-gather）。
 
 # %% [markdown] lang="en"
-# Now the gradient of our network goes around. The ring adds, and does not divide by $W$ as DDP does.
-# So each rank weights its loss by $n_r / n$:
+# The gradient of our network in the ring. Unlike DDP, the ring does not divide by $W$, so each rank
+# weights its loss by $n_r / n$. Every row should be the gradient of one device:
 
 # %% [markdown] lang="zh"
-# 现在把这个网络的梯度放到环上。环只求和，不像 DDP 那样再除以 $W$，
-# 所以每个进程的损失乘以 $n_r / n$：
-
-# %%
-print(inspect.getsource(ring.ring_gradients))
+# 现在把这个网络的梯度放到环上。环不像 DDP 那样除以 $W$，所以每个进程的损失乘以 $n_r / n$。每一行都应当是一台设备的梯度：
 
 # %% check="ring_gradients"
 ringed = launch(ring.ring_gradients, world_size, *task, device=device)
 torch.stack([found for found, sent in ringed])  # (world_size, all weights)
 
 # %% [markdown] lang="en"
-# What did each rank send? Each of the $2(W - 1)$ exchanges moves one chunk of
-# $\lceil P / W \rceil$ numbers, where $P$ counts all weights. In bytes, for each rank; and the
-# bytes of the whole gradient:
+# Each of the $2(W - 1)$ exchanges sends one chunk of $\lceil P / W \rceil$ elements, where $P$ is the
+# number of weights. How many bytes did each rank send, and how many does the whole gradient have?
 
 # %% [markdown] lang="zh"
-# 每个进程发送了多少？共交换 $2(W - 1)$ 次，每次一块，有 $\lceil P / W \rceil$ 个数，
-# 其中 $P$ 是权重总数。下面是每个进程发送的字节数，以及整个梯度的字节数：
+# 共交换 $2(W - 1)$ 次，每次发送一块，有 $\lceil P / W \rceil$ 个元素，其中 $P$ 是权重总数。每个进程发送了多少字节？整个梯度又有多少字节？
 
-# %% check="bytes_sent"
+# %% tags=["predict"] check="bytes_sent"
 [sent for found, sent in ringed], row(weights).nbytes
 
 # %% [markdown] lang="en"
-# However many ranks there are, each sends about twice the gradient at most: a ninth rank costs the
-# other eight almost no bytes. But it costs two more exchanges, and these come one after the other.
-# So libraries have rings for long messages, and for short ones among many ranks trees, or switches
-# of the network that add up. We counted our own bytes, not those of gloo or NCCL.
+# However many ranks there are, each sends at most about twice the gradient: a ninth rank costs the
+# other eight almost no additional bytes. But it costs two more exchanges, one after the other.
+# Therefore libraries use rings for long messages, and trees for short messages among many ranks. (We
+# counted the bytes of our own ring, not those of gloo or NCCL.)
 
 # %% [markdown] lang="zh"
-# 进程再多，每个进程发送的大致也不超过梯度的两倍：加入第九个进程，另外八个几乎不用多发字节。
-# 但要多做两次交换，而交换只能一次接着一次。
-# 所以通信库对长消息用环；消息短、进程多时，就改用树形结构，或让网络交换机来求和。
-# 我们数的是自己发送的字节，不是 gloo 或 NCCL 的。
+# 无论有多少个进程，每个进程发送的大致不超过梯度的两倍：加入第九个进程，另外八个几乎不用多发字节。但要多做两次交换，而且只能一次接着一次。所以通信库对长消息用环；消息短、进程多时用树形结构。（这里数的是我们自己的环发送的字节，不是 gloo 或 NCCL 的。）
 
 # %% [markdown] lang="en"
-# ## What it costs in time
+# ## Where the time goes
 #
-# While our ranks wait for messages, they do not compute. How much of a step is that? We train a
-# larger network by hand, and each rank looks at the clock after each part of a step:
+# While a rank waits for a message, it does not compute. How much of a step is that? We train a larger
+# network by hand, with enough work that communication does not dominate. Each rank records the time
+# after each part of a step:
 
 # %% [markdown] lang="zh"
 # ## 时间花在哪里
 #
-# 我们的进程等待消息时，就没有在计算。这在一步里占多少时间？
-# 我们亲手训练一个更大的网络，一步的每个部分结束时，各进程都看一次钟：
+# 进程等待消息时，就没有在计算。这在一步里占多少时间？我们亲手训练一个更大的网络，计算量足够大，使通信不占主导。一步的每个部分结束时，各进程都记录一次时间：
 
 # %%
 print(inspect.getsource(timing.watch))
@@ -213,9 +206,9 @@ for size in sizes:
 
 # %% tags=["figure"]
 times = watched[world_size]
-longest = (times[:, :, -1].max(axis=0) - times[:, :, 0].min(axis=0)).argsort()
-typical = longest[len(longest) // 2]  # the step that takes the median time
-moments = 1000 * (times[:, typical] - times[:, typical, 0].min())
+lengths = times[:, :, -1].max(axis=0) - times[:, :, 0].min(axis=0)
+shortest = int(lengths.argmin())  # the step that other programs disturbed least
+moments = 1000 * (times[:, shortest] - times[:, shortest, 0].min())
 figure, panel = plt.subplots(figsize=(7, 0.8 + 0.3 * world_size), layout="constrained")
 colors = {"forward": BLUE, "backward": ORANGE, "all-reduce": RED, "step": LINE}
 for i, (part, color) in enumerate(colors.items()):
@@ -228,70 +221,77 @@ panel.spines[["top", "right"]].set_visible(False)
 plt.show()
 
 # %% [markdown] lang="en"
-# **Figure.** The time line of one step of this run, by rank, in milliseconds: the step of median
-# length. The red part contains the waiting: nobody leaves the all-reduce before the slowest rank
-# has come. DDP can hide a part of it behind `backward()`, by sending what is ready.
+# **Figure.** One step of this run, by rank: the shortest one, which other programs disturbed least.
+# The red part contains the waiting, because nobody leaves the all-reduce before the slowest rank has
+# come. DDP would hide a part of it behind `backward()`, but only for a network of several buckets.
 
 # %% [markdown] lang="zh"
-# **图**。本次运行中一步的时间线，每行一个进程，单位是毫秒；取的是用时居中的那一步。
-# 红色部分包括等待：最慢的进程到来之前，谁也离不开全归约。
-# DDP 在 `backward()` 期间就传送算好的部分，所以能把其中一些时间藏起来。
+# **图**。本次运行中的一步，每行一个进程；取的是最短的一步，它受其他程序的干扰最小。红色部分包括等待，因为最慢的进程到来之前，谁也离不开全归约。DDP 能让其中一部分与 `backward()` 重叠，但网络要有几个桶才行。
 
-# %% tags=["figure"]
+# %% [markdown] lang="en"
+# Now the **speed-up**: the time $T_1$ of a step on one rank, divided by the time $T_W$ on $W$ ranks,
+# for the same batch. Divided by $W$, it is the **efficiency**. Before you look: how many cores or GPUs
+# does this machine have, and which speed-up do you expect?
+
+# %% [markdown] lang="zh"
+# 再看**加速比**：批量不变时，一个进程走一步的时间 $T_1$ 与 $W$ 个进程的时间 $T_W$ 之比。加速比除以 $W$，就是**并行效率**。先想一想：这台机器有几个核（或几块 GPU）？你预计加速比是多少？
+
+# %% tags=["predict", "figure"]
 took = {
-    size: float(np.median(t[:, :, -1].max(axis=0) - t[:, :, 0].min(axis=0)))
+    size: float((t[:, :, -1].max(axis=0) - t[:, :, 0].min(axis=0)).min())
     for size, t in watched.items()
 }
 speedup = [took[1] / took[size] for size in sizes]
-figure, panels = plt.subplots(1, 2, figsize=(7, 2.3), layout="constrained")
-panels[0].plot(sizes, sizes, "--", color="#8d99ae")
-panels[0].plot(sizes, speedup, "o-", color=LINE)
-panels[0].set(xlabel="$W$", ylabel="$T_1 / T_W$", xticks=sizes, ylim=(0, None))
-efficiency = [gain / size for gain, size in zip(speedup, sizes, strict=True)]
-panels[1].axhline(1, linestyle="--", color="#8d99ae")
-panels[1].plot(sizes, efficiency, "o-", color=LINE)
-panels[1].set(xlabel="$W$", ylabel=r"$T_1 / (W \, T_W)$", xticks=sizes, ylim=(0, None))
 available = torch.cuda.device_count() if on_gpus else os.cpu_count()
-for panel in panels:
-    panel.axvline(available, color=RED, linewidth=1)
-    panel.spines[["top", "right"]].set_visible(False)
+figure, panel = plt.subplots(figsize=(4, 2.4), layout="constrained")
+panel.plot(sizes, sizes, "--", color="#8d99ae")
+panel.plot(sizes, speedup, "o-", color=LINE)
+for size, gain in zip(sizes, speedup, strict=True):
+    panel.annotate(f"{gain:.2f}", (size, gain), (0, -14), textcoords="offset points")
+panel.axvline(available, color=RED, linewidth=1)
+panel.set(xlabel="$W$", ylabel="$T_1 / T_W$", xticks=sizes, ylim=(0, None))
+panel.spines[["top", "right"]].set_visible(False)
 plt.show()
 
 # %% [markdown] lang="en"
-# **Figure.** Left: the **speed-up** of this run, the time $T_1$ of a step on one rank over the time
-# $T_W$ on $W$, for the same batch. Right: the **efficiency**, the speed-up divided by $W$. Dashes
-# are the ideal; the red line stands at the number of logical cores, or GPUs, of this machine. (On
-# the CPU a rank has one thread.)
+# **Figure.** The speed-up of this run, from the shortest steps; dashes are the ideal, and the red line
+# is at the number of logical cores, or GPUs, of this machine. (On the CPU each rank has one thread.)
 
 # %% [markdown] lang="zh"
-# **图**。左：本次运行的**加速比**，即批量不变时，一个进程走一步的时间 $T_1$
-# 与 $W$ 个进程的时间 $T_W$ 之比。右：**并行效率**，即加速比除以进程数。
-# 虚线是理想情形；红线标出本机的逻辑核数（或 GPU 数）。（在 CPU 上，每个进程只用一个线程。）
+# **图**。本次运行的加速比，由最短的一步算出；虚线是理想情形，红线标出本机的逻辑核数（或 GPU 数）。（在 CPU 上，每个进程只用一个线程。）
 
 # %% [markdown] lang="en"
-# Right of the red line no gain is to be expected: the ranks take turns on the same cores. Left of it
-# the ideal is missed too: with more ranks, each has fewer rows to compute, but its gradient does not
-# get shorter. These are the times of one run, on this machine and with whatever else it was doing;
-# no check depends on them. Elsewhere, and above all on GPUs, expect another picture. Measure yours.
+# How to read it:
+#
+# - Near the dashes: the ranks compute, and communication is small beside it.
+# - Well below the dashes, left of the red line: either the cores were busy with other programs (two
+#   busy cores gain little, because the ranks then take turns), or the all-reduce takes long compared
+#   with the computation. The figure above shows which: look at the red part.
+# - Right of the red line there is nothing to gain: several ranks share a core.
+#
+# These times belong to this run and this machine; no check depends on them. Measure yours.
 
 # %% [markdown] lang="zh"
-# 红线右边不能指望更快：几个进程只能轮流使用同样的核。红线左边也达不到理想情形：
-# 进程越多，每个进程要算的行越少，要传送的梯度却一点也不少。
-# 这些时间只属于这台机器上的这一次运行，当时机器上还可能有别的任务；检查项都不依赖它们。
-# 换一台机器，尤其是换成 GPU，图就会不一样。请在你自己的机器上测一测。
+# 怎样读这张图：
+#
+# - 靠近虚线：各进程都在计算，通信所占的时间很少。
+# - 在红线左边，却远低于虚线：要么核正忙于别的程序（两个忙碌的核带来不了多少加速，因为各进程只能轮流使用），要么全归约的时间与计算相比太长。看上一张图的红色部分，就知道是哪一种。
+# - 在红线右边，不会更快：几个进程共用一个核。
+#
+# 这些时间只属于这台机器上的这一次运行，没有检查项依赖它们。请在你自己的机器上测一测。
 
 # %% [markdown] lang="en"
 # ## The memory of a weight
 #
-# A weight is not alone in memory: it has a gradient, and the optimizer Adam keeps two averages for
-# it. How many bytes is that in float32? Here are the four, in this order:
+# A weight is not alone in memory: it has a gradient, and the optimizer Adam keeps two averages for it.
+# How many bytes is that in float32? Here are the four, in this order:
 
 # %% [markdown] lang="zh"
 # ## 一个权重占用的内存
 #
 # 内存里不只有权重：每个权重还有一个梯度，Adam 优化器又要为它保存两个平均值。在 float32 下，一共是多少字节？下面依次是这四项：
 
-# %% check="bytes_a_weight"
+# %% tags=["predict"] check="bytes_a_weight"
 weight = torch.ones(hidden, features, requires_grad=True)  # float32
 optimizer = torch.optim.Adam([weight])
 weight.sum().backward()
@@ -300,75 +300,200 @@ averages = [v for v in optimizer.state[weight].values() if v.shape == weight.sha
 [each.nbytes / weight.numel() for each in (weight, weight.grad, *averages)]
 
 # %% [markdown] lang="en"
-# Together 16 bytes. For 7 billion weights that is 112 GB, without a single row of data. The measure
-# is **memory**, bytes per device.
+# Together 16 bytes. For 7 billion weights that is 112 GB, and with DDP every rank keeps all of it. The
+# idea of **ZeRO** (zero redundancy optimizer) is that each rank keeps a **shard** instead, and gets
+# the rest from the others when it is needed. There are three stages:
+#
+# | stage | a rank keeps only a shard of | bytes per weight with Adam | 7 billion weights on 8 ranks |
+# |---|---|---|---|
+# | 0 (DDP) | nothing | 16 | 112 GB |
+# | 1 | the optimizer's averages | 8 + 8 / W | 63 GB |
+# | 2 | and the gradient | 4 + 12 / W | 38.5 GB |
+# | 3 (FSDP) | and the weights | 16 / W | 14 GB |
 
 # %% [markdown] lang="zh"
-# 一共 16 字节。70 亿个权重就要 112 GB，还没算上一行数据。
-# 衡量它的是**内存**（在 GPU 上就是显存），即每台设备占用多少字节。
+# 一共 16 字节。70 亿个权重就要 112 GB，而且用 DDP 时每个进程都要保存全部。**ZeRO**（zero redundancy optimizer，零冗余优化器）的想法是：每个进程只保存一个**分片**（shard），需要时再向其他进程取其余部分。它分三个阶段：
+#
+# | 阶段 | 每个进程只保存一个分片的有 | 用 Adam 时每个权重的字节数 | 70 亿个权重、8 个进程 |
+# |---|---|---|---|
+# | 0（DDP） | 无 | 16 | 112 GB |
+# | 1 | 优化器的平均值 | 8 + 8 / W | 63 GB |
+# | 2 | 再加上梯度 | 4 + 12 / W | 38.5 GB |
+# | 3（FSDP） | 再加上权重 | 16 / W | 14 GB |
 
 # %% [markdown] lang="en"
-# ## Fully sharded
+# ## ZeRO by hand
 #
-# DDP keeps the whole network on each rank. FSDP keeps a shard of each matrix there. Just before
-# the weights are used, each rank collects the missing shards from the others (**all-gather**).
-# During `backward()` the gradients are averaged as before, but each rank receives only its own shard
-# of the mean (**reduce-scatter**).
-#
-# Little changes in the program. In a large network, `fully_shard` is applied block by block, so
-# that only a block or two are whole at a time.
+# The program below trains with any of these stages. The optimizer is SGD with momentum, which keeps
+# one average for each weight. All weights are in one long row, with zeros at its end so that all
+# shards have the same length.
 
 # %% [markdown] lang="zh"
-# ## 全分片
+# ## 亲手实现 ZeRO
 #
-# DDP 在每个进程里保存整个网络；FSDP 在每个进程里只保存每个矩阵的一个分片。
-# 权重即将使用时，每个进程向其他进程收齐缺少的分片，这叫**全收集**（all-gather）。
-# `backward()` 期间照样对梯度取平均，但每个进程只得到平均值中属于自己的分片，
-# 这叫**归约散发**（reduce-scatter）。
-#
-# 程序几乎不用改。在大型网络中，要逐个模块调用 `fully_shard`，
-# 这样同一时刻只有一两个模块是完整的。
+# 下面的程序可以用其中任何一个阶段训练。优化器是带动量的 SGD，它为每个权重保存一个平均值。所有权重排成一长行，末尾补零，使各分片一样长。
 
 # %%
-print(inspect.getsource(data_parallel.train_sharded))
+print(inspect.getsource(sharded.reduce_scatter))
+print(inspect.getsource(sharded.all_gather))
+print(inspect.getsource(sharded.train_zero))
 
 # %% [markdown] lang="en"
-# `fully_shard` cuts along the first axis, and as `chunk` does. How many weights does each rank hold?
-# (The matrix $\mathbf{W}_2$ has one row, and can't be shared.)
+# How many bytes does the last rank keep, for weights, gradient and momentum? (A row for each stage.)
 
 # %% [markdown] lang="zh"
-# `fully_shard` 沿第一个轴切分，切法与 `chunk` 相同。每个进程持有多少个权重？
-# （$\mathbf{W}_2$ 只有一行，无法分开。）
+# 最后一个进程为权重、梯度和动量各保存多少字节？（每个阶段一行。）
 
-# %% check="weights_held"
-program = data_parallel.train_sharded
-sharded = launch(program, world_size, *task, 1, lr, device=device)
-[held for held, found, after in sharded]
+# %% tags=["predict"] check="zero_bytes"
+program = sharded.train_zero
+task += (steps, lr)
+stages = []  # of the last rank
+for stage in range(4):
+    stages.append(launch(program, world_size, *task, stage, device=device)[-1])
+[memory for memory, trained in stages]
 
 # %% [markdown] lang="en"
-# Less memory, and the same results: the gradients of one step, put together from the shards, and
-# the weights after `steps` steps.
+# And the weights after `steps` steps, a row for each stage. They must not depend on it:
+
+# %% [markdown] lang="zh"
+# 再看 `steps` 步之后的权重，每个阶段一行。它们不应当与阶段有关：
+
+# %% check="zero_parameters"
+torch.stack([trained for memory, trained in stages])  # (4, all weights)
+
+# %% [markdown] lang="en"
+# What does a stage cost in communication? A reduce-scatter and an all-gather are the two halves of the
+# ring, so stages 1 and 2 could send as many bytes as DDP. (Our stage 1 sends more: a whole all-reduce
+# before the all-gather.) Stage 3 collects the weights twice, for the forward and the backward pass,
+# and reduce-scatters the gradient: $3 \frac{W-1}{W} P$ elements instead of $2 \frac{W-1}{W} P$.
+
+# %% [markdown] lang="zh"
+# 各阶段的通信代价是多少？reduce-scatter 和全收集正是环的两半，所以阶段 1 和 2 发送的字节可以与 DDP 一样多。（我们的阶段 1 要多一些：全收集之前做了一次完整的全归约。）阶段 3 要为前向和反向传播各收集一次权重，再对梯度做一次 reduce-scatter：共 $3 \frac{W-1}{W} P$ 个元素，而不是 $2 \frac{W-1}{W} P$。
+
+# %% [markdown] lang="en"
+# ## FSDP
+#
+# In torch, stage 3 is called **FSDP**, fully sharded data parallelism. `fully_shard` shards each
+# parameter along its first axis (it replaces the older class `FullyShardedDataParallel`, FSDP1). In a
+# large network it is applied to each block, so that only a block or two are whole at a time.
+
+# %% [markdown] lang="zh"
+# ## FSDP
+#
+# 在 torch 里，阶段 3 叫作 **FSDP**，即全分片数据并行。`fully_shard` 沿第一个轴切分每个参数（它取代了较早的类 `FullyShardedDataParallel`，即 FSDP1）。在大型网络中，要对每个模块分别调用它，这样同一时刻只有一两个模块是完整的。
+
+# %%
+print(inspect.getsource(sharded.train_sharded))
+
+# %% [markdown] lang="en"
+# How many weights does each rank hold? ($\mathbf{W}_2$ has one row, which cannot be divided.)
+
+# %% [markdown] lang="zh"
+# 每个进程持有多少个权重？（$\mathbf{W}_2$ 只有一行，无法切分。）
+
+# %% check="weights_held"
+program = sharded.train_sharded
+worlds = launch(program, world_size, *task[:3], 1, lr, device=device)
+[held for held, found, after in worlds]
+
+# %% [markdown] lang="en"
+# The memory is smaller, and the results are the same: the gradient of one step, put together from the
+# shards, and the weights after `steps` steps.
 
 # %% [markdown] lang="zh"
 # 占用的内存少了，结果还是一样：下面是一步的梯度，由各分片拼成，以及 `steps` 步之后的权重。
 
 # %% check="sharded_gradients"
-row(sharded[-1][1])
+row(worlds[-1][1])
 
 # %% check="sharded_parameters"
-sharded = launch(program, world_size, *task, steps, lr, device=device)
-row(sharded[-1][2])
+worlds = launch(program, world_size, *task, device=device)
+row(worlds[-1][2])
+
+# %% [markdown] lang="en"
+# ## Exercises
+#
+# `launch_cell` runs a function of a cell on several ranks. The function may use its arguments, `torch`
+# and `dist`.
+
+# %% [markdown] lang="zh"
+# ## 练习
+#
+# `launch_cell` 在多个进程上运行单元里定义的函数。这个函数可以使用它的参数，以及 `torch` 和 `dist`。
+
+# %% [markdown] lang="en" tags=["exercise"]
+# ### 1. The two halves of an all-reduce
+#
+# Each rank has a row of `world_size` integers, `table[rank]`. Compute the sum over all ranks, on each
+# rank, with `dist.reduce_scatter(output, list_of_inputs)` and `dist.all_gather(list_of_outputs, input)`,
+# and without `dist.all_reduce`. Which shape does each tensor have?
+
+# %% [markdown] lang="zh" tags=["exercise"]
+# ### 1. 全归约的两半
+#
+# 每个进程有一行 `world_size` 个整数，即 `table[rank]`。只用 `dist.reduce_scatter(output, list_of_inputs)` 和 `dist.all_gather(list_of_outputs, input)`，不用 `dist.all_reduce`，使每个进程都得到所有进程之和。各个张量是什么形状？
+
+
+# %% tags=["exercise"]
+def add_up(device, table):
+    own = table[dist.get_rank()].to(device)  # (world_size,)
+    total = torch.zeros_like(own)
+    ...  # the two halves
+    return total
+
+
+table = tensor(np.random.default_rng(seed).integers(1, 100, (world_size, world_size)))
+halves = torch.stack(launch_cell(add_up, world_size, table, device=device))
+halves
+
+
+# %% tags=["solution"] check="halves"
+def add_up(device, table):
+    own = table[dist.get_rank()].to(device)  # (world_size,)
+    element = own.new_empty(1)
+    dist.reduce_scatter(element, list(own.split(1)))
+    elements = [own.new_empty(1) for _ in own]
+    dist.all_gather(elements, element)
+    return torch.cat(elements)
+
+
+table = tensor(np.random.default_rng(seed).integers(1, 100, (world_size, world_size)))
+halves = torch.stack(launch_cell(add_up, world_size, table, device=device))
+halves
+
+# %% [markdown] lang="en" tags=["exercise"]
+# ### 2. What fits?
+#
+# A GPU has 80 GB, half of which is needed for activations. How many billion weights can a network
+# have at most, in float32 and with Adam, on `world_size` such GPUs? For each stage of ZeRO from 0 to 3.
+
+# %% [markdown] lang="zh" tags=["exercise"]
+# ### 2. 放得下多少？
+#
+# 一块 GPU 有 80 GB 内存，其中一半要留给激活值。用 `world_size` 块这样的 GPU，数据类型为 float32，优化器为 Adam，网络最多可以有多少个权重（以十亿为单位）？对 ZeRO 的阶段 0 到 3 各求一个数。
+
+# %% tags=["exercise"]
+bytes_each = [...]  # of a weight, for each stage
+largest = [40 / size for size in bytes_each if size is not ...]
+largest
+
+# %% tags=["solution"] check="largest"
+bytes_each = [16, 8 + 8 / world_size, 4 + 12 / world_size, 16 / world_size]
+largest = [40 / size for size in bytes_each]
+largest
 
 # %% [markdown] lang="en"
 # ## Change this and run it again
 #
-# - `world_size=4, hidden=9`: which rank holds how much?
+# - `world_size=4, hidden=9`: which rank holds how much, with ZeRO by hand and with FSDP?
 # - `world_size=8`: how many bytes does each rank send now?
 # - `dtype="float32"`: which of the numbers of bytes are halved?
+# - Let the network of the time line have 64 samples instead of 4096. What happens to the speed-up?
 
 # %% [markdown] lang="zh"
 # ## 改一改，再运行
 #
-# - `world_size=4, hidden=9`：各进程分别持有多少？
+# - `world_size=4, hidden=9`：用亲手实现的 ZeRO 和用 FSDP，各进程分别持有多少？
 # - `world_size=8`：现在每个进程发送多少字节？
 # - `dtype="float32"`：哪些字节数减半？
+# - 把时间线那个网络的样本从 4096 个减到 64 个，加速比会怎样？

@@ -44,10 +44,6 @@ def _terms_of_second(batch, features, hidden, seed):
     return _terms(batch, features, hidden, seed)["W2"]
 
 
-def _terms_of_errors(batch, features, hidden, seed):
-    return _terms(batch, features, hidden, seed)["error"]
-
-
 def _terms_of_loss(batch, features, hidden, seed):
     weights, x, y = _draw(batch, features, hidden, seed)
     terms = _terms_of(weights, x, y, batch)["error"]
@@ -68,14 +64,6 @@ def _terms_of_locals(world_size, batch, features, hidden, seed):
 
 def _terms_of_mean(world_size, batch, features, hidden, seed):
     return _terms_of_locals(world_size, batch, features, hidden, seed).mean(axis=0)
-
-
-def _terms_of_percent(world_size, batch, features, hidden, seed):
-    right = abs(gradient(batch, features, hidden, seed)["W2"]).max()
-    percent = unweighted_error(world_size, batch, features, hidden, seed)[1]
-    plain = _terms_of_mean(world_size, batch, features, hidden, seed).max()
-    whole = _terms_of_second(batch, features, hidden, seed).max()
-    return (100 * (plain + whole) + percent * whole) / right  # of a quotient
 
 
 def _row(named):
@@ -116,19 +104,6 @@ def shards(world_size, batch):
     return [batch // world_size + (rank < batch % world_size) for rank in range(world_size)]
 
 
-@expect(constant="six rows and four devices, whatever the parameters")
-def six_for_four():
-    """chunk: pieces of ceil(6 / 4) = 2 rows, so 3 pieces; tensor_split: 6 = 2 + 2 + 1 + 1."""
-    return [2, 2, 2], [2, 2, 1, 1]
-
-
-@expect(terms=_terms_of_errors)
-def gathered(batch, features, hidden, seed):
-    """The outputs of all rows in their order, as if there were one device."""
-    weights, x, _ = _draw(batch, features, hidden, seed)
-    return _forward(weights, x)[1][:, 0]
-
-
 @expect(terms=_terms_of_shards)
 def shard_gradients(world_size, batch, features, hidden, seed):
     """The terms 2/n (out - y) h^T of the whole batch's gradient, summed over each shard's rows."""
@@ -146,11 +121,6 @@ def world(world_size, device):
     """Ranks 0 ... W - 1 of W, over gloo on the CPU and NCCL on CUDA."""
     backend = "nccl" if device.startswith("cuda") else "gloo"
     return [(rank, world_size, backend) for rank in range(world_size)]
-
-
-def process_ids(world_size):
-    """W ranks and the notebook's kernel: W + 1 processes."""
-    return world_size + 1
 
 
 @expect(device="cpu")
@@ -182,24 +152,10 @@ def unweighted(world_size, batch, features, hidden, seed):
     return np.tile(local.mean(axis=0), (world_size, 1))
 
 
-@expect(device="cpu", terms=_terms_of_percent)
-def unweighted_error(world_size, batch, features, hidden, seed):
-    """100 max|mean of local gradients - right gradient| / max|right gradient|, beside 100."""
-    right = gradient(batch, features, hidden, seed)["W2"][0]
-    plain = _local_gradients(world_size, batch, features, hidden, seed).mean(axis=0)
-    return 100 * np.array([1.0, np.abs(plain - right).max() / np.abs(right).max()])
-
-
 @expect(device="cpu", terms=_terms_of_second)
 def ddp_gradients(world_size, batch, features, hidden, seed):
     """1/W sum_r (n_r W / n) grad L_r = 1/n sum_r n_r grad L_r: the whole batch's, on each rank."""
     return np.tile(gradient(batch, features, hidden, seed)["W2"], (world_size, 1))
-
-
-@expect(device="cpu", terms=_terms)
-def whole_gradient(batch, features, hidden, seed):
-    """The gradient of the whole batch, both layers, by the chain rule on one device."""
-    return gradient(batch, features, hidden, seed)
 
 
 @expect(device="cpu", zero=True, constant="two equal gradients differ by 0, whatever they are")
@@ -218,10 +174,108 @@ def parameters_after_steps(batch, features, hidden, steps, lr, seed):
     return _row(weights)
 
 
+def _terms_of_losses(batch, features, hidden, steps, lr, seed):
+    terms = _terms_of_loss(batch, features, hidden, seed)
+    return np.maximum(losses(batch, features, hidden, steps, lr, seed), terms)
+
+
+@expect(device="cpu", terms=_terms_of_losses)
+def losses(batch, features, hidden, steps, lr, seed):
+    """The mean of (out - y)^2 over all samples before each of the updates W <- W - lr grad L."""
+    weights, x, y = _draw(batch, features, hidden, seed)
+    found = []
+    for _ in range(steps):
+        found.append(np.mean((_forward(weights, x)[1] - y) ** 2))
+        gradient = _gradient(weights, x, y, batch)
+        weights = {name: weights[name] - lr * gradient[name] for name in weights}
+    return np.array(found)
+
+
+def _terms_of_accumulated(batch, features, hidden, seed):
+    return [1], _terms_of_second(batch, features, hidden, seed)
+
+
+@expect(device="cpu", terms=_terms_of_accumulated)
+def accumulated(world_size, batch, features, hidden, seed):
+    """One all-reduce, in the last pass; 1/W sum_r sum_k (W / n) of the pieces' sums is grad L."""
+    gradient_2 = gradient(batch, features, hidden, seed)["W2"]
+    return [1] * world_size, np.tile(gradient_2, (world_size, 1))
+
+
+def buckets(dtype):
+    """Layers of 512 * 512 elements; a bucket is sent as soon as it has 2 MiB or more."""
+    layer, limit = 512 * 512 * {"float32": 4, "float64": 8}[dtype], 2 * 2**20
+    per_bucket = -(-limit // layer)
+    return [per_bucket * layer] * (8 // per_bucket)
+
+
+# The script: two layers with tanh between them, trained by momentum on points of two half circles.
+
+
+def _half_circles(seed):
+    """The script's draws, in its order."""
+    rng = np.random.default_rng(seed)
+    label = np.arange(1680) % 2
+    angle = np.pi * rng.uniform(0, 1, 1680)
+    center = np.stack([label - 0.5, 0.5 * label - 0.25], axis=1)
+    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1) * (1 - 2 * label)[:, None]
+    return center + circle + rng.normal(0, 0.1, (1680, 2)), label
+
+
+def _script_gradients(weights, x, y):
+    """With d = (sigmoid(o) - y) / n: d^T h, sum d, and with G = d w (1 - h^2): G^T x, sum G."""
+    h = np.tanh(x @ weights["0.weight"].T + weights["0.bias"])
+    o = h @ weights["2.weight"].T + weights["2.bias"]
+    d = (1 / (1 + np.exp(-o)) - y[:, None]) / len(x)
+    G = d * weights["2.weight"] * (1 - h**2)
+    layers = {"0.weight": G.T @ x, "0.bias": G.sum(axis=0)}
+    return layers | {"2.weight": d.T @ h, "2.bias": d.sum(axis=0)}
+
+
+@expect(device="cpu", constant="the network of the script, whatever the parameters")
+def initial():
+    """16 units with 2 inputs and a bias, and one output with 16 inputs and a bias: 65 elements."""
+    return np.ones(16 * (2 + 1) + (16 + 1))
+
+
+@expect(device="cpu", constant="the shape of the script's data, whatever the parameters")
+def orders():
+    """An order of the 1680 samples for each of two epochs."""
+    return np.zeros((2, 1680), int)
+
+
+@expect(device="cpu")
+def script_weights(seed, initial, orders):
+    """Per batch of 840: v <- 0.9 v + grad L, W <- W - 0.1 v, with all samples of the batch."""
+    x, y = _half_circles(seed)
+    shapes = {"0.weight": (16, 2), "0.bias": (16,), "2.weight": (1, 16), "2.bias": (1,)}
+    parts = np.split(np.asarray(initial, float), [32, 48, 64])
+    weights = {name: part.reshape(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
+    speed = {name: np.zeros_like(weight) for name, weight in weights.items()}
+    for batch in np.reshape(orders, (-1, 840)):
+        found = _script_gradients(weights, x[batch], y[batch])
+        speed = {name: 0.9 * speed[name] + found[name] for name in found}
+        weights = {name: weights[name] - 0.1 * speed[name] for name in found}
+    return _row(weights)
+
+
 # Exercises.
 
 
-@expect(terms=_terms_of_second)
-def in_pieces(batch, features, hidden, seed):
-    """sum over the pieces of (n_piece / n) grad L_piece: the gradient of the whole batch."""
-    return gradient(batch, features, hidden, seed)["W2"]
+@expect(device="cpu")
+def collected(world_size, seed):
+    """The W numbers in the order of the ranks, on each of the W ranks."""
+    numbers = np.random.default_rng(seed).integers(1, 100, world_size).astype(float)
+    return np.tile(numbers, (world_size, 1))
+
+
+def _terms_of_repaired(batch, features, hidden, lr, seed):
+    _, x, y = _draw(batch, features, hidden, seed)
+    return lr * 2 / batch * (abs(x).T @ abs(y))[:, 0]
+
+
+@expect(device="cpu", terms=_terms_of_repaired)
+def repaired(world_size, batch, features, hidden, lr, seed):
+    """0 - lr 2/n X^T (X 0 - y) = lr 2/n X^T y, on each rank."""
+    _, x, y = _draw(batch, features, hidden, seed)
+    return np.tile(lr * 2 / batch * (x.T @ y)[:, 0], (world_size, 1))

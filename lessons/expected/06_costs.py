@@ -90,3 +90,40 @@ def sharded_parameters(batch, features, hidden, steps, lr, seed):
         found = _gradient(weights, x, y, batch)
         weights = {name: weights[name] - lr * found[name] for name in weights}
     return _row(weights)
+
+
+def zero_bytes(world_size, features, hidden, dtype):
+    """P = hidden (features + 1), filled up to W shards; a shard in stages 3, 2 and up, 1 and up."""
+    size = {"float32": 4, "float64": 8}[dtype]
+    shard = -(-hidden * (features + 1) // world_size) * size
+    whole = world_size * shard
+    stages = range(4)
+    return [[shard if stage >= first else whole for first in (3, 2, 1)] for stage in stages]
+
+
+@expect(device="cpu")
+def zero_parameters(batch, features, hidden, steps, lr, seed):
+    """`steps` times v <- 0.9 v + grad L, W <- W - lr v on one device; the same in each stage."""
+    weights, x, y = _draw(batch, features, hidden, seed)
+    speed = {name: np.zeros_like(W) for name, W in weights.items()}
+    for _ in range(steps):
+        found = _gradient(weights, x, y, batch)
+        speed = {name: 0.9 * speed[name] + found[name] for name in weights}
+        weights = {name: weights[name] - lr * speed[name] for name in weights}
+    return np.tile(_row(weights), (4, 1))
+
+
+# Exercises.
+
+
+@expect(device="cpu")
+def halves(world_size, seed):
+    """The sum over the ranks' rows, on each rank."""
+    table = np.random.default_rng(seed).integers(1, 100, (world_size, world_size))
+    return np.tile(table.sum(axis=0).astype(float), (world_size, 1))
+
+
+def largest(world_size):
+    """40 GB over 16, 8 + 8/W, 4 + 12/W and 16/W bytes per weight, in billions."""
+    W = world_size
+    return [40 / 16, 40 / (8 + 8 / W), 40 / (4 + 12 / W), 40 * W / 16]

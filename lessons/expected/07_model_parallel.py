@@ -144,9 +144,15 @@ def deep_loss(batch, features, hidden, seed):
 
 
 def busy(world_size, batch, microbatches):
-    """Each of W ranks works in 2 m slots, of 2 (m + W - 1)."""
+    """Each of W ranks works in 2 m slots, of 2 (m + W - 1), with both schedules."""
     m = min(microbatches, batch)
-    return world_size * 2 * m, world_size * 2 * (m + world_size - 1)
+    return [(world_size * 2 * m, world_size * 2 * (m + world_size - 1))] * 2
+
+
+def kept(world_size, batch, microbatches):
+    """GPipe: all m microbatches; 1F1B: W - 1 - r early ones and one more, and at most m."""
+    m = min(microbatches, batch)
+    return [[m] * world_size, [min(m, world_size - rank) for rank in range(world_size)]]
 
 
 def stages(world_size):
@@ -194,16 +200,6 @@ def schedule_parameters(batch, features, hidden, microbatches, steps, lr, seed):
 # Splitting within a layer.
 
 
-@expect(device="cpu", rel=0)
-def integer_product(world_size, batch, features, hidden, seed):
-    """x W1^T W2^T in whole numbers, so without rounding; the same on each rank."""
-    rng = np.random.default_rng(seed)
-    W1 = rng.integers(1, 5, (hidden, features))
-    W2 = rng.integers(1, 4, (1, hidden))
-    x = rng.integers(-3, 0, (batch, features))
-    return np.tile((x @ W1.T @ W2.T).astype(float), (1, world_size))
-
-
 def slices(world_size, features, hidden):
     """hidden // W hidden units for each rank, and one more for the first hidden % W ranks."""
     units = [hidden // world_size + (rank < hidden % world_size) for rank in range(world_size)]
@@ -249,6 +245,13 @@ def planned_parameters(batch, features, hidden, steps, lr, seed):
     return _row(weights)
 
 
+@expect(constant="one block of a large model, whatever the parameters")
+def traffic():
+    """2 bytes times 7/4 P, 21/8 P, 2 n d and 7 n d elements; P = 12 d^2, d = 2^12, n = 2^14."""
+    d, n = 2**12, 2**14
+    return [2e-6 * each for each in (7 / 4 * 12 * d**2, 21 / 8 * 12 * d**2, 2 * n * d, 7 * n * d)]
+
+
 # Exercises.
 
 
@@ -258,7 +261,14 @@ def enough(world_size):
 
 
 @expect(terms=_terms_of_hidden)
-def hidden_values(batch, features, hidden, seed):
+def activations(batch, features, hidden, seed):
     """tanh of x W1^T, whose sum over the features is cut into parts; the first row."""
     weights, x, _ = _draw(batch, features, hidden, seed)
     return _forward(weights, x[:1])[0]
+
+
+@expect(device="cpu")
+def sums(world_size, seed):
+    """The sums of the first 1, 2, ..., W numbers."""
+    numbers = np.random.default_rng(seed).integers(1, 100, world_size)
+    return np.cumsum(numbers).astype(float)

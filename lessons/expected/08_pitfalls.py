@@ -162,13 +162,13 @@ def evaluated(world_size, batch, features, seed):
 
 
 @expect(device="cpu", zero=True)  # row 0 may be all there is
-def same_rows(world_size, batch):
+def same_samples(world_size, batch):
     """Rows 0, 1, ... up to ceil(n / W), on each rank."""
     return np.tile(np.arange(-(-batch // world_size)), (world_size, 1))
 
 
 @expect(device="cpu")
-def same_rows_gradient(world_size, batch, features, seed):
+def same_samples_gradient(world_size, batch, features, seed):
     """The gradient of the mean over the first ceil(n / W) rows, on each rank."""
     w, x, y = _draw(batch, features, seed)
     size = -(-batch // world_size)
@@ -314,6 +314,43 @@ def accumulated(batch, features, seed):
     return gradient(batch, features, seed)
 
 
+# A gradient that is exactly doubled, and Adam with a learning rate of 0.1 over at most five steps.
+
+
+def _adam(batch, features, steps, seed, factor):
+    """The losses of m <- 0.9 m + 0.1 g, v <- 0.999 v + 0.001 g^2, both made unbiased, from g."""
+    w, x, y = _draw(batch, features, seed)
+    m = v = np.zeros(features)
+    losses = []
+    for t in range(1, min(steps, 5) + 1):
+        losses.append(np.mean((x @ w - y) ** 2))
+        g = factor * _gradient(w, x, y, batch)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        w = w - 0.1 * m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    return losses
+
+
+@expect(device="cpu")
+def doubled(batch, features, seed):
+    """Two passes add up to 2 grad L, one gives grad L."""
+    right = gradient(batch, features, seed)
+    return np.stack([2 * right, right])
+
+
+def _terms_of_adam(batch, features, steps, seed):
+    """Of r^2, where the terms of r = x w - y are |x| |w| + |y|, and |w| grows by 0.1 per step."""
+    w, x, y = _draw(batch, features, seed)
+    sizes = abs(x) @ (abs(w) + 0.5) + abs(y)
+    largest = max(_adam(batch, features, steps, seed, 1))
+    return 2 * largest**0.5 * sizes.max() + sizes.max() ** 2 * 1e-3
+
+
+@expect(device="cpu", terms=_terms_of_adam)
+def same_losses(batch, features, steps, seed):
+    """Adam with 2 grad L and with grad L: m and sqrt(v) are doubled, so the steps are equal."""
+    return np.array([_adam(batch, features, steps, seed, factor) for factor in (2, 1)])
+
+
 # Exercises.
 
 
@@ -336,3 +373,9 @@ def combined(world_size, seed):
     count = 5 * world_size + 1
     readings = 3 * np.arange(count) + np.random.default_rng(seed).integers(0, 3, count)
     return float(readings.mean()), float(readings.var(ddof=1))
+
+
+def batches(batch, world_size):
+    """The sum of the counts; all ranks take part as often as the rank with most batches."""
+    counts = [2 + (batch + rank) % 3 for rank in range(world_size)]
+    return [(float(sum(counts)), max(counts))] * world_size

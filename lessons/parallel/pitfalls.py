@@ -1,4 +1,4 @@
-"""Rank programs of lesson 08: the mistakes of data parallelism, each beside what mends it."""
+"""Rank programs of lesson 08: the mistakes of data parallelism, each beside its remedy."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
 
-Shards = Sequence[tuple[Tensor, Tensor]]  # for each rank: rows (n_local, features), targets
+Shards = Sequence[tuple[Tensor, Tensor]]  # for each rank: samples (n_local, features), targets
 
 
 class Regression(nn.Module):
@@ -23,29 +23,29 @@ class Regression(nn.Module):
 
 
 def my_shard(device: torch.device, shards: Shards) -> tuple[Tensor, Tensor]:
-    """Rows and targets of this rank, on its device."""
+    """Samples and targets of this rank, on its device."""
     x, y = shards[dist.get_rank()]
     return x.to(device), y.to(device)
 
 
 def my_share(shards: Shards) -> float:
-    """The rows of this rank, as a share n_r / n of all rows."""
+    """The samples of this rank, as a share n_r / n of all."""
     counts = [len(x) for x, _ in shards]
     return counts[dist.get_rank()] / sum(counts)
 
 
 def local_loss(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The mean squared error of my rows; 0 where I have none."""
+    """The mean squared error of the samples of this rank; 0 if it has none."""
     return ((network(x) - y) ** 2).sum() / max(1, len(x))
 
 
-# Gradients that never meet.
+# Gradients that are never averaged.
 
 
 def train_apart(
     device: torch.device, w: Tensor, shards: Shards, steps: int, lr: float
 ) -> tuple[Tensor, Tensor]:
-    """My loss at each step, and my weights after it."""
+    """Loss and weights of this rank at each step."""
     x, y = my_shard(device, shards)
     replica = DistributedDataParallel(Regression(w).to(device))
     optimizer = torch.optim.SGD(replica.parameters(), lr=lr)
@@ -64,7 +64,7 @@ def train_apart(
 def train_together(
     device: torch.device, w: Tensor, shards: Shards, steps: int, lr: float
 ) -> Tensor:
-    """My weights after each step."""
+    """The weights of this rank after each step."""
     x, y = my_shard(device, shards)
     replica = DistributedDataParallel(Regression(w).to(device))
     optimizer = torch.optim.SGD(replica.parameters(), lr=lr)
@@ -78,7 +78,7 @@ def train_together(
     return torch.stack(weights)  # (steps, features)
 
 
-# A sum where a mean is meant, and a mean of means.
+# A sum instead of a mean, and a mean of means.
 
 
 def add_gradients(device: torch.device, w: Tensor, shards: Shards) -> Tensor:
@@ -91,7 +91,7 @@ def add_gradients(device: torch.device, w: Tensor, shards: Shards) -> Tensor:
 
 
 def average_gradients(device: torch.device, w: Tensor, shards: Shards) -> Tensor:
-    """The mean of the ranks' gradients, each weighted by its share of the rows."""
+    """The mean of the ranks' gradients, each weighted by its share of the samples."""
     x, y = my_shard(device, shards)
     network = Regression(w).to(device)
     (my_share(shards) * local_loss(network, x, y)).backward()
@@ -100,7 +100,7 @@ def average_gradients(device: torch.device, w: Tensor, shards: Shards) -> Tensor
 
 
 def evaluate_apart(device: torch.device, w: Tensor, shards: Shards) -> tuple[Tensor, Tensor]:
-    """My loss, and the mean of the ranks' losses."""
+    """The loss of this rank, and the mean of the ranks' losses."""
     x, y = my_shard(device, shards)
     loss = ((x @ w.to(device) - y) ** 2).mean()
     total = loss.clone()
@@ -109,7 +109,7 @@ def evaluate_apart(device: torch.device, w: Tensor, shards: Shards) -> tuple[Ten
 
 
 def evaluate_together(device: torch.device, w: Tensor, shards: Shards) -> Tensor:
-    """The loss over all rows: what the ranks add up are sums and counts."""
+    """The loss over all samples, from sums and counts."""
     x, y = my_shard(device, shards)
     squares = ((x @ w.to(device) - y) ** 2).sum()
     sums = torch.stack([squares, squares.new_tensor(len(x))])  # (2,)
@@ -117,7 +117,7 @@ def evaluate_together(device: torch.device, w: Tensor, shards: Shards) -> Tensor
     return sums[0] / sums[1]
 
 
-# Who loads which rows.
+# Who loads which samples.
 
 
 def gradient_of(device: torch.device, w: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -130,8 +130,8 @@ def gradient_of(device: torch.device, w: Tensor, x: Tensor, y: Tensor) -> Tensor
 def load_without_sampler(
     device: torch.device, w: Tensor, x: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The numbers of the rows that I load, and the gradient that comes of them."""
-    size = -(-len(x) // dist.get_world_size())  # rows a rank, rounded up
+    """The numbers of the samples that this rank loads, and their gradient."""
+    size = -(-len(x) // dist.get_world_size())  # samples per rank, rounded up
     loader = DataLoader(range(len(x)), batch_size=size)
     rows = next(iter(loader))  # (size,)
     return rows, gradient_of(device, w, x[rows], y[rows])
@@ -140,7 +140,7 @@ def load_without_sampler(
 def load_with_sampler(
     device: torch.device, w: Tensor, x: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The same, where a sampler deals out the rows."""
+    """The same, with a sampler."""
     size = -(-len(x) // dist.get_world_size())
     sampler = DistributedSampler(range(len(x)), shuffle=False)
     loader = DataLoader(range(len(x)), batch_size=size, sampler=sampler)
@@ -148,8 +148,8 @@ def load_with_sampler(
     return rows, gradient_of(device, w, x[rows], y[rows])
 
 
-def weigh_rows(device: torch.device, w: Tensor, x: Tensor, y: Tensor, times: Tensor) -> Tensor:
-    """The gradient, where each row counts by 1 / the times that it was dealt out."""
+def weigh_samples(device: torch.device, w: Tensor, x: Tensor, y: Tensor, times: Tensor) -> Tensor:
+    """The gradient, if each sample counts 1 / the times that it was dealt out."""
     rows = list(DistributedSampler(range(len(x)), shuffle=False))
     replica = DistributedDataParallel(Regression(w).to(device))
     errors = replica(x[rows].to(device)) - y[rows].to(device)  # (size,)
@@ -158,11 +158,11 @@ def weigh_rows(device: torch.device, w: Tensor, x: Tensor, y: Tensor, times: Ten
     return replica.module.w.grad
 
 
-# Weights that begin apart.
+# Different initial weights.
 
 
 def descend(device: torch.device, w: Tensor, shards: Shards, steps: int, lr: float) -> Tensor:
-    """Gradient descent by hand: the gradients are averaged, the weights are my own."""
+    """Gradient descent by hand: the gradients are averaged, the weights are not."""
     x, y = my_shard(device, shards)
     network = Regression(w).to(device)
     for _ in range(steps):
@@ -177,7 +177,7 @@ def descend(device: torch.device, w: Tensor, shards: Shards, steps: int, lr: flo
 def begin_apart(
     device: torch.device, drawn: Tensor, shards: Shards, steps: int, lr: float
 ) -> Tensor:
-    """Train from the weights that I have drawn."""
+    """Train from the weights that this rank has drawn."""
     w = drawn[dist.get_rank()].to(device)
     return descend(device, w, shards, steps, lr)
 
@@ -185,27 +185,27 @@ def begin_apart(
 def begin_together(
     device: torch.device, drawn: Tensor, shards: Shards, steps: int, lr: float
 ) -> tuple[Tensor, Tensor]:
-    """What DDP makes of my weights, and training from those of rank 0."""
+    """The weights after DDP has wrapped the network, and training from those of rank 0."""
     w = drawn[dist.get_rank()].to(device)
     replica = DistributedDataParallel(Regression(w))
     dist.broadcast(w, src=0)
     return replica.module.w.detach(), descend(device, w, shards, steps, lr)
 
 
-# Statistics of a part.
+# Statistics of a shard.
 
 
 def normalize(
     device: torch.device, layer: nn.Module, shards: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """What a layer keeps of my rows: mean and variance of each column."""
+    """The statistics that a layer keeps of a shard: mean and variance of each column."""
     layer = layer.to(device)
     layer(shards[dist.get_rank()].to(device))  # (n_local, features)
     return layer.running_mean, layer.running_var  # (features,) each
 
 
 def normalize_together(device: torch.device, shards: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each column over the rows of all ranks."""
+    """Mean and variance of each column over all ranks."""
     x = shards[dist.get_rank()].to(device)  # (n_local, features)
     sums = torch.cat([x.sum(dim=0), x.new_tensor([len(x)])])  # (features + 1,)
     dist.all_reduce(sums)
@@ -214,3 +214,28 @@ def normalize_together(device: torch.device, shards: Sequence[Tensor]) -> tuple[
     squares = ((x - mean) ** 2).sum(dim=0)
     dist.all_reduce(squares)
     return mean, squares / (n - 1)
+
+
+# A gradient that is exactly doubled.
+
+
+def train_with_adam(
+    device: torch.device, w: Tensor, shards: Shards, steps: int, lr: float, passes: int
+) -> tuple[Tensor, Tensor]:
+    """The gradient before the first step, and the loss over all samples at each step."""
+    x, y = my_shard(device, shards)
+    weight = my_share(shards) * dist.get_world_size()
+    replica = DistributedDataParallel(Regression(w).to(device))
+    optimizer = torch.optim.Adam(replica.parameters(), lr=lr)
+    gradients, losses = [], []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        for _ in range(passes):  # one pass to log the gradient, and one to train?
+            loss = weight * local_loss(replica, x, y)
+            loss.backward()
+        gradients.append(replica.module.w.grad.clone())
+        optimizer.step()
+        losses.append(loss.detach())
+    mean = torch.stack(losses)  # (steps,)
+    dist.all_reduce(mean)
+    return gradients[0], mean / dist.get_world_size()

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.distributed import P2POp
 from torch.nn.functional import pad
 
-from parallel.data_parallel import local_loss, my_rows
+from parallel.data_parallel import local_loss, my_samples
 from parallel.network import Named, Network, gradients, row
 
 
@@ -43,7 +43,7 @@ def ring_gradients(
 ) -> tuple[Tensor, int]:
     """The gradient over all rows in one long row, and the bytes that I sent for it."""
     n = len(x)
-    x, y = my_rows(x, device), my_rows(y, device)  # (n_local, features), (n_local, 1)
+    x, y = my_samples(x, device), my_samples(y, device)  # (n_local, features), (n_local, 1)
     network = Network(weights).to(device)
     (len(x) / n * local_loss(network, x, y)).backward()
     return all_reduce(row(gradients(network)))

@@ -24,15 +24,6 @@ def my_slice(device: torch.device, weights: Named) -> Named:
     return {"W1": W1.to(device), "W2": W2.to(device)}
 
 
-def multiply(device: torch.device, weights: Named, x: Tensor) -> Tensor:
-    """x W1^T W2^T: split by columns, then by rows, and one sum at the end."""
-    mine = my_slice(device, weights)
-    part = x.to(device) @ mine["W1"].T  # (n, hidden of this rank)
-    out = part @ mine["W2"].T  # (n, 1), over my hidden units
-    dist.all_reduce(out)  # over all hidden units
-    return out
-
-
 def train_by_hand(
     device: torch.device, weights: Named, x: Tensor, y: Tensor, steps: int, lr: float
 ) -> Found:

@@ -4,9 +4,11 @@ import time
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from parallel.data_parallel import local_loss, my_rows
+from parallel.data_parallel import local_loss, my_samples
+from parallel.messages import Message, log_messages
 from parallel.network import Named, Network
 
 
@@ -22,7 +24,7 @@ def watch(
 ) -> list[list[float]]:
     """Train; for each step, in s: when it began, and when each of its four parts ended."""
     n = len(x)
-    x, y = my_rows(x, device), my_rows(y, device)  # (n_local, features), (n_local, 1)
+    x, y = my_samples(x, device), my_samples(y, device)  # (n_local, features), (n_local, 1)
     network = Network(weights).to(device)
     optimizer = torch.optim.SGD(network.parameters(), lr=lr)
     watched = []
@@ -40,3 +42,26 @@ def watch(
         optimizer.step()
         watched.append([*times, now(device)])
     return watched
+
+
+def watch_buckets(
+    device: torch.device, layer: Tensor, depth: int, x: Tensor, bucket_mb: float
+) -> tuple[list[Message], list[float]]:
+    """The messages of one backward pass, and when each layer had its gradient, the last first."""
+    layers = [nn.Linear(*layer.shape, bias=False, dtype=layer.dtype) for _ in range(depth)]
+    for each in layers:
+        each.weight = nn.Parameter(layer.clone())
+    network, x = nn.Sequential(*layers).to(device), x.to(device)
+    ready: list[float] = []
+    for weight in network.parameters():
+        weight.register_post_accumulate_grad_hook(lambda _: ready.append(time.monotonic()))
+    replica = DistributedDataParallel(network, bucket_cap_mb=bucket_mb)
+    messages = log_messages(replica)
+    for _ in range(3):  # in the first pass, DDP learns the order of the gradients
+        loss = (replica(x) ** 2).mean()
+        messages.clear()
+        ready.clear()
+        dist.barrier()
+        begin = now(device)
+        loss.backward()
+    return [(size, b - begin, e - begin) for size, b, e in messages], [t - begin for t in ready]

@@ -20,7 +20,7 @@ NEEDS_RANKS = [
     ("drifted", "together"),
     ("added", "averaged"),
     ("evaluated_apart", "evaluated"),
-    ("same_rows_gradient", "weighed_gradient"),
+    ("same_samples_gradient", "weighed_gradient"),
     ("padded_gradient", "weighed_gradient"),
     ("begun_apart", "begun_together"),
     ("statistics_apart", "statistics"),
