@@ -12,8 +12,8 @@
 # # PyTorch: what it is, how to install it, where to learn it
 #
 # A neural network is a long chain of array operations, improved step by step with the help of
-# derivatives. By hand, each new network would mean new derivatives, and new code for the GPU.
-# **PyTorch** does both for you, from Python.
+# derivatives. Without a library, each new network would need new derivatives and new code for the
+# GPU. **PyTorch** provides both, from Python.
 #
 # After this lesson PyTorch runs on your machine, you have checked it yourself, and you know where
 # to look things up.
@@ -21,7 +21,7 @@
 # %% [markdown] lang="zh"
 # # PyTorch：简介、安装与学习资源
 #
-# 神经网络是一长串数组运算，靠导数一步一步地改进。如果全靠手工，每换一个网络，就要重新推导导数，重新编写 GPU 程序。**PyTorch** 替我们做这两件事，而我们只写 Python。
+# 神经网络是一长串数组运算，靠导数一步一步地改进。如果没有现成的库，每换一个网络，就要重新推导导数，重新编写 GPU 程序。**PyTorch** 替我们做好这两件事，我们只需写 Python。
 #
 # 学完这一课，PyTorch 已经在你的机器上运行，你亲自检查过它，也知道到哪里查资料。
 
@@ -47,7 +47,7 @@ import torch
 # %% [markdown] lang="zh"
 # ## 它从哪里来
 #
-# **Torch7**（2011 年）是一个机器学习库：核心用 C 和 C++ 编写，使用时写一种小巧的语言 Lua。可是科研人员惯用的是 Python。于是 Facebook 人工智能研究院（FAIR）的一个小组给这个核心配上了 Python 接口，并加入了计算导数的 **autograd**（自动求导）。这就是 PyTorch，2017 年 1 月公开发布。
+# **Torch7**（2011 年）是一个机器学习库：核心用 C 和 C++ 编写，使用时写一种小巧的语言 Lua。可是科研人员习惯用 Python。于是 Facebook 人工智能研究院（FAIR）的一个小组给这个核心配上了 Python 接口，并加入了计算导数的 **autograd**（自动求导）。这就是 PyTorch，2017 年 1 月公开发布。
 
 # %% [markdown] lang="en"
 # Since then the old core has been replaced step by step by a C++ core of its own, the tensor
@@ -113,10 +113,10 @@ b = np.ones((size, 2))
 a @ b  # (2, 2)
 
 # %% [markdown] lang="en"
-# Three lines of PyTorch. Predict what will differ.
+# Here are the same three lines in PyTorch. Predict what will differ.
 
 # %% [markdown] lang="zh"
-# 再看三行 PyTorch。猜一猜，哪里会不同？
+# 再用 PyTorch 写同样的三行。猜一猜，哪里会不同？
 
 # %% check="in_torch"
 a = torch.arange(2.0 * size).reshape(2, size)
@@ -189,19 +189,18 @@ prediction, difference, (difference**2).sum()
 # Where speed matters more than seeing each step, `torch.compile` turns a function into faster
 # code. This is optional, and nothing in this course needs it.
 #
-# **It wraps little.** Tensors, autograd, layers, optimizers: each part can be used alone, and a
-# training loop is a `for` loop that you write yourself (lesson 4). You need not learn a second
-# language inside Python.
+# **It has few abstractions.** Tensors, autograd, layers, optimizers: you can use each part alone, and a
+# training loop is a `for` loop that you write yourself (lesson 4).
 
 # %% [markdown] lang="zh"
 # 如果更在意速度，可以用 `torch.compile` 把函数编译成更快的代码。这只是一个选项，本课程用不到。
 #
-# **封装少**。张量、自动求导、网络层、优化器，每个部分都可以单独使用；训练循环就是自己写的一个 `for` 循环（见第 4 课）。不必在 Python 里面再学一种“语言”。
+# **封装少**。张量、自动求导、网络层、优化器，每个部分都可以单独使用；训练循环就是自己写的一个 `for` 循环（见第 4 课）。
 
 # %% [markdown] lang="en"
 # **You are not alone.** PyTorch is widely used in research and in industry, like TensorFlow and
-# JAX, the two frameworks that began at Google. It is open source, and more and more papers publish
-# their code for it. Libraries build on it, so that you need not start from nothing: torchvision for
+# JAX, the two frameworks that began at Google. It is open source, and more and more papers come with
+# PyTorch code. Libraries build on it, so that you need not start from nothing: torchvision for
 # images, torchaudio for sound, Transformers for text, PyTorch Geometric for graphs, Lightning for
 # training loops. There are official documentation, tutorials and a forum.
 
@@ -326,7 +325,7 @@ prediction, difference, (difference**2).sum()
 # %% [markdown] lang="en"
 # ## Checking the installation
 #
-# Do not trust an installation, but ask it what it can do. On Linux and Windows, `CUDA None` together
+# Do not trust an installation before you have checked it. On Linux and Windows, `CUDA None` together
 # with `ROCm None` means a CPU build, which finds no GPU even if there is one. The accelerator is
 # the device that this build can use besides the CPU: `cuda` for NVIDIA and also for AMD (ROCm),
 # `mps` on a Mac, `xpu` for Intel.
@@ -334,7 +333,7 @@ prediction, difference, (difference**2).sum()
 # %% [markdown] lang="zh"
 # ## 检查安装结果
 #
-# 装好没有，要问它自己。在 Linux 和 Windows 上，`CUDA` 和 `ROCm` 都是 `None`，表示这是 CPU 版：即使机器上有 GPU，它也找不到。accelerator（加速器）是这个版本除 CPU 之外能用的设备：NVIDIA 的 GPU 是 `cuda`，AMD 的（ROCm）也叫 `cuda`，Mac 上是 `mps`，Intel 的是 `xpu`。
+# 装好之后要检查一遍。在 Linux 和 Windows 上，`CUDA` 和 `ROCm` 都是 `None`，表示这是 CPU 版：即使机器上有 GPU，它也找不到。accelerator（加速器）是这个版本除 CPU 之外能用的设备：NVIDIA 的 GPU 是 `cuda`，AMD 的（ROCm）也叫 `cuda`，Mac 上是 `mps`，Intel 的是 `xpu`。
 
 # %%
 print("Python ", platform.python_version())
@@ -373,7 +372,7 @@ torch.cuda.device_count()
 
 # %% [markdown] lang="en"
 # If an NVIDIA GPU is missing here, check in this order: Does `nvidia-smi` list it? Is its driver 580
-# or newer? Is `CUDA` above a version? If it is `None`, install the CUDA build.
+# or newer? Does the line `CUDA` above show a version? If it shows `None`, install the CUDA build.
 
 # %% [markdown] lang="zh"
 # 如果少了 NVIDIA 的 GPU，按这个顺序查：`nvidia-smi` 列出它了吗？驱动是 580 或更新的版本吗？上面的 `CUDA` 一行是版本号吗？如果是 `None`，就改装 CUDA 版。
@@ -394,13 +393,13 @@ devices = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
 {d: torch.arange(1, size + 1, device=d).sum() for d in devices}
 
 # %% [markdown] lang="en"
-# Then each device multiplies a matrix by itself, the kind of work that GPUs are made for. Row $i$
-# meets column $j$:
+# Then each device multiplies a matrix by itself, the kind of work that GPUs are made for. The element in
+# row $i$ and column $j$ is
 #
 # $$C_{ij} = \sum_{k} A_{ik} A_{kj}$$
 
 # %% [markdown] lang="zh"
-# 再让矩阵乘以它自己，这正是 GPU 最擅长的事。第 $i$ 行与第 $j$ 列相遇：
+# 再让矩阵乘以它自己，这正是 GPU 最擅长的计算。第 $i$ 行第 $j$ 列的元素是
 #
 # $$C_{ij} = \sum_{k} A_{ik} A_{kj}$$
 
@@ -444,7 +443,7 @@ def gradient(d):
 # 1. [PyTorch documentation](https://docs.pytorch.org/docs/stable/): every function, with examples.
 # 2. [PyTorch tutorials](https://docs.pytorch.org/tutorials/): official. Each opens in Google Colab, so
 #    that you can run it in the browser while you read.
-# 3. [PyTorch forum](https://discuss.pytorch.org/): questions, answered by its developers too.
+# 3. [PyTorch forum](https://discuss.pytorch.org/): questions, also answered by its developers.
 # 4. [Dive into Deep Learning](https://d2l.ai/), by Zhang, Lipton, Li and Smola: a book whose code you
 #    can run, with video lectures by Mu Li (in Chinese).
 

@@ -157,25 +157,25 @@ plt.show()
 # **图**。从左到右：`image` 的三个通道，各是一个 (H, W) 矩阵；三者合成的图像；批量，沿 N 轴有两幅图像；视频，沿 N 轴（向下）有两段，每段沿 T 轴（向右）有四帧。
 
 # %% [markdown] lang="en"
-# An index fixes one axis and keeps the others. `batch[1, 1]` fixes two of four: the second
-# image, which is mirrored, and its green channel. What is left is a matrix. Where is the sun?
+# An index fixes one axis and keeps the others. `batch[1, 1]` fixes two of four: the second image,
+# which is mirrored, and its green channel. A matrix is left. Where is the sun?
 
 # %% [markdown] lang="zh"
 # 一个索引固定一个轴，其余的轴保留。`batch[1, 1]` 在四个轴里固定了两个：第二幅图（左右翻转过的那幅）、绿色通道，剩下一个矩阵。太阳在哪里？
 
 # %% check="mirrored"
-batch[1, 1]
+batch[1, 1]  # (H, W)
 
 # %% [markdown] lang="en"
-# `video[1, 3, 2]` fixes three of five: the mirrored clip, its fourth frame, the blue channel. In
-# the first clip the sun starts in column 1 and moves one pixel to the right with each frame.
-# In which columns is blue missing here?
+# `video[1, 3, 2]` fixes three of five: the mirrored clip, its fourth frame, the blue channel. In the
+# first clip the sun starts in column 1 and moves one pixel to the right with each frame. In which
+# columns is blue missing here?
 
 # %% [markdown] lang="zh"
 # `video[1, 3, 2]` 在五个轴里固定了三个：翻转过的那一段、第四帧、蓝色通道。在第一段里，太阳从第 1 列出发，每帧向右移动一个像素。那么这里哪几列缺少蓝色？
 
 # %% check="last_frame"
-video[1, 3, 2]
+video[1, 3, 2]  # (H, W)
 
 # %% [markdown] lang="en"
 # ## Creating tensors
@@ -202,7 +202,7 @@ torch.arange(12).dtype, torch.arange(12.0).dtype
 
 # %% [markdown] lang="en"
 # A nested list becomes a tensor with an axis for each level of brackets.
-# Count the brackets at the left before you look: is this one (3, 3)?
+# Count the brackets at the left before you look: is the shape (3, 3)?
 
 # %% [markdown] lang="zh"
 # 嵌套列表也能变成张量：有几层方括号，就有几个轴。先数一数最左边的方括号：下面这个张量的形状是 (3, 3) 吗？
@@ -221,10 +221,10 @@ torch.tensor([[[1, 2, 3], [4, 5, 6], [7, 8, 9]]], device=device).shape
 # 如果只知道形状，可以先建一个全零张量或全一张量。
 
 # %% check="zeros"
-torch.zeros(2, rows, cols, device=device)
+torch.zeros(rows, cols, device=device)
 
 # %% check="ones"
-torch.ones(2, rows, cols, device=device)
+torch.ones(rows, cols, device=device)
 
 # %% [markdown] lang="en"
 # The weights of a network start as random numbers. `randn` draws them from the
@@ -430,8 +430,8 @@ column + row  # (rows, cols)
 # 3. 逐轴比较长度：相等则保留，一个是 1 则扩展到另一个的长度，否则报错。
 
 # %% [markdown] lang="en"
-# Predict the shape of (rows, 1) + (cols,), then look. The second has one axis only;
-# aligned at the right, it stands below the 1.
+# Predict the shape of (rows, 1) + (cols,), then look. The second has only one axis, which is below the 1
+# when the shapes are aligned at the right.
 
 # %% [markdown] lang="zh"
 # 先预测 (rows, 1) + (cols,) 的形状，再看结果。后者只有一个轴，右端对齐后，它在 1 的下方。
@@ -545,7 +545,7 @@ column.expand(rows, cols).stride()
 # %% [markdown] lang="zh"
 # ## 元素存放在哪里
 #
-# 模型常把 GPU 的显存占满，这时每一份副本都要计较。有三样东西容易混淆：**名字** `y`，它所指的张量**对象**，以及存放元素的**内存**。`a is b` 比较的是对象，也就是它们的 `id()`；`data_ptr()` 是内存的地址。两个对象可以共用一块内存。
+# 模型常把 GPU 的显存占满，这时每一份副本都不能忽视。有三样东西容易混淆：**名字** `y`，它所指的张量**对象**，以及存放元素的**内存**。`a is b` 比较的是对象，也就是它们的 `id()`；`data_ptr()` 是内存的地址。两个对象可以共用一块内存。
 
 # %% [markdown] lang="en"
 # An **in-place operation** writes into existing memory. `z[:] = …` keeps the object `z` and its
@@ -950,32 +950,6 @@ mean_bound, variance_bound
 mean, variance = draws.mean().item(), draws.var().item()
 abs(mean) <= mean_bound, abs(variance - 1) <= variance_bound
 
-# %% tags=["figure"]
-figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.4), layout="constrained")
-z = np.linspace(-4, 4, 200)
-left.hist(draws.cpu(), bins=60, range=(-4, 4), density=True, color="#a9c6de")
-left.plot(z, np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi), color="#1d3557")
-left.set(xlabel="$z$", yticks=[])
-
-n = np.unique(np.geomspace(1, samples, 300).astype(int))
-running = (draws.double().cumsum(0).cpu().numpy())[n - 1] / n
-right.fill_between(n, -5 / np.sqrt(n), 5 / np.sqrt(n), color="#edf2f7")
-right.axhline(0, color="#8d99ae", linewidth=0.8)
-right.plot(n, running, color="#1d3557")
-right.text(16, 1.3, r"$5/\sqrt{n}$", color="#6c7a89")
-right.set(xscale="log", ylim=(-2, 2), xlabel="$n$", ylabel=r"$\bar z$")
-for panel in (left, right):
-    panel.spines[["top", "right"]].set_visible(False)
-left.spines["left"].set_visible(False)
-plt.show()
-
-# %% [markdown] lang="en"
-# **Figure.** Left: the draws as bars, and the density of the distribution as a line. Right: the mean
-# of the first $n$ draws approaches 0 and stays within the grey bounds.
-
-# %% [markdown] lang="zh"
-# **图**。左：柱形是抽到的数，曲线是分布的密度。右：前 $n$ 个数的均值逐渐走向 0，始终在灰色的界限之内。
-
 # %% [markdown] lang="en"
 # **How many bytes does each spelling allocate?** We count. A `TorchDispatchMode` is called for every
 # operation: if the memory of the result belongs to none of the inputs, it was newly allocated.
@@ -1018,26 +992,11 @@ for code in spellings:
     allocated[code] = counter.total
 allocated
 
-# %% tags=["figure"]
-figure, panel = plt.subplots(figsize=(7, 1.8), layout="constrained")
-codes = list(allocated)[::-1]
-kib = [allocated[code] / 1024 for code in codes]
-bars = panel.barh(codes, kib, color="#c1121f", height=0.55)
-panel.bar_label(bars, [f" {k:g} KiB" for k in kib])
-panel.axvline(0, color="#1d3557", linewidth=1.5)
-panel.set(xlim=(0, 1.2 * max(kib)), xticks=[])
-panel.tick_params(axis="y", length=0)
-for label in panel.get_yticklabels():
-    label.set_family("monospace")
-panel.spines[:].set_visible(False)
-plt.show()
-
 # %% [markdown] lang="en"
-# **Figure.** The bytes that four spellings of the same sum allocate. At its peak, `a[:] = a + b` needs
-# memory for `a`, `b` and the temporary tensor.
+# At its peak, `a[:] = a + b` needs memory for `a`, `b` and the temporary tensor.
 
 # %% [markdown] lang="zh"
-# **图**。同一个加法的四种写法各分配多少字节。`a[:] = a + b` 在峰值时要同时容纳 `a`、`b` 和临时张量。
+# `a[:] = a + b` 在峰值时要同时容纳 `a`、`b` 和临时张量。
 
 # %% [markdown] lang="en"
 # ## Change this and run it again

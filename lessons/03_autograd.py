@@ -230,7 +230,7 @@ x.grad
 # far. Therefore we clear the gradient before the next pass:
 
 # %% [markdown] lang="zh"
-# 不是 $4\mathbf{x}$，而是 $8\mathbf{x}$。PyTorch 把新梯度**加**到 `x.grad` 已有的值上，这叫**梯度累积**。这样设计是有意的：几个小批量可以合起来当一个大批量用。但若忘了它，训练时用的就是历次梯度之和。所以，下一次反向传播之前要做一次**梯度清零**：
+# 不是 $4\mathbf{x}$，而是 $8\mathbf{x}$。PyTorch 把新梯度**加**到 `x.grad` 已有的值上，这叫**梯度累积**。这样设计是有意的：几个小批量可以合起来当一个大批量用。但如果忘了清零，训练时用的就是历次梯度之和。所以，下一次反向传播之前要做一次**梯度清零**：
 
 # %% check="cleared"
 x.grad.zero_()
@@ -305,7 +305,7 @@ slopes(lambda x: (x * x).sum(), x64)
 # weight: $2 x_i v_i$.
 
 # %% [markdown] lang="zh"
-# 换一个 $\mathbf{v}$，就用 `gradient` 参数传进去，形状与 $\mathbf{y}$ 相同。取好认的数字 $\mathbf{v} = (1, 10, 100, \ldots)$，就能看出每个输出各有各的权重：$2 x_i v_i$。
+# 换一个 $\mathbf{v}$，就用 `gradient` 参数传进去，形状与 $\mathbf{y}$ 相同。取容易辨认的数 $\mathbf{v} = (1, 10, 100, \ldots)$，就能看出每个输出各有各的权重：$2 x_i v_i$。
 
 # %% check="vector_jacobian"
 x.grad.zero_()
@@ -390,7 +390,7 @@ slopes(lambda x: (u.double() * x).sum(), x64)
 # $3 x_i^2$.
 
 # %% [markdown] lang="zh"
-# 不分离，经过 $\mathbf{y}$ 的那条路也要算：$z_i = x_i^3$，梯度就是 $3 x_i^2$。
+# 不分离，经过 $\mathbf{y}$ 的那条路径也要算：$z_i = x_i^3$，梯度就是 $3 x_i^2$。
 
 # %% check="not_detached"
 x.grad.zero_()
@@ -457,9 +457,9 @@ plt.show()
 # $\partial y / \partial x_i = 2s$: each $x_i$ counts twice, as a term of the sum and within $s$.
 
 # %% [markdown] lang="zh"
-# ## 不小心断掉的路
+# ## 不小心切断的路径
 #
-# `detach` 是有意分离，可是路也会在无意间断掉。Python 的数没有计算历史，所以 `.item()` 和 `.tolist()` 会切断计算图；把数放回张量里，也接不回去。
+# `detach` 是有意分离，但路径也会在无意间被切断。Python 的数没有计算历史，所以 `.item()` 和 `.tolist()` 会切断计算图；把数放回张量里，也接不回去。
 #
 # 令 $s = \sum_j x_j$，$y = \sum_i s\,x_i$，于是 $y = s^2$，$\partial y / \partial x_i = 2s$：每个 $x_i$ 都起两次作用，一次是作为求和的一项，一次是在 $s$ 里。
 
@@ -589,7 +589,7 @@ array, w.grad
 # is a copy: then you can change the array, and the gradient stays right.
 
 # %% [markdown] lang="zh"
-# 同样的错误梯度，每个元素都大了 4，而且同样不报错。办法是复制一份：数组尽管改，梯度仍然正确。
+# 同样的错误梯度，每个元素都大了 4，而且同样不报错。办法是复制一份：这样改动数组，梯度仍然正确。
 
 # %% check="copied_to_numpy"
 w.grad.zero_()
@@ -607,7 +607,7 @@ array, w.grad
 # takes one of two branches. The graph records the operations that were really executed.
 
 # %% [markdown] lang="zh"
-# ## 穿过 Python 的控制流
+# ## 对控制流求导
 #
 # 能求导的不只是公式。下面的函数不断加倍，直到达到界限，再走两个分支之一。计算图记下的是真正执行过的运算。
 
@@ -795,7 +795,7 @@ logistic_slope
 # steps.)
 
 # %% [markdown] lang="zh" tags=["exercise"]
-# ### 2. 向下走两步
+# ### 2. 两步梯度下降
 #
 # 设损失为 $\sum_i w_i^2$。做两步**梯度下降**：每一步，从 `w` 中减去梯度的 0.1 倍。在 `torch.no_grad()` 之下，运算不记入计算图，所以可以原地改动 `w`。（如果末尾的元素最后不到原值的一半，那就是两步之间忘了做一件事。）
 
@@ -828,7 +828,7 @@ two_steps
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 3. 取什么 v 才得到均值？
 #
-# 令 $\mathbf{y} = \mathbf{x}^3$（逐元素）。选一个 $\mathbf{v}$，使 `backward` 在 `x.grad` 里留下 $\mathbf{y}$ 的**均值**的梯度，但不许真的去求均值。
+# 令 $\mathbf{y} = \mathbf{x}^3$（逐元素）。选一个 $\mathbf{v}$，使 `backward` 之后 `x.grad` 是 $\mathbf{y}$ 的**均值**的梯度，但不要真的去求均值。
 
 # %% tags=["exercise"]
 x = torch.arange(size, dtype=kind, device=device, requires_grad=True)

@@ -59,8 +59,8 @@ kind = getattr(torch, dtype)
 #
 # $$y_i = 2 x_{i1} - x_{i2} + 3 x_{i3} - 2 x_{i4} + 0.5 + \text{noise}$$
 #
-# (only the first `features` terms are used). Training has to find these weights from the samples
-# alone. We show the first three.
+# Only the first `features` terms are used. Training has to find these weights from the samples alone.
+# These are the first three samples:
 
 # %% [markdown] lang="zh"
 # ## 任务
@@ -69,7 +69,7 @@ kind = getattr(torch, dtype)
 #
 # $$y_i = 2 x_{i1} - x_{i2} + 3 x_{i3} - 2 x_{i4} + 0.5 + \text{噪声}$$
 #
-# （只取前 `features` 项。）训练要做的，是仅凭样本找出这些权重。先看前三个样本。
+# 其中只取前 `features` 项。训练要做的，是仅凭样本找出这些权重。先看前三个样本：
 
 # %% tags=["setup"]
 rng = np.random.default_rng(seed)
@@ -93,7 +93,7 @@ x[:3], y[:3]
 # We start from $\mathbf{w} = 0$ and $b = 0$. What is the loss there, in terms of $y$?
 
 # %% [markdown] lang="zh"
-# ## 亲手写：一步
+# ## 手写一步
 #
 # 模型是 $\hat y_i = \mathbf{w} \cdot \mathbf{x}_i + b$，**损失**取各样本的均方误差
 #
@@ -129,18 +129,18 @@ torch.cat([w.grad, b.grad])
 # obvious line fails. Predict why: which rule about changes in place does it break?
 
 # %% [markdown] lang="zh"
-# 一步**梯度下降**，就是减去梯度乘以**学习率** `lr`。最直接的写法却会报错。先猜一猜：它违反了原地操作的哪条规矩？
+# 一步**梯度下降**，就是减去梯度乘以**学习率** `lr`。最直接的写法却会报错。先猜一猜：它违反了原地操作的哪条规则？
 
 # %% check="update_is_recorded" raises="RuntimeError"
 w -= lr * w.grad
 
 # %% [markdown] lang="en"
-# Autograd wants to record every operation on `w`, including the update itself, and a leaf that is
-# overwritten would lose the value that its gradient belongs to. The update is no part of the
-# model. Under `torch.no_grad()` nothing is recorded, so the leaf may be changed in place.
+# Autograd records every operation on `w`, including the update itself. A leaf that is overwritten would
+# lose the value that its gradient belongs to, so PyTorch refuses. But the update is not part of the
+# model. Under `torch.no_grad()` nothing is recorded, and the leaf may be changed in place.
 
 # %% [markdown] lang="zh"
-# 自动求导会记录对 `w` 的每一步运算，更新也不例外；而叶子张量一旦被覆盖，梯度所对应的那个值就丢失了。更新并不是模型的一部分。在 `torch.no_grad()` 之下运算不被记录，所以可以原地修改叶子张量。
+# 自动求导会记录对 `w` 的每一步运算，更新也不例外；而叶子张量一旦被覆盖，梯度所对应的那个值就丢失了，所以 PyTorch 拒绝执行。但更新并不是模型的一部分。在 `torch.no_grad()` 之下运算不被记录，所以可以原地修改叶子张量。
 
 
 # %% check="one_step"
@@ -161,7 +161,7 @@ joined(w, b)
 # of `batch` samples. How many steps does an epoch have, and how large is the last batch?
 
 # %% [markdown] lang="zh"
-# ## 亲手写：循环
+# ## 手写循环
 #
 # 样本若有几百万个，每一步都用上全部样本就太慢了。因此每一步只用一个**批量**；把所有批量用过一遍，叫一个**轮次**（epoch）。`split` 把样本分成每 `batch` 个一批。一个轮次有几步？最后一批有多大？
 
@@ -218,11 +218,11 @@ plt.show()
 
 # %% [markdown] lang="en"
 # **Figure.** The loss falls: after each step (light) and as the mean of each epoch (dark). No model
-# can get far below the variance of the noise, $0.1^2$ (dashed). Single steps go up, because one
-# batch can be harder than another.
+# can get far below the variance of the noise, $0.1^2$ (dashed). The loss of a single step can go up,
+# because one batch can be harder than another.
 
 # %% [markdown] lang="zh"
-# **图**。损失在下降：浅色是每一步的损失，深色是每个轮次的平均。噪声的方差是 $0.1^2$（虚线），没有模型能比它低很多。个别步的损失会上升，因为各批的难度不同。
+# **图**。损失在下降：浅色是每一步的损失，深色是每个轮次的平均。噪声的方差是 $0.1^2$（虚线），任何模型的损失都不会比它低很多。个别步的损失会上升，因为各批的难度不同。
 
 # %% [markdown] lang="en"
 # And the weights? The true ones are $2, -1, 3, -2$ (as many as there are features), then the bias
@@ -235,15 +235,15 @@ plt.show()
 joined(w, b)
 
 # %% [markdown] lang="en"
-# They are on their way; more epochs bring them closer.
+# They approach the true weights, and with more epochs they come closer.
 #
 # ## The same with PyTorch's parts
 #
-# **The model.** An `nn.Module` holds the parameters and defines the forward pass. A tensor becomes
-# a parameter by `nn.Parameter`: it requires a gradient, and the module finds it by its name.
+# **The model.** An `nn.Module` holds the parameters and defines the forward pass. `nn.Parameter` turns
+# a tensor into a parameter: it requires a gradient, and the module finds it by its name.
 
 # %% [markdown] lang="zh"
-# 已经在路上了，轮次再多一些会更接近。
+# 它们正在接近真实的权重，轮次再多一些会更接近。
 #
 # ## 换用 PyTorch 的工具
 #
@@ -275,7 +275,7 @@ model = Line().to(device)
 # get if we sort it?
 
 # %% [markdown] lang="zh"
-# （`nn.Linear(features, 1)` 就是这样一个现成的层。它从随机权重开始；我们的从零开始，便于比较。）
+# （`nn.Linear(features, 1)` 就是这样一个现成的层。它的权重从随机数开始；这里的模型从零开始，便于比较。）
 #
 # **数据**。`DataLoader` 把数据集分成批量。加上 `shuffle=True`，每个轮次都重新打乱顺序，实际训练时就该这样做。打乱之后，每个样本还是恰好出现一次吗？让序号 $0, 1, 2, \dots$ 通过它。顺序还是原来的吗？排序之后又会得到什么？
 
@@ -289,13 +289,13 @@ torch.equal(order, torch.arange(samples)), order.sort().values
 # **The update.** `optim.SGD` subtracts `lr` times the gradient from every parameter; SGD means
 # stochastic gradient descent. `zero_grad` clears the gradients.
 #
-# Here is the loop that you will find, almost word for word, in every training script. It leaves
-# the samples in their order, so that its batches are ours.
+# You will find the following loop, almost word for word, in every training script. Here the samples
+# stay in their order, so that the batches are the same as in the loop by hand.
 
 # %% [markdown] lang="zh"
 # **更新**。`optim.SGD` 从每个参数中减去 `lr` 乘以梯度；SGD 是随机梯度下降的缩写。`zero_grad` 清除梯度。
 #
-# 下面这个循环，你在每个训练脚本里几乎都会一字不差地见到。这里不打乱样本，所以它的批量与前面相同。
+# 几乎每个训练脚本里都有下面这样的循环。这里不打乱样本，所以各批与手写的循环相同。
 
 
 # %% tags=["setup"]
@@ -315,7 +315,7 @@ def train(model, loader, optimizer, epochs):
 # Compare the losses with those of the loop by hand: how many of them should differ?
 
 # %% [markdown] lang="zh"
-# 与亲手写的循环比较损失：应该有几个不同？
+# 与手写循环的损失比较：应该有几个不同？
 
 # %% check="losses_by_module"
 loader = DataLoader(TensorDataset(x, y), batch_size=batch)
@@ -335,15 +335,15 @@ torch.stack([joined(w, b), joined(model.w, model.b)])
 # %% [markdown] lang="en"
 # ## Training and evaluation
 #
-# Some layers behave differently after training. `nn.Dropout(p)` zeroes each element with
-# probability $p$ and divides the others by $1 - p$, so that the mean stays: a remedy against
-# relying on single elements. A module is in training mode at first. Which values can come out of
-# a thousand ones, with $p = 0.2$?
+# Some layers behave differently during and after training. `nn.Dropout(p)` zeroes each element with
+# probability $p$ and divides the others by $1 - p$, so that the mean stays the same. This keeps a
+# network from relying on single elements. A module is in training mode at first. Which values do we
+# get from a thousand ones, with $p = 0.2$?
 
 # %% [markdown] lang="zh"
 # ## 训练模式与评估模式
 #
-# 有些层在训练之后行为不同。`nn.Dropout(p)` 以概率 $p$ 把每个元素置零，其余的除以 $1 - p$，使均值不变，免得网络过分依赖个别元素。模块一开始处于训练模式。把一千个 1 送进去，取 $p = 0.2$，会得到哪些值？
+# 有些层在训练时和训练后的行为不同。`nn.Dropout(p)` 以概率 $p$ 把每个元素置零，其余的除以 $1 - p$，使均值不变，免得网络过分依赖个别元素。模块一开始处于训练模式。把一千个 1 送进去，取 $p = 0.2$，会得到哪些值？
 
 # %% check="dropout_in_training"
 dropout = nn.Dropout(0.2)
@@ -378,9 +378,9 @@ in_training[0], norm.running_mean, norm.running_var, in_evaluation[0]
 
 # %% [markdown] lang="en"
 # The running values started at 0 and 1 and have moved by a tenth, so the two results for the same
-# sample differ. Forgetting `eval()` before a test, or `train()` after it, raises no error and
-# gives wrong values. The habit: `model.eval()` and `torch.no_grad()` to test, `model.train()` to
-# go on.
+# sample differ. If you forget `eval()` before a test, or `train()` after it, there is no error, but
+# the values are wrong. Make it a habit: `model.eval()` and `torch.no_grad()` to test,
+# `model.train()` to continue.
 
 # %% [markdown] lang="zh"
 # 滑动值从 0 和 1 开始，只移动了十分之一，所以同一个样本的两个结果不同。测试前忘了 `eval()`，或测试后忘了 `train()`，都不会报错，值却是错的。要养成习惯：测试用 `model.eval()` 和 `torch.no_grad()`，继续训练用 `model.train()`。
@@ -403,7 +403,7 @@ model.state_dict()
 # refuses files that could execute code; `map_location="cpu"` reads a file that was written on a
 # GPU.)
 #
-# To go on training as if nothing had happened, you need more than the weights. SGD with
+# To continue the training as if nothing had happened, you need more than the weights. SGD with
 # **momentum** $\mu$ moves along a velocity, which it remembers from step to step:
 #
 # $$\mathbf{v} \leftarrow \mu \mathbf{v} + \nabla L, \qquad
@@ -414,7 +414,7 @@ model.state_dict()
 # %% [markdown] lang="zh"
 # `torch.save` 把它写入文件，`torch.load` 把它读回来。（默认的 `weights_only=True` 会拒绝可能执行代码的文件；在没有 GPU 的机器上读取 GPU 写的文件，用 `map_location="cpu"`。）
 #
-# 想接着训练，而且像从未中断过一样，只有权重还不够。带**动量** $\mu$ 的 SGD 沿着一个速度前进，并把速度从一步记到下一步：
+# 要接着训练，并且像从未中断过一样，只有权重还不够。带**动量** $\mu$ 的 SGD 沿着一个速度前进，并把速度从一步记到下一步：
 #
 # $$\mathbf{v} \leftarrow \mu \mathbf{v} + \nabla L, \qquad
 # \mathbf{w} \leftarrow \mathbf{w} - \text{lr} \cdot \mathbf{v} 。$$
@@ -462,15 +462,15 @@ torch.stack([uninterrupted, resume(with_optimizer=True), resume(with_optimizer=F
 #
 # ## An autograd of your own
 #
-# How does `backward` work? Here is the whole idea, for single numbers. A `Value` remembers the
-# values that it was computed from, each with the derivative with respect to it.
+# How does `backward` work? Here is the idea for single numbers: a `Value` stores the values that it was
+# computed from, each with the derivative with respect to it.
 
 # %% [markdown] lang="zh"
 # 前两行相同。没有优化器的状态，速度又从零开始，得到的权重就不同，而且同样不报错。
 #
 # ## 自己写一个自动求导
 #
-# `backward` 是怎样工作的？全部思想都在下面，只是每次只处理一个数。一个 `Value` 记住它由哪些值算来，以及对每个值的导数。
+# `backward` 是怎样工作的？基本思想如下，每次只处理一个数。一个 `Value` 记住它由哪些值算来，以及对每个值的导数。
 
 
 # %% tags=["setup"]
@@ -514,11 +514,11 @@ def backward(result):
 
 
 # %% [markdown] lang="en"
-# A value that is used twice is the test of such a program. Let $z = a^2 + a$ and then
+# The best test of such a program is a value that is used twice. Let $z = a^2 + a$ and then
 # $y = z \cdot z$, with $a = 3$. Predict $y$ and $dy/da = 2z\,(2a + 1)$.
 
 # %% [markdown] lang="zh"
-# 一个值用两次，最能检验这样的程序。令 $z = a^2 + a$，再令 $y = z \cdot z$，取 $a = 3$。先预测 $y$ 和 $dy/da = 2z\,(2a + 1)$。
+# 检验这样的程序，最好让一个值用到两次。令 $z = a^2 + a$，再令 $y = z \cdot z$，取 $a = 3$。先预测 $y$ 和 $dy/da = 2z\,(2a + 1)$。
 
 # %% check="used_twice"
 a = Value(3.0)
@@ -551,22 +551,22 @@ loss.data, [parameter.grad for parameter in parameters]
 # work, but with tensors instead of single numbers, and with hundreds of operations instead of two.
 
 # %% [markdown] lang="zh"
-# 损失和梯度都与 PyTorch 在第一步求出的相同。PyTorch 做的是同一件事，只不过处理的是张量而不是单个的数，运算也不止两种，而是几百种。
+# 损失和梯度都与 PyTorch 在第一步求出的相同。PyTorch 做的是同一件事，只不过处理的是张量而不是单个的数，运算不是两种，而是几百种。
 
 # %% [markdown] lang="en"
 # ## What to remember
 #
 # 1. A step: `zero_grad()`, forward pass, loss, `backward()`, `step()`.
-# 2. Updates belong under `torch.no_grad()`; an optimizer takes care of that.
+# 2. Updates belong under `torch.no_grad()`; an optimizer does this for you.
 # 3. `DataLoader(…, shuffle=True)` draws a new order per epoch; the last batch may be smaller.
-# 4. `model.eval()` and `torch.no_grad()` to test, `model.train()` to go on.
+# 4. `model.eval()` and `torch.no_grad()` to test, `model.train()` to continue.
 # 5. A checkpoint holds the state of the model *and* of the optimizer.
 
 # %% [markdown] lang="zh"
 # ## 要点
 #
 # 1. 一步：`zero_grad()`、前向传播、损失、`backward()`、`step()`。
-# 2. 更新要放在 `torch.no_grad()` 之下，优化器会替我们做到。
+# 2. 更新要放在 `torch.no_grad()` 之下；用优化器时，它已经替我们做好。
 # 3. `DataLoader(…, shuffle=True)` 每个轮次重新打乱顺序；最后一批可能较小。
 # 4. 测试用 `model.eval()` 和 `torch.no_grad()`，继续训练用 `model.train()`。
 # 5. 检查点要保存模型的状态，**也**要保存优化器的状态。
@@ -682,7 +682,7 @@ exponential
 #
 # - `epochs = 20`: do the weights come closer to the true ones?
 # - `batch = 64` takes all samples at once. Does the loss still go up in single steps?
-# - In a notebook, set `lr = 2`. What happens to the loss, and after how many steps?
+# - In a notebook, set `lr = 2`. What happens to the loss?
 # - Drop `zero_grad()` from `train`. Which check notices it?
 
 # %% [markdown] lang="zh"
@@ -690,5 +690,5 @@ exponential
 #
 # - `epochs = 20`：权重更接近真实值了吗？
 # - `batch = 64` 一次用上全部样本。损失还会在个别步上升吗？
-# - 在 notebook 里设 `lr = 2`。损失会怎样？几步之后？
+# - 在 notebook 里设 `lr = 2`。损失会怎样？
 # - 去掉 `train` 里的 `zero_grad()`，哪个检查项会发现？

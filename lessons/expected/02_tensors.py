@@ -74,14 +74,14 @@ def nested_shape():
 
 @expect(rel=0, zero=True)
 def zeros(rows, cols):
-    """2 * rows * cols zeros."""
-    return np.zeros((2, rows, cols))
+    """rows * cols zeros."""
+    return np.zeros((rows, cols))
 
 
 @expect(rel=0)
 def ones(rows, cols):
-    """2 * rows * cols ones."""
-    return np.full((2, rows, cols), 1.0)
+    """rows * cols ones."""
+    return np.full((rows, cols), 1.0)
 
 
 def normal_shape(samples):
