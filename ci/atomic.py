@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -47,12 +48,27 @@ def read_json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def remove(folder: Path) -> None:
+    """Remove a folder with everything in it, as far as this user may; it need not exist.
+
+    A lesson may have nested thousands of folders or taken rights away, for which Python's `rmtree`
+    gives up.
+    """
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return
+    except (OSError, RecursionError):
+        for command in (["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
+            subprocess.run([*command, "--", folder], check=False, stderr=subprocess.DEVNULL)
+
+
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """A new folder that replaces `target` when the block ends, unless the block raises."""
     new = _beside(target, "new")
     _recover(target)
-    shutil.rmtree(new, ignore_errors=True)
+    remove(new)
     new.mkdir(parents=True)
     try:
         yield new
@@ -62,7 +78,7 @@ def replacing(target: Path) -> Iterator[Path]:
             error.filename = str(target.parent)
         raise
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        remove(new)
 
 
 def _swap(new: Path, target: Path) -> None:
@@ -92,7 +108,7 @@ def _recover(target: Path) -> None:
     old = _beside(target, "old")
     if old.exists() and not target.exists():
         old.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
 
 
 def _beside(target: Path, word: str) -> Path:
@@ -125,7 +141,7 @@ def private_folder(parent: Path | None = None) -> Iterator[Path]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         os.close(lock)
 
 
@@ -143,6 +159,6 @@ def _remove_abandoned(folder: Path) -> None:
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
     finally:
         os.close(lock)

@@ -11,6 +11,7 @@ from ci.execute.leases import Lease
 from ci.lab import containers, docker_engine, image
 from ci.lab.containers import COURSE
 from ci.lab.image import Image
+from ci.lab.visible import visible
 from ci.plan.gpus import Gpu
 from ci.plan.planner import Run
 
@@ -103,7 +104,8 @@ class ContainerExecutor:
         options["init"] = False
         options["name"] = containers.unique_name(lesson.name)
         mounts = {f"{COURSE}/ci/{name}": CODE / name for name in MOUNTED} | {
-            f"{COURSE}/lessons/{path.name}": path for path in _inputs(lesson.path)
+            f"{COURSE}/lessons/{path.name}": path
+            for path in (lesson.path, *visible(lesson.path.parent))
         }
         self._require_readable(mounts.values())
         options["mounts"] = [
@@ -150,19 +152,3 @@ class ContainerExecutor:
                         f"only root can read {path}, and the lab's user is not root: "
                         f"chmod -R o+rX {path}, or use --as-root"
                     )
-
-
-def _inputs(lesson: Path) -> list[Path]:
-    """The lesson and what it may import or read: no other lessons, and no expected values."""
-    expected = lesson.parent / "expected"
-    return [
-        lesson,
-        *(
-            path
-            for path in sorted(lesson.parent.iterdir())
-            if path.name[0] not in "._"
-            and path.suffix != ".py"
-            and os.path.exists(path)  # False for broken and circular links  # noqa: PTH110
-            and not (expected.exists() and path.samefile(expected))
-        ),
-    ]

@@ -3,13 +3,13 @@
 import contextlib
 import json
 import queue
-import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ci import atomic
 from ci.errors import MachineError
 from ci.execute.events import CellStarted, End, Execution
 from ci.execute.executor import Executor, ServerChannel
@@ -186,7 +186,7 @@ class RunClient:
         self._note_stuck(message)
         self._take_back()
         if self._waiting.stopped:
-            shutil.rmtree(self._attempt, ignore_errors=True)
+            atomic.remove(self._attempt)
         return self._execution(
             End.FAILED,
             reason=reason,

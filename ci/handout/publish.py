@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ci import atomic
 from ci.atomic import replacing, write_json
 from ci.errors import CourseError, UsageError
 from ci.handout import manifest
@@ -81,7 +82,7 @@ def publish(
         folders.append(build / "drafts")
     elif defaults:
         folders += publish_course(defaults, order, build, pool, notes, html_only=html_only)
-        shutil.rmtree(build / "drafts", ignore_errors=True)
+        atomic.remove(build / "drafts")
     if swept:
         every = green and handouts == "all"
         summarize(swept, build / "sweep", pool, handouts=every, notes=notes, agreed=agreed)

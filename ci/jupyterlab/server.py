@@ -14,6 +14,7 @@ from typing import Any
 from ci.errors import MachineError
 from ci.lab import containers, docker_engine, image
 from ci.lab.containers import COURSE
+from ci.lab.visible import visible
 from ci.lesson import exercises, reader
 from ci.lesson.lesson import find_lessons
 from ci.plan import gpus as devices
@@ -113,13 +114,7 @@ def blank_solutions(lessons: Path, folder: Path) -> list[Path]:
         text = lesson.path.read_text(encoding="utf-8-sig")
         script.write_text(exercises.without_solutions(text), encoding="utf-8")
         script.chmod(0o644)  # the user inside has to read it, regardless of the caller's umask
-    others = [
-        path
-        for path in lessons.iterdir()
-        if path.name[0] not in "._"
-        and path.name != "expected"
-        and not re.search(r"\.(py|ipynb)", path.name)
-    ]
+    others = [path for path in visible(lessons) if not re.search(r"\.(py|ipynb)", path.name)]
     return [*scripts, *others]
 
 

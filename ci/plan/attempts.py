@@ -6,6 +6,7 @@ import stat
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ci import atomic
 from ci.errors import MachineError
 from ci.plan.planner import Run
 
@@ -66,11 +67,12 @@ def tidy(attempt: Path) -> Path | None:
 
     The lesson can write here, so remove any symlink that it planted.
     """
+    attempt.chmod(0o755)
     for path in attempt.iterdir():
         if path.name in (NOTEBOOK, LOG) and stat.S_ISREG(path.lstat().st_mode):
             path.chmod(0o644)
         elif path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
+            atomic.remove(path)
         else:
             path.unlink()
     notebook = attempt / NOTEBOOK
@@ -84,4 +86,4 @@ def remove_incomplete(folder: Path) -> None:
     """
     for path in folder.glob("*/*/.*"):
         if not (path.parent.is_symlink() or path.parent.parent.is_symlink()):
-            shutil.rmtree(path, ignore_errors=True)
+            atomic.remove(path)

@@ -7,7 +7,6 @@ Records lie beside the attempts and not in them, since a lesson in the lab can w
 import contextlib
 import functools
 import hashlib
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -174,7 +173,7 @@ def _last_first(records: Iterable[Path]) -> list[Path]:
 def clean(build: Path) -> None:
     """Remove what runs have left, except each lesson's last attempts with default parameters."""
     for name in ("drafts", "sweep", f"{RECORDS}/{LESSONS}"):
-        shutil.rmtree(build / name, ignore_errors=True)
+        atomic.remove(build / name)
     for folder in (build / RUNS).glob("*/*"):
         records = build / RECORDS / folder.parent.name / folder.name
         for attempt in attempts.complete_attempts(folder):
@@ -194,7 +193,7 @@ def _prune(folder: Path, records: Path) -> None:
 
 def _remove(attempt: Path, records: Path) -> None:
     (records / f"{attempt.name}.json").unlink(missing_ok=True)
-    shutil.rmtree(attempt, ignore_errors=True)
+    atomic.remove(attempt)
 
 
 def _digests(folder: Path) -> Iterator[tuple[str, str]]:

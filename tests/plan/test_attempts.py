@@ -1,6 +1,10 @@
 """Attempts: complete ones stay, incomplete ones are removed."""
 
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from ci.plan import attempts, planner
 from tests.conftest import Read
@@ -47,3 +51,24 @@ def test_bytecode_is_removed(tmp_path: Path) -> None:
 def test_runs_write_no_bytecode(read: Read) -> None:
     """Neither kernels nor ranks nor other programs that they start."""
     assert planner.Run(read(), {}).environment["PYTHONDONTWRITEBYTECODE"] == "1"
+
+
+LEFT = {
+    "thousands of nested folders": "import os\nfor _ in range(3000): os.mkdir('d'); os.chdir('d')",
+    "a folder without rights": "import os; os.mkdir('a'); open('a/b', 'w'); os.chmod('a', 0)",
+    "a pipe and a socket": (
+        "import os, socket; os.mkfifo('pipe'); socket.socket(socket.AF_UNIX).bind('socket')"
+    ),
+    "no rights on the attempt": "import os; open('x', 'w').close(); os.chmod('.', 0)",
+}
+
+
+@pytest.mark.parametrize("code", LEFT.values(), ids=LEFT)
+def test_what_a_lesson_leaves_in_its_attempt_is_removed(
+    read: Read, tmp_path: Path, code: str
+) -> None:
+    """So that it does not harm later runs."""
+    attempt = attempts.begin(planner.Run(read(), {}), tmp_path / "runs")
+    subprocess.run([sys.executable, "-c", code], cwd=attempt, check=True)
+    assert attempts.tidy(attempt) is None
+    assert [*attempt.iterdir()] == []
