@@ -2,23 +2,31 @@
 
 import csv
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ci.errors import MachineError, UsageError
-from ci.lesson.lesson import Lesson
 from ci.program import answer, ask
+
+GPU_LINE = re.compile(r"GPU (\d+): (.+) \(UUID: (GPU-[\w-]+)\)")
+SLICE_LINE = re.compile(r"MIG (\S+) +Device +\d+: \(UUID: (MIG-[\w/-]+)\)")
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU of this machine. `index` and `uuid` are NVIDIA's."""
+    """A GPU of this machine, or a MIG slice of one. `index` and `uuid` are NVIDIA's."""
 
     index: str
     uuid: str
     name: str
+
+    @property
+    def is_slice(self) -> bool:
+        """Whether it is a MIG slice, of which a process can use only one."""
+        return self.uuid.startswith("MIG-")
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ def detect() -> list[Gpu]:
             raise MachineError(f"/dev/{devices[0]} exists, but no nvidia-smi: reinstall the driver")
         return []
     try:
-        done = ask(tool, "--query-gpu=index,uuid,name", "--format=csv,noheader")
+        done = ask(tool, "-L")
     except MachineError as error:
         raise MachineError(
             f"{error}: the driver hangs; restart the machine, or use --gpus none"
@@ -71,8 +79,31 @@ def detect() -> list[Gpu]:
             fault, *_ = (done.stdout + done.stderr).strip().splitlines() or ["failed"]
             raise MachineError(f"nvidia-smi: {fault}: reinstall the driver, or use --gpus none")
         return []
-    lines = csv.reader(done.stdout.splitlines(), skipinitialspace=True)
-    return _visible([Gpu(*values) for values in lines if len(values) == 3])
+    return _visible(_parse(done.stdout))
+
+
+def _parse(listing: str) -> list[Gpu]:
+    """Return the GPUs of `nvidia-smi -L`; slices in place of a GPU that is divided.
+
+    Raises MachineError for a line that names neither, or a GPU twice: a GPU that was left out here
+    would be one that nobody misses.
+    """
+    found: list[Gpu] = []
+    index = name = ""
+    for line in map(str.strip, listing.splitlines()):
+        if match := GPU_LINE.fullmatch(line):
+            index, name, uuid = match.groups()
+            found.append(Gpu(index, uuid, name))
+        elif found and (match := SLICE_LINE.fullmatch(line)):
+            if found[-1].index == index:
+                found.pop()
+            number = sum(gpu.index.startswith(f"{index}:") for gpu in found)
+            found.append(Gpu(f"{index}:{number}", match[2], f"{name} MIG {match[1]}"))
+        else:
+            raise MachineError(f"nvidia-smi -L: {line!r}: reinstall the driver, or use --gpus none")
+    if len({gpu.uuid for gpu in found}) < len(found):
+        raise MachineError("nvidia-smi -L lists a GPU twice: restart the machine")
+    return found
 
 
 def query(*fields: str) -> dict[str, list[str]]:
@@ -127,11 +158,6 @@ def select(request: Request, gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
     if request.count is not None and request.count > len(gpus):
         raise MachineError(f"--gpus {request.text}: {_count(gpus)}")
     return tuple(gpus[: request.count])
-
-
-def assign(lesson: Lesson, granted: Sequence[Gpu]) -> tuple[Gpu, ...]:
-    """Return the GPUs that a run of `lesson` gets: the first ones, as many as it can use."""
-    return tuple(granted[: lesson.max_gpus])
 
 
 def _count(gpus: Sequence[Gpu]) -> str:

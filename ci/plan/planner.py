@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ci.errors import UsageError, suggest
 from ci.lesson.lesson import Lesson
 from ci.lesson.parameters import LONGEST_S, Value
-from ci.plan import gpus, memory
+from ci.plan import memory
 from ci.plan.gpus import Gpu
 
 TIMEOUT_S = 600.0
@@ -64,7 +64,8 @@ class Run:
         Waiting OpenMP threads must sleep: spinning threads slow down the other lessons.
         """
         threads = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
-        return {**threads, "OMP_WAIT_POLICY": "PASSIVE", **PYTHON}
+        numbers = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as in nvidia-smi
+        return {**threads, **numbers, "OMP_WAIT_POLICY": "PASSIVE", **PYTHON}
 
     @property
     def lacks_gpus(self) -> bool:
@@ -150,6 +151,12 @@ def _combinations(lesson: Lesson, texts: Mapping[str, list[str]]) -> Iterator[di
     """Each combination of the values for parameters of `lesson`, in order, without duplicates."""
     names = [name for name in texts if name in lesson.parameters]
     parsed = [map(lesson.parameters[name].parse, texts[name]) for name in names]
+    for device in texts.get("device", ()):
+        if device.startswith("cuda:"):
+            raise UsageError(
+                f"-p device={device}: a run sees only the GPUs that it leases; choose them by "
+                f"--gpus device={device.removeprefix('cuda:')}, with -p device=cuda"
+            )
     for values in itertools.product(*map(dict.fromkeys, parsed)):
         yield dict(zip(names, values, strict=True))
 
@@ -161,10 +168,13 @@ def _run(
     threads: int,
     timeout_s: float | None,
 ) -> Run:
-    leased = () if str(chosen.get("device", "")) == "cpu" else gpus.assign(lesson, granted)
-    needed = lesson.min_gpus
+    device, ranks = str(chosen.get("device", "")), int(chosen.get("world_size", lesson.max_gpus))
+    leased = () if device == "cpu" else tuple(granted[: min(lesson.max_gpus, ranks)])
+    if any(gpu.is_slice for gpu in leased):
+        leased = leased[:1]
+    needed = max(lesson.min_gpus, device == "cuda")
     if leased and "world_size" in chosen:
-        needed = max(needed, int(chosen["world_size"]))
+        needed = max(needed, ranks)
     from_lease: dict[str, Value] = {
         "device": "cuda",
         "world_size": len(leased),

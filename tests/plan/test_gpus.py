@@ -8,7 +8,6 @@ from ci import program
 from ci.errors import MachineError, UsageError
 from ci.plan import gpus
 from ci.plan.gpus import Gpu
-from tests.conftest import HEADER, Read
 
 FOUR = [Gpu(str(i), f"GPU-{i}", "H100") for i in range(4)]
 
@@ -49,10 +48,10 @@ def test_without_gpus_runs_use_the_cpu(text: str) -> None:
     assert gpus.select(gpus.parse(text), []) == ()
 
 
-def test_a_lesson_leases_no_more_than_it_can_use(read: Read) -> None:
-    """gpus: {max: 2} takes two of four."""
-    lesson = read(header=HEADER.replace("max: 1}", "max: 2}", 1))
-    assert gpus.assign(lesson, FOUR) == (FOUR[0], FOUR[1])
+TWO = """\
+echo "GPU 0: NVIDIA H100 (UUID: GPU-aa)"
+echo "GPU 1: NVIDIA H100 (UUID: GPU-bb)"
+"""
 
 
 def _nvidia_smi(folder: Path, script: str) -> None:
@@ -63,10 +62,10 @@ def _nvidia_smi(folder: Path, script: str) -> None:
 
 def test_the_driver_lists_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Index, UUID and name come from nvidia-smi."""
-    _nvidia_smi(tmp_path, 'echo "0, GPU-a, NVIDIA H100"; echo "1, GPU-b, NVIDIA H100"')
+    _nvidia_smi(tmp_path, TWO)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert [gpu.uuid for gpu in gpus.detect()] == ["GPU-a", "GPU-b"]
+    assert [gpu.uuid for gpu in gpus.detect()] == ["GPU-aa", "GPU-bb"]
 
 
 def test_a_driver_that_hangs_is_the_machines_fault(
@@ -84,10 +83,10 @@ def test_a_driver_that_hangs_is_the_machines_fault(
 
 def test_a_scheduler_limits_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The GPUs are those of CUDA_VISIBLE_DEVICES."""
-    _nvidia_smi(tmp_path, 'echo "0, GPU-a, NVIDIA H100"; echo "1, GPU-b, NVIDIA H100"')
+    _nvidia_smi(tmp_path, TWO)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert [gpu.uuid for gpu in gpus.detect()] == ["GPU-b"]
+    assert [gpu.uuid for gpu in gpus.detect()] == ["GPU-bb"]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +97,7 @@ def test_the_schedulers_limit_is_read_as_cuda_reads_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str, seen: str
 ) -> None:
     """Indices, beginnings of UUIDs, and nothing after a -1."""
-    _nvidia_smi(tmp_path, 'echo "0, GPU-aa, NVIDIA H100"; echo "1, GPU-bb, NVIDIA H100"')
+    _nvidia_smi(tmp_path, TWO)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
     assert "".join(gpu.uuid[-1] for gpu in gpus.detect()) == seen
@@ -109,7 +108,7 @@ def test_a_limit_that_names_no_gpu_is_the_machines_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str
 ) -> None:
     """Runs must not fall back to the CPU silently."""
-    _nvidia_smi(tmp_path, 'echo "0, GPU-aa, NVIDIA H100"; echo "1, GPU-bb, NVIDIA H100"')
+    _nvidia_smi(tmp_path, TWO)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
     with pytest.raises(MachineError, match="^CUDA_VISIBLE_DEVICES="):
@@ -120,3 +119,49 @@ def test_one_gpu_by_two_names_is_one() -> None:
     """A lease of two GPUs must have two."""
     with pytest.raises(UsageError, match="twice"):
         gpus.select(gpus.parse("device=0,GPU-0"), FOUR)
+
+
+LISTING = """\
+GPU 0: NVIDIA A100 (UUID: GPU-a)
+  MIG 1g.5gb      Device  0: (UUID: MIG-1)
+  MIG 2g.10gb     Device  1: (UUID: MIG-2)
+GPU 1: NVIDIA A100 (UUID: GPU-b)
+"""
+
+
+def listed(folder: Path, monkeypatch: pytest.MonkeyPatch, listing: str) -> list[Gpu]:
+    """The GPUs of a machine where `nvidia-smi -L` prints this."""
+    (folder / "listing").write_text(listing)
+    _nvidia_smi(folder, f"cat {folder}/listing")
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return gpus.detect()
+
+
+def test_slices_stand_in_for_a_gpu_that_is_divided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are leased like GPUs; CUDA cannot use the GPU itself."""
+    found = [(gpu.index, gpu.uuid, gpu.name) for gpu in listed(tmp_path, monkeypatch, LISTING)]
+    assert found == [
+        ("0:0", "MIG-1", "NVIDIA A100 MIG 1g.5gb"),
+        ("0:1", "MIG-2", "NVIDIA A100 MIG 2g.10gb"),
+        ("1", "GPU-b", "NVIDIA A100"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Unable to determine the device handle for GPU0000:41:00.0: Unknown Error",
+        "GPU 1: NVIDIA H100 (UUID: [N/A])",
+        "GPU 1: NVIDIA H100 (UUID: GPU-a)",
+        "\x00\ufffd",
+    ],
+)
+def test_a_gpu_that_cannot_be_read_is_the_machines_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """It must not be left out silently."""
+    with pytest.raises(MachineError, match="^nvidia-smi -L"):
+        listed(tmp_path, monkeypatch, f"GPU 0: NVIDIA H100 (UUID: GPU-a)\n{line}\n")

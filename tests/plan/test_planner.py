@@ -69,6 +69,36 @@ def test_a_run_with_more_ranks_than_gpus_is_skipped(read: Read) -> None:
     assert run.gpus_needed == 4
 
 
+@pytest.mark.parametrize(("size", "leased"), [(1, 1), (2, 2), (8, 2)])
+def test_a_run_leases_as_many_gpus_as_it_has_ranks(read: Read, size: int, leased: int) -> None:
+    """It could show no tensor on the others."""
+    run = planner.runs([read(header=PARALLEL)], [f"world_size={size}"], GPUS)[0]
+    assert len(run.gpus) == leased
+
+
+def test_a_lesson_leases_no_more_than_it_can_use(read: Read) -> None:
+    """gpus: {max: 1} takes one of two."""
+    assert planner.runs([read()], [], GPUS)[0].gpus == (GPUS[0],)
+
+
+def test_a_run_leases_one_slice(read: Read) -> None:
+    """CUDA shows a process only one."""
+    slices = [Gpu(f"0:{i}", f"MIG-{i}", "H100 MIG 1g.10gb") for i in range(2)]
+    run = planner.runs([read(header=PARALLEL)], [], slices)[0]
+    assert (run.gpus, run.parameters["world_size"]) == ((slices[0],), 1)
+
+
+def test_a_run_on_cuda_needs_a_gpu(read: Read) -> None:
+    """Without one it is skipped; it would fail in its kernel."""
+    assert planner.runs([read(header=PARALLEL)], ["device=cuda"], [])[0].gpus_needed == 1
+
+
+def test_a_run_cannot_choose_among_gpus_by_its_device(read: Read) -> None:
+    """It sees those of its lease, from cuda:0 on."""
+    with pytest.raises(UsageError, match="by --gpus device=1, with -p device=cuda"):
+        planner.runs([read(header=PARALLEL)], ["device=cuda:1"], GPUS)
+
+
 def test_the_cpu_has_any_number_of_ranks(read: Read) -> None:
     """Without GPUs, all ranks run on the CPU."""
     assert not planner.runs([read(header=PARALLEL)], ["world_size=4"], [])[0].lacks_gpus
