@@ -27,7 +27,7 @@ install(program)
         "p": "a parameter, name=value; name=2,4,16 is a sweep; repeatable",
         "on": "auto | here | lab: on this machine or in the lab's containers (default: auto)",
         "gpus": "auto | all | none | a number | device=0,2 (default: auto)",
-        "handouts": "default | all: with all, each run of a sweep gets handouts too",
+        "handouts": "default | all | none: with all, each run of a sweep gets handouts too",
         "timeout": "seconds that a run may take (default: the lesson's, or 600)",
         "fresh": "execute all lessons, also those that are unchanged since they were verified",
         "jobs": "how many runs execute in parallel (default: one per GPU, or one per core)",

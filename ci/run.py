@@ -77,7 +77,9 @@ def _run(
         # Execute, judge, and render handouts, all at the same time.
         executing = stack.enter_context(closing(_execute(ordered, planned, build, servers)))
         pool = pool or stack.enter_context(HandoutPool())
-        _check_prose(work.lessons)  # while the kernels start
+        makes_handouts = options.handouts != "none"
+        if makes_handouts:
+            _check_prose(work.lessons)  # while the kernels start
         stack.enter_context(terminal)
         for remark in (*planned.remarks, *(note["en"] for note in notes)):
             terminal.print(remark)
@@ -94,7 +96,8 @@ def _run(
             if outcome.status not in (Status.NEEDS_GPUS, Status.UNCHANGED):
                 reasons.note(build, outcome.run, outcome.status, planned.executor.facts())
             terminal.on_outcome(outcomes[-1])
-            publish.submit(outcomes[-1], pool, handouts=options.handouts, notes=notes)
+            if makes_handouts:
+                publish.submit(outcomes[-1], pool, handouts=options.handouts, notes=notes)
             if options.stop_first and not (outcome.green or outcome.skipped):
                 executing.close()  # the other runs end now, and not after the drafts are made
                 terminal.print(f"-x: stopped at the first failure, {outcome.run.name}")
@@ -108,7 +111,7 @@ def _run(
         terminal.finish(outcomes, matrices, utilization)
         for annotation in github.annotations(outcomes):
             terminal.print(annotation)
-        for html_only in (True, False) if options.html_first else (False,):
+        for html_only in ((True, False) if options.html_first else (False,)) * makes_handouts:
             written[:] = publish.publish(
                 outcomes,
                 planned.order,

@@ -32,8 +32,8 @@ ON_CPU = {
 
 def notes(request: Request, granted: Sequence[Gpu], handouts: str) -> list[Note]:
     """The notes at the top of each handout. Raises UsageError for a bad `--handouts`."""
-    if handouts not in ("default", "all"):
-        raise UsageError(f"--handouts {handouts}: expected default or all")
+    if handouts not in ("default", "all", "none"):
+        raise UsageError(f"--handouts {handouts}: expected default, all or none")
     return [ON_CPU] if request.text == "all" and not granted else []
 
 

@@ -24,6 +24,15 @@ def test_a_dry_run_executes_nothing_and_says_why(course: Path, invoke: Invoke) -
     assert not (course / "build/runs").exists()
 
 
+@pytest.mark.kernel
+def test_without_handouts_a_run_only_checks(course: Path, invoke: Invoke) -> None:
+    """The course page stays as it is; a run with other parameters has no summary either."""
+    for parameters in ([], ["-p", "size=2,3"]):
+        status, output = invoke("run", "--on", "here", "--handouts", "none", *parameters)
+        assert (status, "verified" in output) == (0, True)
+    assert not {"handouts", "instructors", "sweep"} & {p.name for p in (course / "build").iterdir()}
+
+
 def test_lint_prints_the_faults_of_all_lessons(invoke: Invoke, write: Write) -> None:
     """Of a script, of an oracle, and of a formula; with status 1."""
     assert invoke("lint") == (0, "1 lesson: no faults\n")
