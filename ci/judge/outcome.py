@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,7 +140,7 @@ class Outcome:
 
 
 def _result_to_json(result: Result) -> dict[str, Any]:
-    check, fields = result.check, asdict(result)
+    check, fields = result.check, {**vars(result)}
     del fields["check"]
     return {"name": check.name, "kind": check.kind, "line": check.line, **fields}
 

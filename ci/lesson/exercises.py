@@ -123,25 +123,33 @@ def _validate(blank: NotebookNode, solution: NotebookNode) -> None:
 
 def _hint(blank: str, solution: str) -> int | None:
     """The line of a blank, from 0, with a comment or string that contains code of the solution."""
-    parts = [part for part in map(_dense, _parts(solution)) if len(part) >= SHORTEST_HINT]
     tokens = list(tokenize.generate_tokens(io.StringIO(blank).readline))
     code = _dense(*(token.string for token in tokens if token.type not in SPOKEN))
     spoken = [(t.start[0] - 1, _dense(t.string)) for t in tokens if t.type in SPOKEN]
     text = "".join(words for _, words in spoken)
+    parts = map(_dense, _parts(solution)) if len(text) >= SHORTEST_HINT else ()
     for part in parts:
-        if part in text and part not in code:
+        if len(part) >= SHORTEST_HINT and part in text and part not in code:
             return next((line for line, words in spoken if part in words), spoken[0][0])
     return None
 
 
 def _parts(solution: str) -> Iterator[str]:
     """The statements of a solution, and what they assign."""
+    lines = solution.encode().split(b"\n")
+
+    def source(node: ast.stmt | ast.expr) -> str:  # ast.get_source_segment splits lines each time
+        part = lines[node.lineno - 1 : node.end_lineno]
+        part[-1] = part[-1][: node.end_col_offset]
+        part[0] = part[0][node.col_offset :]
+        return b"\n".join(part).decode()
+
     with contextlib.suppress(SyntaxError):  # a magic of IPython
         for node in ast.walk(ast.parse(solution)):
             if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Expr):
-                yield ast.get_source_segment(solution, node) or ""
+                yield source(node)
                 if node.value and not isinstance(node.value, ast.Name | ast.Constant):
-                    yield ast.get_source_segment(solution, node.value) or ""
+                    yield source(node.value)
 
 
 def _dense(*texts: str) -> str:

@@ -81,16 +81,17 @@ def run_keys(run: Run, environment: Environment) -> Keys:
     asked = [_code_cells(run.lesson), dict(run.parameters), gpus, run.threads]
     expected = [path for path in _files(lesson.parent / "expected") if _serves(path, lesson)]
     expected += [path for path in (lesson.parents[1] / PROJECT,) if _name_it(PROJECT, expected)]
-    read = [path for path in inputs(lesson) if path != lesson or _reads_itself(run.lesson)]
+    found = inputs(lesson)
+    read = [path for path in found if path != lesson or _reads_itself(run.lesson, found)]
     execution = digest(asked, environment.execution, list(contents(read)))
     shown = [run.lesson.digest, list(contents([lesson, *expected]))]
     return Keys(execution, digest(execution, environment.handout, shown))
 
 
-def _reads_itself(lesson: Lesson) -> bool:
+def _reads_itself(lesson: Lesson, read: Sequence[Path]) -> bool:
     """Whether the code of a lesson, or a file that it may import, names the lesson's script."""
     cells = [cell.source for cell in lesson.notebook.cells if cell.cell_type == "code"]
-    files = [path for path in inputs(lesson.path) if path.suffix == ".py" and path != lesson.path]
+    files = [path for path in read if path.suffix == ".py" and path != lesson.path]
     return any(lesson.name in text for text in cells) or _name_it(lesson.name, files)
 
 
