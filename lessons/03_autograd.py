@@ -2,6 +2,7 @@
 # jupyter:
 #   kernelspec: {display_name: Python 3, language: python, name: python3}
 #   lesson:
+#     prerequisites: [tensors]
 #     gpus: {min: 0, max: 1}
 #     parameters:
 #       size: {min: 2, max: 64}

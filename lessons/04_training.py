@@ -2,6 +2,7 @@
 # jupyter:
 #   kernelspec: {display_name: Python 3, language: python, name: python3}
 #   lesson:
+#     prerequisites: [autograd]
 #     gpus: {min: 0, max: 1}
 #     parameters:
 #       samples: {min: 16, max: 64}

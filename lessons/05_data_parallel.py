@@ -398,7 +398,7 @@ print(inspect.getsource(data_parallel.introduce))
 # %% check="world"
 launch(data_parallel.introduce, world_size, device=device)
 
-# %%
+# %% stdout="one_rank"
 if world_size == 1:
     print("There is one rank only: no communication is tested in this run.")
 

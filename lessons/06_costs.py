@@ -64,7 +64,7 @@ torch.set_printoptions(threshold=40, edgeitems=2)  # a long tensor shall not fil
 on_gpus = torch.device(device).type == "cuda"
 BLUE, ORANGE, LINE, RED = "#a9c6de", "#f3c892", "#1d3557", "#c1121f"
 
-# %%
+# %% stdout="one_rank"
 if world_size == 1:
     print("There is one rank only: no communication is tested in this run.")
 

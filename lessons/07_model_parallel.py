@@ -64,7 +64,7 @@ from parallel.network import Network, Stage, gradients, row
 torch.set_printoptions(threshold=40, edgeitems=2)  # a long tensor shall not fill a page
 BLUE, ORANGE, LINE, RED = "#a9c6de", "#f3c892", "#1d3557", "#c1121f"
 
-# %%
+# %% stdout="one_rank"
 if world_size == 1:
     print("There is one rank only: no communication is tested in this run.")
 

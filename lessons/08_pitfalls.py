@@ -140,7 +140,7 @@ print(inspect.getsource(pitfalls.my_shard))
 print(inspect.getsource(pitfalls.my_share))
 print(inspect.getsource(pitfalls.local_loss))
 
-# %%
+# %% stdout="one_rank"
 if world_size == 1:
     print("There is one rank only: no communication is tested in this run.")
 

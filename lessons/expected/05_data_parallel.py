@@ -279,3 +279,9 @@ def repaired(world_size, batch, features, hidden, lr, seed):
     """0 - lr 2/n X^T (X 0 - y) = lr 2/n X^T y, on each rank."""
     _, x, y = _draw(batch, features, hidden, seed)
     return np.tile(lr * 2 / batch * (x.T @ y)[:, 0], (world_size, 1))
+
+
+def one_rank(world_size):
+    """Only a run with one rank has to say so."""
+    text = "There is one rank only: no communication is tested in this run."
+    return text if world_size == 1 else ""

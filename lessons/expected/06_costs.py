@@ -127,3 +127,9 @@ def largest(world_size):
     """40 GB over 16, 8 + 8/W, 4 + 12/W and 16/W bytes per weight, in billions."""
     W = world_size
     return [40 / 16, 40 / (8 + 8 / W), 40 / (4 + 12 / W), 40 * W / 16]
+
+
+def one_rank(world_size):
+    """Only a run with one rank has to say so."""
+    text = "There is one rank only: no communication is tested in this run."
+    return text if world_size == 1 else ""

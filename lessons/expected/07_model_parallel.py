@@ -272,3 +272,9 @@ def sums(world_size, seed):
     """The sums of the first 1, 2, ..., W numbers."""
     numbers = np.random.default_rng(seed).integers(1, 100, world_size)
     return np.cumsum(numbers).astype(float)
+
+
+def one_rank(world_size):
+    """Only a run with one rank has to say so."""
+    text = "There is one rank only: no communication is tested in this run."
+    return text if world_size == 1 else ""

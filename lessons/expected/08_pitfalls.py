@@ -379,3 +379,9 @@ def batches(batch, world_size):
     """The sum of the counts; all ranks take part as often as the rank with most batches."""
     counts = [2 + (batch + rank) % 3 for rank in range(world_size)]
     return [(float(sum(counts)), max(counts))] * world_size
+
+
+def one_rank(world_size):
+    """Only a run with one rank has to say so."""
+    text = "There is one rank only: no communication is tested in this run."
+    return text if world_size == 1 else ""
