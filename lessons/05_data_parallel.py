@@ -74,6 +74,9 @@ BLUE, ORANGE, LINE, RED = "#a9c6de", "#f3c892", "#1d3557", "#c1121f"
 # %% [markdown] lang="en"
 # ## Faster, or larger
 #
+# Deep learning grew with computing power, and GPUs made today's networks possible. Several of them
+# help in two ways.
+#
 # **Faster.** Four devices can process four times as many samples per second, as long as they do not
 # wait for each other. The measure is **throughput**, samples per second.
 #
@@ -83,6 +86,8 @@ BLUE, ORANGE, LINE, RED = "#a9c6de", "#f3c892", "#1d3557", "#c1121f"
 
 # %% [markdown] lang="zh"
 # ## 更快，或者更大
+#
+# 深度学习的发展离不开算力，正是 GPU 让今天的网络成为可能。多块 GPU 有两种用处。
 #
 # **更快**：只要不互相等待，四台设备每秒能处理四倍的样本。衡量它的是**吞吐量**（throughput），即每秒处理多少个样本。
 #

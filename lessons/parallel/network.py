@@ -31,7 +31,7 @@ class Stage(nn.Module):
 
     @property
     def width(self) -> int:
-        """Numbers in a row that this stage receives."""
+        """How many elements of a sample this stage receives."""
         return next(self.parameters()).shape[1]
 
     def forward(self, h: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ class Stage(nn.Module):
 
 
 def row(named: Named) -> Tensor:
-    """All numbers of the tensors one after the other, in one long row."""
+    """All elements of the tensors, one after the other, in one long row."""
     return torch.cat([tensor.flatten() for tensor in named.values()])
 
 

@@ -1,4 +1,4 @@
-"""Rank programs for network partitioning: each rank has some of the layers, for all rows."""
+"""Rank programs for pipeline parallelism: each rank has some layers, and all samples."""
 
 import torch
 import torch.distributed as dist
@@ -13,20 +13,20 @@ Found = tuple[Tensor | None, Named, Named]
 
 
 def my_stage(device: torch.device, weights: Named) -> Stage:
-    """The layers of this rank: one after the other, about as many as on any other."""
+    """The layers of this rank: consecutive, and about as many as on any other rank."""
     rank, world_size, depth = dist.get_rank(), dist.get_world_size(), len(weights)
     mine = list(weights)[rank * depth // world_size : (rank + 1) * depth // world_size]
     return Stage({name: weights[name] for name in mine}).to(device)
 
 
 def forward(stage: Stage, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """What this stage receives for one microbatch, and what it makes of it."""
+    """The activations that this stage receives for one microbatch, and its own."""
     rank, last = dist.get_rank(), dist.get_world_size() - 1
     h = rows
     if rank > 0:
         h = rows.new_empty(len(rows), stage.width)
         dist.recv(h, rank - 1)
-        h.requires_grad_()  # the stage before will need its gradient
+        h.requires_grad_()  # the previous stage needs its gradient
     out = stage(h)
     if rank < last:
         dist.send(out.detach(), rank + 1)
@@ -34,14 +34,14 @@ def forward(stage: Stage, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def backward(h: Tensor, out: Tensor, targets: Tensor, n: int) -> None:
-    """Differentiate one microbatch of a batch of n rows, from `out` back to `h`."""
+    """Differentiate one microbatch of a batch of n samples, from `out` back to `h`."""
     rank, last = dist.get_rank(), dist.get_world_size() - 1
     if rank == last:
         d = 2 / n * (out.detach() - targets)  # the derivative of the loss
     else:
         d = torch.empty_like(out)
         dist.recv(d, rank + 1)
-    out.backward(d)  # adds to the gradients of my weights
+    out.backward(d)  # accumulates in the gradients of the weights
     if rank > 0:
         dist.send(h.grad, rank - 1)
 
@@ -79,7 +79,7 @@ def train_by_torch(
     steps: int,
     lr: float,
 ) -> Found:
-    """The same by torch's schedule, which wants microbatches of equal size."""
+    """The same by torch's schedule, which requires microbatches of equal size."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     stage = my_stage(device, weights)
     optimizer = torch.optim.SGD(stage.parameters(), lr=lr)

@@ -11,7 +11,7 @@ from parallel.network import Named, Network, gradients, row
 
 
 def exchange(chunk: Tensor) -> Tensor:
-    """Send a chunk to the next rank in the ring, and receive one from the rank before."""
+    """Send a chunk to the next rank in the ring, and receive one from the previous rank."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     received = torch.empty_like(chunk)
     sending = P2POp(dist.isend, chunk, (rank + 1) % world_size)
@@ -22,7 +22,7 @@ def exchange(chunk: Tensor) -> Tensor:
 
 
 def all_reduce(numbers: Tensor) -> tuple[Tensor, int]:
-    """The sum over all ranks of a row of numbers, and the bytes that this rank sent for it."""
+    """The sum of a vector over all ranks, and the bytes that this rank sent for it."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     size = -(-len(numbers) // world_size)  # of a chunk, rounded up
     chunks = list(pad(numbers, (0, world_size * size - len(numbers))).split(size))
@@ -41,7 +41,7 @@ def all_reduce(numbers: Tensor) -> tuple[Tensor, int]:
 def ring_gradients(
     device: torch.device, weights: Named, x: Tensor, y: Tensor
 ) -> tuple[Tensor, int]:
-    """The gradient over all rows in one long row, and the bytes that I sent for it."""
+    """The gradient over all samples as a vector, and the bytes that this rank sent."""
     n = len(x)
     x, y = my_samples(x, device), my_samples(y, device)  # (n_local, features), (n_local, 1)
     network = Network(weights).to(device)

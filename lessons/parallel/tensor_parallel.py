@@ -1,4 +1,4 @@
-"""Rank programs for splitting within a layer: each rank has a slice of each layer, and all rows."""
+"""Rank programs for tensor parallelism: each rank has a slice of each layer, and all samples."""
 
 import torch
 import torch.distributed as dist
@@ -27,13 +27,13 @@ def my_slice(device: torch.device, weights: Named) -> Named:
 def train_by_hand(
     device: torch.device, weights: Named, x: Tensor, y: Tensor, steps: int, lr: float
 ) -> Found:
-    """Train by gradient descent, with the hidden units shared out."""
+    """Train by gradient descent, with the hidden units divided among the ranks."""
     network = Network(my_slice(device, weights))
     optimizer = torch.optim.SGD(network.parameters(), lr=lr)
     x, y = x.to(device), y.to(device)
     for _ in range(steps):
         optimizer.zero_grad()
-        part = network(x)  # (n, 1), over my hidden units
+        part = network(x)  # (n, 1), over the hidden units of this rank
         out = part.detach().clone()
         dist.all_reduce(out)  # over all hidden units
         d = 2 / len(x) * (out - y)  # the derivative of the loss
@@ -56,7 +56,7 @@ def train_by_torch(
     layers = {name: linear(weight) for name, weight in weights.items()}
     network = nn.Sequential(layers["W1"], nn.Tanh(), layers["W2"]).to(device)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    # A slice alone would pass for an equal share of the whole, and slices may be uneven.
+    # Local outputs would be taken for equal shares of the whole, but slices may be uneven.
     plan = {"0": ColwiseParallel(use_local_output=False), "2": RowwiseParallel()}
     parallelize_module(network, mesh, plan)
     optimizer = torch.optim.SGD(network.parameters(), lr=lr)

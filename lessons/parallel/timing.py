@@ -13,7 +13,7 @@ from parallel.network import Named, Network
 
 
 def now(device: torch.device) -> float:
-    """Seconds of a clock that all ranks share; a GPU has done by then what it was given."""
+    """Seconds of a clock that all ranks share; a GPU has finished its work by then."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.monotonic()
