@@ -282,22 +282,22 @@ right = gradients(network)  # name -> .grad, of each parameter
 right
 
 # %% [markdown] lang="en"
-# From now on we compare with these values, each time on the page. This function returns the largest
-# difference, relative to the largest element of the right gradient. Rounding alone causes about
-# $10^{-16}$ in float64 and $10^{-7}$ in float32.
+# From now on we compare with one device after each result. This function prints the largest difference,
+# relative to the largest element of the right tensor. Rounding alone causes about $10^{-16}$ in float64
+# and $10^{-7}$ in float32.
 
 # %% [markdown] lang="zh"
-# 从现在起，我们每次都当场与这些值作比较。下面的函数返回最大的差，以正确梯度的最大元素为单位。只有舍入误差时，float64 下约为 $10^{-16}$，float32 下约为 $10^{-7}$。
-
+# 从现在起，得到每个结果之后，我们都与一台设备作比较。下面的函数打印最大的差，以正确张量的最大元素为单位。只有舍入误差时，float64 下约为 $10^{-16}$，float32 下约为 $10^{-7}$。
 
 # %%
-def max_difference(found):
-    differences = [(found[name].to(device) - right[name]).abs().max() for name in right]
-    largest = max(each.abs().max() for each in right.values())
-    return float(max(differences) / largest)
-
-
 compared = {}  # what was compared -> its largest difference from one device
+
+
+def compare(name, found, expected):
+    difference = (found.to(device) - expected).abs().max() / expected.abs().max()
+    compared[name] = float(difference)
+    print(f"{name}: {difference:.1e} from one device")
+
 
 # %% [markdown] lang="en"
 # ## Divide the batch
@@ -364,8 +364,10 @@ gathered = torch.cat([out.to(device) for out in outputs])  # (n, 1)
 # %% check="summed"
 found = [gradients(replica) for replica in replicas]
 summed = {name: sum(each[name].to(device) for each in found) for name in weights}
-compared["one process, by hand"] = max_difference(summed)
 summed
+
+# %%
+compare("one process, by hand", row(summed), row(right))
 
 # %% [markdown] lang="en"
 # `nn.DataParallel` also adds these gradients, into those of the original network. It is discouraged
@@ -456,9 +458,10 @@ w = tensor(rng.integers(-3, 0, features))
 t = tensor(rng.integers(0, 4, batch))
 program = data_parallel.gradient_by_hand
 by_hand = torch.stack(launch(program, world_size, X, w, t, device=device))
-exact = X.T @ (X @ w - t)  # on one device
-compared["by hand, whole numbers"] = float((by_hand.to(device) - exact).abs().max())
 by_hand  # (world_size, features)
+
+# %%
+compare("by hand, whole numbers", by_hand, X.T @ (X @ w - t))
 
 # %% [markdown] lang="en"
 # ## DistributedDataParallel
@@ -506,11 +509,10 @@ local
 
 # %% check="unweighted"
 plain = torch.cat([after["W2"] for before, after in pairs])  # (world_size, hidden)
-compared["DDP, plain mean"] = max_difference(pairs[-1][1])
 plain
 
 # %%
-print(f"largest difference from one device: {compared['DDP, plain mean']:.1e}")
+compare("DDP, plain mean", plain, right["W2"])
 
 # %% [markdown] lang="en"
 # If `world_size` divides `batch`, the difference is rounding. Otherwise it is a real error: a rank
@@ -541,11 +543,10 @@ print(inspect.getsource(data_parallel.ddp_gradients))
 
 # %% tags=["predict"] check="ddp_gradients"
 weighted = launch(data_parallel.ddp_gradients, world_size, *task, device=device)
-compared["DDP, weighted"] = max_difference(weighted[-1])
 torch.cat([each["W2"] for each in weighted])  # (world_size, hidden)
 
 # %%
-print(f"largest difference from one device: {compared['DDP, weighted']:.1e}")
+compare("DDP, weighted", row(weighted[-1]), row(right))
 
 # %% tags=["figure"]
 entry = int((local - right["W2"].cpu()).abs().sum(dim=0).argmax())
@@ -696,12 +697,21 @@ losses, trained = results[-1]
 losses
 
 # %% [markdown] lang="en"
-# And the same on one device, without a second process:
+# The weights of the last rank after the last step, all in one long row:
+
+# %% [markdown] lang="zh"
+# 下面是最后一步之后最后一个进程的权重，排成一长行：
+
+# %% check="parameters_after_steps"
+row(trained)  # W1, then W2
+
+# %% [markdown] lang="en"
+# The same training on one device, without a second process:
 
 # %% [markdown] lang="zh"
 # 再用一台设备做同样的训练，没有第二个进程：
 
-# %% check="parameters_after_steps"
+# %%
 network = Network(weights)
 optimizer = torch.optim.SGD(network.parameters(), lr=lr)
 losses_alone = []
@@ -711,10 +721,7 @@ for _ in range(steps):
     loss.backward()
     optimizer.step()
     losses_alone.append(loss.item())
-alone = row(parameters(network)).cpu()
-change = (row(trained) - alone).abs().max() / alone.abs().max()
-compared["DDP, weights after training"] = float(change)
-row(trained)  # W1, then W2, of the last rank
+compare("DDP, weights after training", row(trained), row(parameters(network)))
 
 # %% tags=["figure"]
 figure, panel = plt.subplots(figsize=(4.5, 2.2), layout="constrained")
@@ -751,8 +758,10 @@ print(inspect.getsource(data_parallel.accumulated_gradients))
 # %% tags=["predict"] check="accumulated"
 program = data_parallel.accumulated_gradients
 found = launch(program, world_size, *task, pieces, device=device)
-compared["DDP, accumulated"] = max_difference(found[-1][1])
 [count for count, each in found], torch.cat([each["W2"] for count, each in found])
+
+# %%
+compare("DDP, accumulated", row(found[-1][1]), row(right))
 
 # %% [markdown] lang="en"
 # ## Buckets
@@ -773,14 +782,11 @@ compared["DDP, accumulated"] = max_difference(found[-1][1])
 # 换成八层、每层 512 × 512 个权重的网络，并把上限设为 2 MiB。每个桶有多少字节？
 
 # %% tags=["predict"] check="buckets"
-wide = torch.eye(512, dtype=kind)  # of each layer
-inputs = torch.ones(256, 512, dtype=kind)
-task = (wide, 8, inputs, 2.0)
-watched = launch(timing.watch_buckets, world_size, *task, device=device)
-messages, ready = watched[0]
-[size for size, begin, end in messages]
+watched = launch(timing.watch_buckets, world_size, 512, 8, 2.0, kind, device=device)
+[[size for size, begin, end in messages] for messages, ready in watched]
 
 # %% tags=["figure"]
+messages, ready = watched[0]
 figure, panel = plt.subplots(figsize=(7, 1.9), layout="constrained")
 edges = 1000 * np.array([0, *ready])
 panel.barh(0, np.diff(edges), 0.6, edges[:-1], color=[BLUE, ORANGE] * 4, ec=LINE)
@@ -879,19 +885,18 @@ for indices in orders.flatten().split(840):  # one batch after the other
     optimizer.zero_grad()
     criterion(alone(points[indices])[:, 0], labels[indices]).backward()
     optimizer.step()
-one, other = row(saved), row(alone.state_dict())
-compared["train.py by torchrun"] = float((one - other).abs().max() / other.abs().max())
+compare("train.py by torchrun", row(saved), row(alone.state_dict()).to(device))
 
 # %% [markdown] lang="en"
 # ## Compared with one device
 #
-# How far is each way from one device? Rounding has the size of `eps`, the gap between 1 and the next
-# larger number:
+# All differences in one table. Rounding has the size of `eps`, the gap between 1 and the next larger
+# number:
 
 # %% [markdown] lang="zh"
 # ## 与一台设备比较
 #
-# 各种做法与一台设备相差多少？舍入误差的大小与 `eps` 相当，它是 1 与下一个更大的数之差：
+# 把所有的差列在一张表里。舍入误差的大小与 `eps` 相当，它是 1 与下一个更大的数之差：
 
 # %%
 eps = torch.finfo(kind).eps

@@ -128,16 +128,18 @@ deep = {f"W{i}": tensor(layer) for i, layer in enumerate(layers, 1)}
 # %% check="deep_loss"
 whole = Stage(deep)
 loss = ((whole(x) - y) ** 2).mean()
-loss.backward()
-right = row(gradients(whole))  # W1, ..., W8
 loss
 
 # %%
+loss.backward()
+right = row(gradients(whole))  # W1, ..., W8
 compared = {}  # what was compared -> its largest difference from one device
 
 
-def max_difference(found, right):
-    return float((found.to(device) - right).abs().max() / right.abs().max())
+def compare(name, found, expected):
+    difference = (found.to(device) - expected).abs().max() / expected.abs().max()
+    compared[name] = float(difference)
+    print(f"{name}: {difference:.1e} from one device")
 
 
 # %% [markdown] lang="en"
@@ -315,8 +317,10 @@ stages = launch(program, world_size, *deep_task, 1, lr, device=device)
 
 # %% check="stage_gradients"
 staged = torch.cat([row(found) for outputs, found, after in stages])
-compared["pipeline by hand"] = max_difference(staged, right)
 staged
+
+# %%
+compare("pipeline by hand", staged, right)
 
 # %% check="pipeline_parameters"
 stages = launch(program, world_size, *deep_task, steps, lr, device=device)
@@ -353,10 +357,12 @@ print(f"{even} of {batch} samples, {even // pieces} in each of {pieces} microbat
 program, deep_task = pipeline.train_by_torch, (deep, x[:even], y[:even], pieces)
 scheduled = launch(program, world_size, *deep_task, 1, lr, device=device)
 found = torch.cat([row(found) for outputs, found, after in scheduled])
+found
+
+# %%
 whole = Stage(deep)
 ((whole(x[:even]) - y[:even]) ** 2).mean().backward()
-compared["pipeline by torch"] = max_difference(found, row(gradients(whole)))
-found
+compare("pipeline by torch", found, row(gradients(whole)))
 
 # %% check="schedule_parameters"
 scheduled = launch(program, world_size, *deep_task, steps, lr, device=device)
@@ -430,11 +436,13 @@ joined = {
     "W1": torch.cat([found["W1"] for out, found, after in slices], dim=0),
     "W2": torch.cat([found["W2"] for out, found, after in slices], dim=1),
 }
+joined
+
+# %%
 network = Network(weights)
 ((network(x) - y) ** 2).mean().backward()
 right = row(gradients(network))
-compared["tensor by hand"] = max_difference(row(joined), right)
-joined
+compare("tensor by hand", row(joined), right)
 
 # %% check="tensor_parameters"
 slices = launch(program, world_size, *task, steps, lr, device=device)
@@ -464,8 +472,10 @@ print(inspect.getsource(tensor_parallel.train_by_torch))
 # %% check="planned_gradients"
 program = tensor_parallel.train_by_torch
 planned = launch(program, world_size, *task, 1, lr, device=device)
-compared["tensor by torch"] = max_difference(row(planned[-1][1]), right)
 row(planned[-1][1])
+
+# %%
+compare("tensor by torch", row(planned[-1][1]), right)
 
 # %% check="planned_parameters"
 planned = launch(program, world_size, *task, steps, lr, device=device)
@@ -474,12 +484,13 @@ row(planned[-1][2])
 # %% [markdown] lang="en"
 # ## Compared with one device
 #
-# The largest difference of each gradient from that of one device, relative to its largest element:
+# The largest difference of each gradient from that of one device, relative to its largest element, in
+# one table:
 
 # %% [markdown] lang="zh"
 # ## 与一台设备比较
 #
-# 各梯度与一台设备的最大差别，以梯度的最大元素为单位：
+# 把各梯度与一台设备的最大差别列在一张表里，以梯度的最大元素为单位：
 
 # %%
 eps = torch.finfo(kind).eps

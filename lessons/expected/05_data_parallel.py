@@ -202,11 +202,11 @@ def accumulated(world_size, batch, features, hidden, seed):
     return [1] * world_size, np.tile(gradient_2, (world_size, 1))
 
 
-def buckets(dtype):
+def buckets(world_size, dtype):
     """Layers of 512 * 512 elements; a bucket is sent as soon as it has 2 MiB or more."""
     layer, limit = 512 * 512 * {"float32": 4, "float64": 8}[dtype], 2 * 2**20
     per_bucket = -(-limit // layer)
-    return [per_bucket * layer] * (8 // per_bucket)
+    return [[per_bucket * layer] * (8 // per_bucket)] * world_size
 
 
 # The script: two layers with tanh between them, trained by momentum on points of two half circles.

@@ -45,13 +45,12 @@ def watch(
 
 
 def watch_buckets(
-    device: torch.device, layer: Tensor, depth: int, x: Tensor, bucket_mb: float
+    device: torch.device, width: int, depth: int, bucket_mb: float, dtype: torch.dtype
 ) -> tuple[list[Message], list[float]]:
     """The messages of one backward pass, and when each layer had its gradient, the last first."""
-    layers = [nn.Linear(*layer.shape, bias=False, dtype=layer.dtype) for _ in range(depth)]
-    for each in layers:
-        each.weight = nn.Parameter(layer.clone())
-    network, x = nn.Sequential(*layers).to(device), x.to(device)
+    layers = [nn.Linear(width, width, bias=False, dtype=dtype) for _ in range(depth)]
+    network = nn.Sequential(*layers).to(device)
+    x = torch.ones(256, width, dtype=dtype, device=device)
     ready: list[float] = []
     for weight in network.parameters():
         weight.register_post_accumulate_grad_hook(lambda _: ready.append(time.monotonic()))
