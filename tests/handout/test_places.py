@@ -75,3 +75,24 @@ def test_a_page_describes_itself_and_keeps_code_from_translation() -> None:
     assert '<meta name="description" content="It is &#34;so&#34; &amp; x.">' in page
     assert '<meta property="og:description" content="It is &#34;so&#34; &amp; x.">' in page
     assert page.count('<code translate="no">') == page.count("<code") == 2
+
+
+def picture(content: str) -> str:
+    """The page of a figure with this picture."""
+    kind = "image/svg+xml" if "svg" in content else "image/png"
+    return page_of(new_code_cell("", outputs=[new_output("display_data", {kind: content})]))
+
+
+def test_a_drawing_can_be_dark() -> None:
+    """Its lines and its paper change places; the style sheet knows it by its class."""
+    page = picture("<svg xmlns='http://www.w3.org/2000/svg'><path/></svg>")
+    assert '<img class="drawing" src="data:image/svg+xml' in page
+    assert "img.drawing" in page
+
+
+@pytest.mark.parametrize(
+    "content", ["<svg xmlns='http://www.w3.org/2000/svg'><image href=''/></svg>", "iVBORw0KGgo="]
+)
+def test_a_picture_of_points_stays_as_it_is(content: str) -> None:
+    """The colours of a photograph or a heat map mean something."""
+    assert '<img src="data:image/' in picture(content)
