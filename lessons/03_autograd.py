@@ -16,7 +16,7 @@
 #
 # Training changes the parameters of a network a little at a time, in the direction that lowers the
 # loss. This direction is opposite to the **gradient**, which holds one derivative for each
-# parameter. A network can have billions of parameters, so nobody derives these by hand.
+# parameter. A network can have billions of parameters, so nobody derives them by hand.
 #
 # After this lesson you can let PyTorch differentiate any computation that you write, you know
 # when gradients add up and where they stop, and you can test a gradient independently.
@@ -482,7 +482,7 @@ s.requires_grad, x.grad
 slopes(lambda x: (x.sum() * x).sum(), x64)
 
 # %% [markdown] lang="en"
-# The remedy is to use only tensors until the backward pass is over. `requires_grad` tells whether a
+# The remedy is to keep tensors until the backward pass is over. `requires_grad` tells whether a
 # tensor is still connected to the graph.
 
 # %% [markdown] lang="zh"
@@ -569,7 +569,7 @@ b, x.grad
 slopes(lambda x: (2 * x * 2 * x).sum(), x64)
 
 # %% [markdown] lang="en"
-# A NumPy array that shares the memory avoids the counter, too. We convert $\mathbf{a}$ to NumPy, for
+# A NumPy array that shares the memory bypasses the counter, too. We convert $\mathbf{a}$ to NumPy, for
 # example for a plot, and add 1 to the array. (This tensor is on the CPU, because NumPy uses no
 # other memory.)
 

@@ -127,7 +127,7 @@ torch.cat([w.grad, b.grad])
 
 # %% [markdown] lang="en"
 # A step of **gradient descent** subtracts the gradient times the **learning rate** `lr`. The
-# obvious line fails. Predict why: which rule about changes in place does it break?
+# obvious line raises an error. Predict why: which rule about changes in place does it break?
 
 # %% [markdown] lang="zh"
 # 一步**梯度下降**，就是减去梯度乘以**学习率** `lr`。最直接的写法却会报错。先猜一猜：它违反了原地操作的哪条规则？
@@ -363,8 +363,8 @@ dropout(ones).unique(), dropout(ones).sum()
 
 # %% [markdown] lang="en"
 # **Batch normalization** differs too. In training it subtracts the mean of the *batch* and divides
-# by its standard deviation; on the way it updates a running mean and a running variance, by a
-# tenth of the difference. In evaluation it uses these running values, so that a prediction does
+# by its standard deviation; it also moves a running mean and a running variance by a tenth of the
+# difference to those of the batch. In evaluation it uses these running values, so that a prediction does
 # not depend on the other samples of its batch.
 
 # %% [markdown] lang="zh"
@@ -529,7 +529,7 @@ backward(result)
 result.data, a.grad
 
 # %% [markdown] lang="en"
-# Now the whole loss at $\mathbf{w} = 0$ and $b = 0$, from single numbers. Which value and which
+# Now we compute the whole loss at $\mathbf{w} = 0$ and $b = 0$ from single numbers. Which value and which
 # gradient do you expect?
 
 # %% [markdown] lang="zh"
@@ -585,7 +585,7 @@ loss.data, [parameter.grad for parameter in parameters]
 # %% [markdown] lang="en" tags=["exercise"]
 # ### 1. Momentum by hand
 #
-# Take three steps on all samples with momentum 0.9, by the formula of the section on saving. The
+# Take three steps on all samples with momentum 0.9, by the formula in the section on saving. The
 # velocity `v` starts at zero. (There is no bias here.)
 
 # %% [markdown] lang="zh" tags=["exercise"]
