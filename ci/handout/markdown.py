@@ -14,13 +14,14 @@ import subprocess
 import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ci.errors import CourseError, MachineError
 from ci.handout import formulas as formula_tex
 from ci.handout.dialect import canonical
-from ci.handout.prose_tree import Node, for_target, nodes, tame, with_tags
+from ci.handout.prose_tree import Node, for_target, mapped, nodes, tame, with_tags
 
 Target = Literal["html", "typst"]
 Source = TypeVar("Source", str, tuple[str, str])
@@ -30,6 +31,7 @@ Formula = tuple[str, str]  # "InlineMath" or "DisplayMath", and its TeX
 # Line breaks between Chinese characters are not spaces. `:smile:` and a leading `---` stay text.
 READER = "gfm+tex_math_dollars+east_asian_line_breaks-emoji-yaml_metadata_block"
 BREAK = {"t": "SoftBreak"}
+A_FEW = 250  # texts, which pandoc reads in a tenth of a second
 FORMULA_OR_CODE = re.compile(r"(\$[^\s$`](?:[^$`]*[^\s$`])?\$|`[^`]+`)")
 # Escaped, they would begin and end a formula.
 BRACKETS = {"(": "(", ")": ")", "[": "&#91;", "]": "&#93;"}
@@ -148,6 +150,12 @@ def parse(texts: Sequence[str]) -> list[Node]:
 
 
 def _parse(texts: Sequence[str]) -> list[Node]:
+    parts = [texts[start : start + A_FEW] for start in range(0, len(texts), A_FEW)]
+    with ThreadPoolExecutor() as threads:  # each waits for a process of pandoc
+        return [tree for trees in threads.map(_parse_together, parts) for tree in trees]
+
+
+def _parse_together(texts: Sequence[str]) -> list[Node]:
     with tempfile.TemporaryDirectory() as folder:
         for number, text in enumerate(texts):
             (Path(folder) / f"{number}.md").write_text(canonical(plain(text)) + "\n", "utf-8")
@@ -241,12 +249,11 @@ def _is_wide_mark(character: str) -> bool:
     )
 
 
-def _changed(node: Node, change: Callable[[Node], Node]) -> Node:
-    if isinstance(node, list):
-        return [_changed(child, change) for child in _joined(node)]
-    if isinstance(node, dict):
-        return change({key: _changed(child, change) for key, child in node.items()})
-    return node
+def _changed(part: Node, change: Callable[[Node], Node]) -> Node:
+    """A tree whose nodes are changed, each after its parts."""
+    if isinstance(part, dict):
+        return change(mapped(part, lambda child: _changed(child, change)))
+    return mapped(_joined(part), lambda child: _changed(child, change))
 
 
 def _in_line(text: str) -> str:

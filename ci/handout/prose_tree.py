@@ -7,7 +7,7 @@ text, and what is left loads nothing and contains no markup.
 import json
 import re
 import string
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html import escape, unescape
 from typing import Any
 from urllib.parse import quote
@@ -60,13 +60,16 @@ def _parts(tree: Node) -> Iterator[Node]:
         waiting += [child for child in children if type(child) in (dict, list)][::-1]
 
 
-def with_tags(node: Node) -> Node:
+def with_tags(part: Node) -> Node:
     """A tree in which the known HTML tags are nodes; others stay raw HTML."""
-    if isinstance(node, list):
-        return _paired([with_tags(child) for child in node])
-    if isinstance(node, dict):
-        return {key: with_tags(child) for key, child in node.items()}
-    return node
+    return mapped(part, with_tags) if isinstance(part, dict) else _paired(mapped(part, with_tags))
+
+
+def mapped(part: Node, change: Callable[[Node], Node]) -> Node:
+    """A list or dictionary with its own lists and dictionaries changed."""
+    if isinstance(part, dict):
+        return {key: change(n) if type(n) in (dict, list) else n for key, n in part.items()}
+    return [change(n) if type(n) in (dict, list) else n for n in part]
 
 
 def _paired(children: list[Node]) -> list[Node]:
