@@ -135,7 +135,8 @@ def _encode(value: Any, text: LeafText) -> dict[str, Any]:
         return {"kind": "sequence", **_sequence_type(value), "items": items}
     if kind in MAPPINGS:
         # Pairs, because a notebook file sorts the keys of objects.
-        pairs = [[_encode(key, text), _encode(item, text)] for key, item in value.items()]
+        shown = value.most_common() if kind is Counter else value.items()  # in the order shown
+        pairs = [[_encode(key, text), _encode(item, text)] for key, item in shown]
         if len({_key(_decode(key)) for key, _ in pairs}) < len(value):
             raise TypeError("two keys with the same text")
         return {"kind": "mapping", "type": kind.__name__, "items": pairs}
@@ -218,6 +219,9 @@ def _decode(value: Mapping[str, Any]) -> Comparable:
             return Comparable("float", np.float64(value["value"]))
         case "sequence":
             items = {str(i): _decode(item) for i, item in enumerate(value["items"])}
+            if "names" in value and not value["type"].startswith("torch."):
+                named = dict(zip(value["names"], items.values(), strict=True))
+                return Comparable("mapping", items=named)  # the reader sees the names
             return Comparable("sequence", items=items)
         case "mapping":
             items = {_key(_decode(key)): _decode(item) for key, item in value["items"]}
@@ -265,6 +269,8 @@ def expected_value(value: Any) -> Comparable:
     if type(value) in (bool, int, str):
         str(value).encode()  # raises ValueError for 10**5000 and for half of a surrogate pair
         return Comparable("plain", value)
+    if hasattr(value, "_asdict"):  # a named tuple
+        value = value._asdict()
     if isinstance(value, list | tuple):
         items = {str(i): expected_value(item) for i, item in enumerate(value)}
         return Comparable("sequence", items=items)

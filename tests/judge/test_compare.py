@@ -1,5 +1,6 @@
 """One shown value against one expected value."""
 
+from collections import Counter, namedtuple
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,23 @@ def test_an_array_of_numpy_can_be_required(value: Any) -> None:
     assert not compare(value, expected, device="numpy").faults
     [fault] = compare(torch.tensor(value), expected, device="numpy").faults
     assert "shown is a tensor, expected an array of NumPy" in fault
+
+
+Point = namedtuple("Point", "loss accuracy")
+Swapped = namedtuple("Swapped", "accuracy loss")
+
+
+@pytest.mark.parametrize("expected", [{"loss": 1, "accuracy": 2}, Point(1, 2)])
+def test_the_names_of_a_named_tuple_are_compared(expected: Any) -> None:
+    """The reader sees them; those of torch are torch's own."""
+    assert not compare(Point(1, 2), expected).faults
+    assert compare(Swapped(1, 2), expected).faults
+    assert not compare(torch.ones(2).max(0), (np.float64(1), np.int64(0))).faults
+
+
+def test_a_counter_is_compared_in_the_order_in_which_it_is_shown() -> None:
+    """The most common first, whichever came first."""
+    assert not compare(Counter("baa"), {"a": 2, "b": 1}).faults
 
 
 # https://github.com/pytorch/pytorch/issues/188680
