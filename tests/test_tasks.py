@@ -301,7 +301,7 @@ def test_a_lesson_that_needs_a_gpu_is_skipped(verified: Path) -> None:
     for gpus, expected in (("none", 0), ("all", 3)):
         status, output = invoke(verified, "--gpus", gpus)
         assert status == expected
-        assert re.search(r"02_gpu .* needs 64 GPUs", output)
+        assert re.search(r"02_gpu.* needs 64 GPUs", output)
     assert not (verified / "build/handouts/en/02_gpu.html").exists()
 
 

@@ -45,7 +45,7 @@ def run(rows: str, rounds: str, root: Path) -> int:
     results, console = [], Console(record=True, width=140, markup=False)
     for row in chosen:
         with TemporaryDirectory(prefix="bench-") as folder:
-            lessons = find_lessons(SMALL if row.lessons == "06" else root / "lessons")
+            lessons = find_lessons(SMALL if row.lessons == "09" else root / "lessons")
             scripts = select_lessons(lessons, row.lessons)
             prepare(scripts, root, Path(folder, "work"), row.seeds)
             results.append(measure(row, Path(folder, "work"), number))

@@ -1,6 +1,6 @@
 """Contenders that no command line offers: `python -P contenders.py NAME ARGUMENT...`.
 
-`checked` and `memory` are parts of the pipeline, `pool` is a competitor, `plain` the lower bounds.
+`memory` is a part of the pipeline, `pool` is a competitor, `plain` the lower bounds.
 Imports are local, because each contender pays for its own.
 """
 
@@ -14,17 +14,6 @@ from types import ModuleType
 from typing import Any
 
 
-def checked(jobs: str) -> None:
-    """`invoke run` without handouts: execute and judge all lessons, and report."""
-    from unittest.mock import patch
-
-    from ci import run, run_plan
-
-    for step in ("HandoutPool", "check_prose.check", "publish.submit", "publish.publish"):
-        patch(f"ci.run.{step}").start()  # does nothing
-    sys.exit(run.run(run_plan.Options(on="here", gpus="none", jobs=jobs, fresh=True), Path.cwd()))
-
-
 def memory(answer: str) -> None:
     """Write to a JSON file how many MB a run has for itself after its imports."""
     import psutil
@@ -35,7 +24,7 @@ def memory(answer: str) -> None:
     from ci.lesson import reader
     from ci.plan import planner
 
-    (path,) = Path("lessons").resolve().glob("0*.py")
+    (path,) = Path("lessons").resolve().glob("*.py")
     lesson = reader.read(path)
     for event in engine.execute(planner.runs([lesson], [], []), Path("runs"), LocalExecutor()):
         cells = lesson.notebook.cells
