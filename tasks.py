@@ -196,9 +196,9 @@ def lint(_: Context, lessons: str = "") -> None:
         sys.exit(lint(lessons, ROOT))
 
 
-@task(auto_shortflags=False, help={"lessons": "the name, such as 06_mean; also by position"})
+@task(auto_shortflags=False, help={"lessons": "the name, such as 09_mean; also by position"})
 def new(_: Context, lessons: str = "") -> None:
-    """Write a new lesson and its oracle, which verify at once: `invoke new 06_mean`."""
+    """Write a new lesson and its oracle, which verify at once: `invoke new 09_mean`."""
     with boundary():
         from ci.new_lesson import write
 

@@ -1,4 +1,4 @@
-"""`invoke new 06_mean`: a lesson with its oracle, which verify at once."""
+"""`invoke new 09_mean`: a lesson with its oracle, which verify at once."""
 
 import keyword
 import re

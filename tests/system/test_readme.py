@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text()
 def test_the_lesson_in_ten_lines_is_verified(tmp_path: Path) -> None:
     """The example, as a reader would copy it, for the values that the README names."""
     script, expected = re.findall(r"```python\n(.*?)```", README, re.S)
-    path = tmp_path / "lessons" / "06_mean.py"
+    path = tmp_path / "lessons" / "09_mean.py"
     (path.parent / "expected").mkdir(parents=True)
     path.write_text(script)
     (path.parent / "expected" / path.name).write_text(expected)
