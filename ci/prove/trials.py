@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from multiprocessing import forkserver
 from pathlib import Path
 from types import ModuleType
 
@@ -201,6 +202,8 @@ def _first_cell(mutant: Mutant, lesson: Lesson) -> int:
 
 def _try_mutant(mutant: Mutant, shell: LessonShell, oracles: Mapping[str, Oracle]) -> Verdict:
     """In a fork: continue the lesson in a copy of the course that has the mistake."""
+    # The server of ranks is a child of the parent: this fork could not wait for it, and starts one.
+    forkserver._forkserver._forkserver_pid = None  # type: ignore[attr-defined]
     folder, script = shell.lesson.path.parent, _copy_course(shell.lesson.path)
     (script.parent / mutant.file).write_text(mutant.mutated_text, encoding="utf-8")
     mutated = reader.read(script)

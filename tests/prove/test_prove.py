@@ -180,6 +180,22 @@ def test_a_text_for_the_wrong_case_is_noticed(read: Read, tmp_path: Path) -> Non
 
 
 @pytest.mark.kernel
+def test_a_mistake_after_ranks_were_started_is_compared(read: Read, tmp_path: Path) -> None:
+    """The parent of the forks has started ranks before, and the fork starts some again."""
+    start = (
+        "# %%\nimport time\nfrom multiprocessing import get_context\ndef start():\n"
+        '    started = get_context("forkserver").Process(target=time.sleep, args=(0,))\n'
+        "    started.start()\n    started.join()\n    return started.exitcode\n"
+    )
+    ranks = (
+        '# %%\ncode = start()\n# %% check="gradient"\n(start() + 4.0 + code) * np.arange(size)\n'
+    )
+    lesson = read(start + ranks, expected=ORACLE)
+    results = tried(lesson, mutants_file(tmp_path), sample=None)
+    assert statuses(results, "(start() + 5.0 + code)") == [MutantStatus.DIFFERS]
+
+
+@pytest.mark.kernel
 def test_an_error_in_a_figure_is_noticed(read: Read, tmp_path: Path) -> None:
     """Figures are executed for the mutants that no check notices, but nothing else about them."""
     figure = '# %% tags=["figure"]\nheight = 1 + ratio(2)\n'
