@@ -69,7 +69,6 @@ from parallel.network import Network, gradients, parameters, row
 from parallel.torchrun import torchrun
 
 torch.set_printoptions(threshold=40, edgeitems=2)  # a long tensor shall not fill a page
-BLUE, ORANGE, LINE, RED = "#a9c6de", "#f3c892", "#1d3557", "#c1121f"
 
 # %% [markdown] lang="en"
 # ## Faster, or larger
@@ -110,6 +109,7 @@ BLUE, ORANGE, LINE, RED = "#a9c6de", "#f3c892", "#1d3557", "#c1121f"
 # 你有蓝、橙两台设备，会怎样分工？先自己想一种，再看下图：图中有三种。
 
 # %% tags=["figure"]
+BLUE, ORANGE, LINE, RED = "#a9c6de", "#f3c892", "#1d3557", "#c1121f"
 parts = {  # left, bottom, width, height in units of the matrix; color
     "blue": [(0, 0, 1, 1, BLUE)],
     "orange": [(0, 0, 1, 1, ORANGE)],
@@ -712,16 +712,16 @@ row(trained)  # W1, then W2
 # 再用一台设备做同样的训练，没有第二个进程：
 
 # %%
-network = Network(weights)
-optimizer = torch.optim.SGD(network.parameters(), lr=lr)
+single = Network(weights)
+sgd = torch.optim.SGD(single.parameters(), lr=lr)
 losses_alone = []
 for _ in range(steps):
-    optimizer.zero_grad()
-    loss = ((network(x) - y) ** 2).mean()
-    loss.backward()
-    optimizer.step()
-    losses_alone.append(loss.item())
-compare("DDP, weights after training", row(trained), row(parameters(network)))
+    sgd.zero_grad()
+    error = ((single(x) - y) ** 2).mean()
+    error.backward()
+    sgd.step()
+    losses_alone.append(error.item())
+compare("DDP, weights after training", row(trained), row(parameters(single)))
 
 # %% tags=["figure"]
 figure, panel = plt.subplots(figsize=(4.5, 2.2), layout="constrained")
@@ -879,12 +879,12 @@ row(saved)
 
 # %%
 points, labels = train.make_data(1680, seed, kind).tensors
-optimizer = torch.optim.SGD(alone.parameters(), lr=0.1, momentum=0.9)
+sgd = torch.optim.SGD(alone.parameters(), lr=0.1, momentum=0.9)
 criterion = nn.BCEWithLogitsLoss()
 for indices in orders.flatten().split(840):  # one batch after the other
-    optimizer.zero_grad()
+    sgd.zero_grad()
     criterion(alone(points[indices])[:, 0], labels[indices]).backward()
-    optimizer.step()
+    sgd.step()
 compare("train.py by torchrun", row(saved), row(alone.state_dict()).to(device))
 
 # %% [markdown] lang="en"

@@ -62,7 +62,6 @@ from parallel.network import Network, row
 
 torch.set_printoptions(threshold=40, edgeitems=2)  # a long tensor shall not fill a page
 on_gpus = torch.device(device).type == "cuda"
-BLUE, ORANGE, LINE, RED = "#a9c6de", "#f3c892", "#1d3557", "#c1121f"
 
 # %% stdout="one_rank"
 if world_size == 1:
@@ -111,6 +110,7 @@ print(inspect.getsource(ring.exchange))
 print(inspect.getsource(ring.all_reduce))
 
 # %% tags=["figure"]
+BLUE, ORANGE, LINE, RED = "#a9c6de", "#f3c892", "#1d3557", "#c1121f"
 around = 4  # ranks in the figure
 counts = np.ones((around, around), dtype=int)  # rank, chunk -> gradients in its sum
 pictures = [counts.copy()]

@@ -62,7 +62,6 @@ from parallel import launch, pipeline, tensor_parallel
 from parallel.network import Network, Stage, gradients, row
 
 torch.set_printoptions(threshold=40, edgeitems=2)  # a long tensor shall not fill a page
-BLUE, ORANGE, LINE, RED = "#a9c6de", "#f3c892", "#1d3557", "#c1121f"
 
 # %% stdout="one_rank"
 if world_size == 1:
@@ -126,13 +125,13 @@ deep = {f"W{i}": tensor(layer) for i, layer in enumerate(layers, 1)}
 # 在一台设备上，它就是包含所有层的一个阶段。下面是它的损失；正确的梯度留作后面比较：
 
 # %% check="deep_loss"
-whole = Stage(deep)
-loss = ((whole(x) - y) ** 2).mean()
+single = Stage(deep)
+loss = ((single(x) - y) ** 2).mean()
 loss
 
 # %%
 loss.backward()
-right = row(gradients(whole))  # W1, ..., W8
+right = row(gradients(single))  # W1, ..., W8
 compared = {}  # what was compared -> its largest difference from one device
 
 
@@ -218,6 +217,7 @@ def simulate(order):
 schedules = {"GPipe": simulate(gpipe), "1F1B": simulate(one_f_one_b)}
 
 # %% tags=["figure"]
+BLUE, ORANGE, LINE, RED = "#a9c6de", "#f3c892", "#1d3557", "#c1121f"
 size = (7, 1 + 0.5 * world_size)
 figure, panels = plt.subplots(2, 1, figsize=size, layout="constrained", sharex=True)
 for panel, (name, table) in zip(panels, schedules.items(), strict=True):
@@ -360,9 +360,9 @@ found = torch.cat([row(found) for outputs, found, after in scheduled])
 found
 
 # %%
-whole = Stage(deep)
-((whole(x[:even]) - y[:even]) ** 2).mean().backward()
-compare("pipeline by torch", found, row(gradients(whole)))
+single = Stage(deep)
+((single(x[:even]) - y[:even]) ** 2).mean().backward()
+compare("pipeline by torch", found, row(gradients(single)))
 
 # %% check="schedule_parameters"
 scheduled = launch(program, world_size, *deep_task, steps, lr, device=device)
