@@ -180,7 +180,7 @@ torch.stack([losses[[0, -1]] for losses, path in apart])  # (world_size, 2)
 # %% [markdown] lang="zh"
 # 再看最后一步之后的权重，每个进程一行。它们开始时是相同的。
 
-# %% check="drifted"
+# %% tags=["predict"] check="drifted"
 torch.stack([path[-1] for losses, path in apart])  # (world_size, features)
 
 # %% [markdown] lang="en"
@@ -247,7 +247,7 @@ plt.show()
 # %%
 print(inspect.getsource(pitfalls.add_gradients))
 
-# %% check="added"
+# %% tags=["predict"] check="added"
 added = launch(pitfalls.add_gradients, world_size, w, shards, device=device)
 torch.stack(added)  # (world_size, features)
 
@@ -337,7 +337,7 @@ torch.stack([numbers for numbers, found in loaded])  # (world_size, n_local)
 # %% [markdown] lang="zh"
 # DDP 对各进程的梯度取平均。这个平均代表了哪些样本？
 
-# %% check="same_samples_gradient"
+# %% tags=["predict"] check="same_samples_gradient"
 torch.stack([found for numbers, found in loaded])  # (world_size, features)
 
 # %% [markdown] lang="en"
@@ -370,7 +370,7 @@ hands
 #
 # 再看看上面各进程最后的几个编号。批量中的每个样本各发出了几次？
 
-# %% check="times_dealt"
+# %% tags=["predict"] check="times_dealt"
 times = torch.bincount(hands.flatten(), minlength=batch)  # (batch,)
 times
 
@@ -470,7 +470,7 @@ print(inspect.getsource(pitfalls.begin_apart))
 # %% [markdown] lang="zh"
 # 训练会让各进程渐渐一致吗？先是训练前的权重，每个进程一行；再是训练后的权重。
 
-# %% check="begun_apart"
+# %% tags=["predict"] check="begun_apart"
 task = (drawn, shards, steps, lr)
 trained = launch(pitfalls.begin_apart, world_size, *task, device=device)
 torch.stack([drawn.cpu(), torch.stack(trained)])  # (2, world_size, features)
@@ -543,7 +543,7 @@ print(inspect.getsource(pitfalls.normalize))
 # %% [markdown] lang="zh"
 # `momentum=1` 使这一层忘掉以前的值，只留下这个批量的统计量。（每个进程一行。方差除以的是 $n - 1$。）这些方差会比全部读数的方差大，还是小？
 
-# %% check="statistics_apart"
+# %% tags=["predict"] check="statistics_apart"
 layer = nn.BatchNorm1d(features, momentum=1.0, dtype=w.dtype)
 found = launch(pitfalls.normalize, world_size, layer, readings, device=device)
 mean, var = map(torch.stack, zip(*found))  # (world_size, features) each
@@ -609,7 +609,7 @@ def differences(orders):
     return len(set(map(tuple, orders))), len(set().union(*orders))  # orders, samples
 
 
-# %% check="forgotten"
+# %% tags=["predict"] check="forgotten"
 sampler = DistributedSampler(range(840), world_size, rank=0, seed=seed)
 differences([list(sampler) for epoch in range(steps)])
 
