@@ -802,8 +802,8 @@ plt.show()
 # %% [markdown] lang="en"
 # **Figure.** One backward pass on rank 0. Upper bar: when each layer had its gradient, layer 8 first.
 # Red bars: the all-reduce of each bucket, from its start to its end. Where red is below the upper
-# bar, communication **overlaps** with computation and costs no extra time; what is to the right of it
-# is the rest of the price.
+# bar, communication **overlaps** with computation and costs no extra time; only the part to the right of
+# the bar does.
 
 # %% [markdown] lang="zh"
 # **图**。进程 0 上的一次反向传播。上面的长条：每一层的梯度何时算好，最先是第 8 层。红条：每个桶的全归约，从开始到结束。红条在长条范围之内时，通信与计算**重叠**，不多花时间；超出右端的部分才是额外的代价。
@@ -905,11 +905,11 @@ for name, difference in compared.items():
     print(f"{name:28} {difference:.1e}")
 
 # %% [markdown] lang="en"
-# One line stands out unless the ranks have equally many samples: the plain mean. All the others are
-# rounding. Loss curves would not have told them apart.
+# Unless the ranks have equally many samples, one line stands out: the plain mean. All other lines show
+# rounding. A loss curve would not have shown the mistake.
 
 # %% [markdown] lang="zh"
-# 只要各进程的样本数不相等，就有一行与众不同：普通平均。其余各行都只是舍入误差。只看损失曲线，是分辨不出来的。
+# 只要各进程的样本数不相等，就有一行与众不同：普通平均。其余各行都只是舍入误差。只看损失曲线，是看不出这个错误的。
 
 # %% [markdown] lang="en"
 # ## Recipe for DDP

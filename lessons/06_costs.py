@@ -222,11 +222,11 @@ plt.show()
 
 # %% [markdown] lang="en"
 # **Figure.** One step of this run, by rank: the shortest one, which other programs disturbed least.
-# The red part contains the waiting, because nobody leaves the all-reduce before the slowest rank has
-# come. DDP would hide a part of it behind `backward()`, but only for a network of several buckets.
+# The red part includes the waiting, because no rank can leave the all-reduce before the slowest rank
+# has reached it. DDP would hide a part of it behind `backward()`, but only for a network of several buckets.
 
 # %% [markdown] lang="zh"
-# **图**。本次运行中的一步，每行一个进程；取的是最短的一步，它受其他程序的干扰最小。红色部分包括等待，因为最慢的进程到来之前，谁也离不开全归约。DDP 能让其中一部分与 `backward()` 重叠，但网络要有几个桶才行。
+# **图**。本次运行中的一步，每行一个进程；取的是最短的一步，它受其他程序的干扰最小。红色部分包括等待，因为要等最慢的进程也到达，各进程才能离开全归约。DDP 能让其中一部分与 `backward()` 重叠，但网络要有几个桶才行。
 
 # %% [markdown] lang="en"
 # Now the **speed-up**: the time $T_1$ of a step on one rank, divided by the time $T_W$ on $W$ ranks,

@@ -531,12 +531,12 @@ elements = [2 * share * P, 3 * share * P, 2 * n * d, 4 * 2 * share * n * d]
 [2 * each / 1e6 for each in elements]  # DDP, FSDP, pipeline, tensor
 
 # %% [markdown] lang="en"
-# - **Pipeline** sends least, and only between neighbours, whatever the number of blocks in a stage. It
-#   pays with the bubble. It is used between machines.
+# - **Pipeline** sends least, and only between neighbours, whatever the number of blocks in a stage. Its
+#   price is the bubble. It is used between machines.
 # - **Tensor** sends about as much as data parallelism for *each* block, more with each token, and
 #   nothing can be computed meanwhile. It needs the fast links within a machine.
 # - **DDP and FSDP** send more with each weight but not with each token, and overlap it with
-#   computation. They scale to the most devices.
+#   computation. They scale to the largest numbers of devices.
 #
 # The largest models combine them: tensor within a machine, pipeline between machines, data around both.
 

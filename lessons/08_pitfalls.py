@@ -628,10 +628,10 @@ for epoch in range(steps):
 torch.tensor(orders)  # (steps, 840 / W)
 
 # %% [markdown] lang="en"
-# How many orders are there now, and how many samples has rank 0 had?
+# How many orders are there now, and how many different samples has rank 0 seen?
 
 # %% [markdown] lang="zh"
-# 现在有几种次序？进程 0 得到过多少个样本？
+# 现在有几种次序？进程 0 见过多少个不同的样本？
 
 # %% check="remembered"
 differences(orders)
