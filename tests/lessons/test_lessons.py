@@ -99,7 +99,8 @@ def _values(parameter: Parameter) -> list[Value]:
     if isinstance(default, bool | str):
         return [default] * 3
     step = 1 if isinstance(default, int) else default / 4
-    candidates = [default, default + step, default + 3 * step]
+    third = least if isinstance(default, int) and least is not None else default + 3 * step
+    candidates = [default, default + step, third]
     top = most if most is not None else candidates[-1]
     bottom = least if least is not None else default
     return [type(default)(min(max(value, bottom), top)) for value in candidates]
