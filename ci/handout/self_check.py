@@ -86,7 +86,7 @@ class _SelfCheck:
             found, needed = self._describe(kind, shown), self._describe(expected_kind, wanted)
             yield where + self._say("kind", found, needed)
         elif kind in ("sequence", "mapping"):
-            if shown.keys() != wanted.keys():
+            if [*shown] != [*wanted]:
                 yield where + self._say("items", ", ".join(shown) or "-", ", ".join(wanted) or "-")
                 return
             for key in shown:
