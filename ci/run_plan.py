@@ -16,7 +16,7 @@ from ci.judge.outcome import skipped_outcome
 from ci.lesson.lesson import Lesson, find_lessons, select_lessons
 from ci.lesson.node import NotebookNode
 from ci.lesson.script import LessonError
-from ci.plan import attempts, gpus, parsed_lessons, planner, reasons
+from ci.plan import attempts, gpus, known_lessons, planner, reasons
 from ci.plan.gpus import Gpu
 from ci.plan.planner import Run
 from ci.plan.run_cache import RunCache, Work
@@ -118,7 +118,7 @@ def _oracles(lessons: Sequence[Lesson]) -> dict[str, Mapping[str, Oracle]]:
 def _read(paths: Sequence[Path], build: Path) -> list[Lesson]:
     """The lessons. Raises CourseError with all faults of all of them."""
     try:
-        return [parsed_lessons.read(path, build) for path in paths]
+        return [known_lessons.read(path, build) for path in paths]
     except LessonError:
         raise CourseError("\n".join(faults(paths, build))) from None
 
@@ -138,7 +138,7 @@ def _script_faults(path: Path, build: Path) -> tuple[list[str], Sequence[Noteboo
 
     cells: Sequence[NotebookNode] = ()
     try:
-        lesson = parsed_lessons.read(path, build)
+        lesson = known_lessons.read(path, build)
         cells = lesson.notebook.cells
         oracle.load(lesson)
     except LessonError as error:

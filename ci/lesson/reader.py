@@ -28,8 +28,8 @@ TEXT_ALONE = re.compile(r"""(?s)\s*[rRuU]?(\"\"\"|\'\'\')((?:(?!\1).)*)\1\s*""")
 FORBIDDEN_TAGS = {"raises-exception", "skip-execution", "injected-parameters"}
 
 
-def read(path: Path, parse: Callable[[str], NotebookNode] = script.parse) -> Lesson:
-    """The lesson in the script at `path`; `parse` makes a notebook of its text.
+def read(path: Path) -> Lesson:
+    """The lesson in the script at `path`.
 
     Raises LessonError, with file and line of each fault, if the script is malformed; CourseError
     if it cannot be read at all.
@@ -42,7 +42,7 @@ def read(path: Path, parse: Callable[[str], NotebookNode] = script.parse) -> Les
     except UnicodeDecodeError:
         raise CourseError(f"{place}: the file is not UTF-8 text: save it as UTF-8") from None
     found = _Faults()
-    notebook = parse(text)
+    notebook = script.parse(text)
     lesson = _lesson(path, text, notebook, found)
     if lesson is None or found.errors:
         raise LessonError(found.in_file(place), notebook.cells)

@@ -18,7 +18,7 @@ from ci.lesson.lesson import Lesson
 from ci.plan import attempts, keys
 from ci.plan.attempts import CHECKS, NOTEBOOK
 from ci.plan.keys import Keys
-from ci.plan.parsed_lessons import LESSONS
+from ci.plan.known_lessons import LESSONS
 from ci.plan.planner import Run
 
 RUNS, RECORDS = "runs", "records"  # folders below build/

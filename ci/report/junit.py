@@ -34,7 +34,7 @@ def _suite(outcome: Outcome) -> TestSuite:
         case.result = [Failure(str(fault), outcome.status_text)]
     elif outcome.status == Status.UNCHANGED:
         case.system_out = outcome.verdict
-    suite.add_testcase(case)
+    cases: list[TestCase] = [case]
     results = {result.check.name: result for result in outcome.results}
     for check in run.lesson.checks:
         case = _case(outcome, check.name, check.line)
@@ -43,7 +43,8 @@ def _suite(outcome: Outcome) -> TestSuite:
             case.result = [Skipped(outcome.status_text)]
         elif not result.green:
             case.result = [Failure(str(faults.check_fault(outcome, result)), result.status)]
-        suite.add_testcase(case)
+        cases.append(case)
+    suite.add_testcases(cases)
     return suite
 
 

@@ -1,6 +1,7 @@
 """The run cache: nothing is executed twice, and no outdated result counts as verified."""
 
-import json
+import base64
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ from ci.judge import verdicts
 from ci.judge.outcome import Outcome, unchanged_outcome
 from ci.lesson import oracle, reader
 from ci.lesson.lesson import Lesson
-from ci.plan import attempts, parsed_lessons, planner, run_cache
+from ci.plan import attempts, known_lessons, planner, run_cache
 from ci.plan.attempts import LOG, NOTEBOOK
 from ci.plan.planner import Run
 from ci.plan.run_cache import RunCache, Work
@@ -287,22 +288,22 @@ def test_clean_keeps_the_attempts_of_the_course(lesson: Lesson, tmp_path: Path) 
     assert work(default_run(lesson), build=tmp_path).execute == []
 
 
-def test_a_cached_lesson_equals_a_parsed_one(lesson: Lesson, tmp_path: Path) -> None:
-    """An unchanged script is not parsed again."""
-    parsed, remembered = (parsed_lessons.read(lesson.path, tmp_path) for _ in range(2))
+def test_a_known_lesson_equals_one_that_is_read(lesson: Lesson, tmp_path: Path) -> None:
+    """An unchanged script is not read again."""
+    parsed, remembered = (known_lessons.read(lesson.path, tmp_path) for _ in range(2))
     assert parsed == remembered == reader.read(lesson.path)
 
 
-def test_a_damaged_or_outdated_lesson_cache_is_not_used(lesson: Lesson, tmp_path: Path) -> None:
+def test_a_damaged_or_outdated_record_of_a_lesson_is_unused(lesson: Lesson, tmp_path: Path) -> None:
     """The lesson comes from the script."""
-    parsed_lessons.read(lesson.path, tmp_path)
+    known_lessons.read(lesson.path, tmp_path)
     (memory,) = (tmp_path / "records" / "lessons").iterdir()
-    known = json.loads(memory.read_text())
-    known["notebook"]["cells"][-1]["source"] = "5.0 * np.arange(size)"
-    memory.write_text(json.dumps(known))
-    assert "4.0" in parsed_lessons.read(lesson.path, tmp_path).notebook.cells[-1].source
+    digest, data = memory.read_text().split("\n")
+    other = pickle.dumps(pickle.loads(base64.b64decode(data)).path)
+    memory.write_text(f"{digest}\n{base64.b64encode(other).decode()}")
+    assert "4.0" in known_lessons.read(lesson.path, tmp_path).notebook.cells[-1].source
     lesson.path.write_text(lesson.path.read_text().replace("4.0", "6.0"))
-    assert "6.0" in parsed_lessons.read(lesson.path, tmp_path).notebook.cells[-1].source
+    assert "6.0" in known_lessons.read(lesson.path, tmp_path).notebook.cells[-1].source
 
 
 def test_the_expected_duration_is_that_of_the_last_execution(
