@@ -89,7 +89,7 @@ panel.axis("off")
 plt.show()
 
 # %% [markdown] lang="en"
-# **Figure.** The language that you write (above) and the core that computes (below). From Torch7 to
+# **Figure.** Above, the language in which users write; below, the core that computes. From Torch7 to
 # PyTorch the language changed, and autograd was new. From version 1.0 on, the core became
 # PyTorch's own.
 
@@ -189,13 +189,13 @@ prediction, difference, (difference**2).sum()
 # Where speed matters more than seeing each step, `torch.compile` turns a function into faster
 # code. This is optional, and nothing in this course needs it.
 #
-# **It has few abstractions.** Tensors, autograd, layers, optimizers: you can use each part alone, and a
-# training loop is a `for` loop that you write yourself (lesson 4).
+# **Its parts are simple and separate.** You can use tensors, autograd, layers or optimizers without the
+# others, and a training loop is a `for` loop that you write yourself (lesson 4).
 
 # %% [markdown] lang="zh"
 # 如果更在意速度，可以用 `torch.compile` 把函数编译成更快的代码。这只是一个选项，本课程用不到。
 #
-# **封装少**。张量、自动求导、网络层、优化器，每个部分都可以单独使用；训练循环就是自己写的一个 `for` 循环（见第 4 课）。
+# **结构简单**。张量、自动求导、网络层、优化器，每个部分都可以单独使用；训练循环就是自己写的一个 `for` 循环（见第 4 课）。
 
 # %% [markdown] lang="en"
 # **You are not alone.** PyTorch is widely used in research and in industry, like TensorFlow and
@@ -205,7 +205,7 @@ prediction, difference, (difference**2).sum()
 # training loops. There are official documentation, tutorials and a forum.
 
 # %% [markdown] lang="zh"
-# **有人同行**。PyTorch 在学术界和工业界都应用广泛，同类框架还有出自 Google 的 TensorFlow 和 JAX。它是开源的，GitHub 上越来越多的论文代码用它写成。许多扩展库以它为基础，不必重复造轮子：torchvision 处理图像，torchaudio 处理声音，Transformers 处理文本，PyTorch Geometric 处理图结构数据，Lightning 组织训练循环。它还有官方的文档、教程和论坛。
+# **使用者多**。PyTorch 在学术界和工业界都应用广泛，同类框架还有出自 Google 的 TensorFlow 和 JAX。它是开源的，GitHub 上越来越多的论文代码用它写成。许多扩展库以它为基础，不必重复造轮子：torchvision 处理图像，torchaudio 处理声音，Transformers 处理文本，PyTorch Geometric 处理图结构数据，Lightning 组织训练循环。它还有官方的文档、教程和论坛。
 
 # %% [markdown] lang="en"
 # ## Installing it

@@ -318,7 +318,7 @@ x.sum()
 # disappears**: from (rows, cols), `dim=0` leaves one sum for each column.
 
 # %% [markdown] lang="zh"
-# 用 `dim=` 指定沿哪个轴求和。**指定哪个轴，哪个轴就消失**：形状是 (rows, cols) 时，`dim=0` 为每一列留下一个和。
+# 用 `dim=` 指定沿哪个轴求和。**对哪个轴求和，哪个轴就消失**：形状是 (rows, cols) 时，`dim=0` 为每一列留下一个和。
 
 # %% check="column_sums"
 grid = torch.arange(rows * cols, device=device).reshape(rows, cols)
@@ -434,7 +434,7 @@ column + row  # (rows, cols)
 # when the shapes are aligned at the right.
 
 # %% [markdown] lang="zh"
-# 先预测 (rows, 1) + (cols,) 的形状，再看结果。后者只有一个轴，右端对齐后，它在 1 的下方。
+# 先预测 (rows, 1) + (cols,) 的形状，再看结果。后一个形状只有一个轴，右端对齐后，它与前一个形状中的 1 对应。
 
 # %% check="broadcast_shape"
 (column + torch.arange(cols, device=device)).shape
@@ -706,7 +706,7 @@ k = torch.arange(size, device=device)
 k /= 2
 
 # %% [markdown] lang="en"
-# The third trap is silent. Assignment converts to the dtype of `k`: what is in `k` now?
+# The third trap raises no error. Assignment converts to the dtype of `k`: what is in `k` now?
 
 # %% [markdown] lang="zh"
 # 第三个陷阱没有任何提示。赋值会转换成 `k` 的数据类型：现在 `k` 里是什么？

@@ -346,7 +346,7 @@ plt.show()
 # A tensor with one element needs no `gradient`: the shape (1, 1) is as clear as a scalar.
 
 # %% [markdown] lang="zh"
-# 只有一个元素的张量不必给出 `gradient`：形状为 (1, 1) 的张量和标量一样明确。
+# 只有一个元素的张量不必给出 `gradient`：形状为 (1, 1) 的张量和标量一样，梯度没有歧义。
 
 # %% check="one_element"
 w = torch.full((1, 1), float(size), dtype=kind, device=device, requires_grad=True)
@@ -378,10 +378,10 @@ x.grad
 x.grad == u
 
 # %% [markdown] lang="en"
-# The numerical test must keep $\mathbf{u}$ fixed as well, because it must ask the same question.
+# The numerical test must keep $\mathbf{u}$ fixed as well: it must differentiate the same function.
 
 # %% [markdown] lang="zh"
-# 用差分检验时也要让 $\mathbf{u}$ 保持不变，这样问的才是同一个问题。
+# 用差分检验时也要让 $\mathbf{u}$ 保持不变，这样求导的才是同一个函数。
 
 # %% check="numeric_detached"
 slopes(lambda x: (u.double() * x).sum(), x64)
@@ -915,7 +915,7 @@ torch.isclose(low / (points - h), high / (points + h), rtol=1e-9)
 # assumptions.
 
 # %% [markdown] lang="zh"
-# 中间没有跳跃的地方，差分证实了自动求导。而在 $e$ 处，是用跳跃的高度除以极小的步长，得到一个很大而没有意义的数。检验是否可靠，要看它的前提是否成立。
+# 在中间没有跳跃的地方，差分的结果与自动求导一致。而在 $e$ 处，是用跳跃的高度除以极小的步长，得到一个很大而没有意义的数。检验是否可靠，要看它的前提是否成立。
 
 # %% [markdown] lang="en"
 # ## Change this and run it again

@@ -127,7 +127,7 @@ torch.cat([w.grad, b.grad])
 
 # %% [markdown] lang="en"
 # A step of **gradient descent** subtracts the gradient times the **learning rate** `lr`. The
-# obvious line raises an error. Predict why: which rule about changes in place does it break?
+# simplest line for it raises an error. Predict why: which rule about changes in place does it break?
 
 # %% [markdown] lang="zh"
 # 一步**梯度下降**，就是减去梯度乘以**学习率** `lr`。最直接的写法却会报错。先猜一猜：它违反了原地操作的哪条规则？
@@ -272,8 +272,8 @@ model = Line().to(device)
 #
 # **The data.** A `DataLoader` makes batches of a data set. With `shuffle=True` it draws a new
 # order in each epoch, which is what you want in practice. Does every sample still appear exactly
-# once? We send the numbers $0, 1, 2, \dots$ through it. Is the order the old one, and what do we
-# get if we sort it?
+# once? We send the numbers $0, 1, 2, \dots$ through it. Do they come in the old order, and what do
+# we get if we sort them?
 
 # %% [markdown] lang="zh"
 # （`nn.Linear(features, 1)` 就是这样一个现成的层。它的权重从随机数开始；这里的模型从零开始，便于比较。）
@@ -344,7 +344,7 @@ torch.stack([joined(w, b), joined(model.w, model.b)])
 # %% [markdown] lang="zh"
 # ## 训练模式与评估模式
 #
-# 有些层在训练时和训练后的行为不同。`nn.Dropout(p)` 以概率 $p$ 把每个元素置零，其余的除以 $1 - p$，使均值不变，免得网络过分依赖个别元素。模块一开始处于训练模式。把一千个 1 送进去，取 $p = 0.2$，会得到哪些值？
+# 有些层在训练时和训练后的行为不同。`nn.Dropout(p)` 以概率 $p$ 把每个元素置零，其余的除以 $1 - p$，使均值不变，从而避免网络过分依赖个别元素。模块一开始处于训练模式。把一千个 1 送进去，取 $p = 0.2$，会得到哪些值？
 
 # %% check="dropout_in_training"
 dropout = nn.Dropout(0.2)
@@ -415,7 +415,7 @@ model.state_dict()
 # %% [markdown] lang="zh"
 # `torch.save` 把它写入文件，`torch.load` 把它读回来。（默认的 `weights_only=True` 会拒绝可能执行代码的文件；在没有 GPU 的机器上读取 GPU 写的文件，用 `map_location="cpu"`。）
 #
-# 要接着训练，并且像从未中断过一样，只有权重还不够。带**动量** $\mu$ 的 SGD 沿着一个速度前进，并把速度从一步记到下一步：
+# 要接着训练，并且像从未中断过一样，只有权重还不够。带**动量** $\mu$ 的 SGD 还保存一个速度，每一步都在上一步的速度上更新：
 #
 # $$\mathbf{v} \leftarrow \mu \mathbf{v} + \nabla L, \qquad
 # \mathbf{w} \leftarrow \mathbf{w} - \text{lr} \cdot \mathbf{v} 。$$

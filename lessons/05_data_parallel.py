@@ -525,7 +525,7 @@ compare("DDP, plain mean", plain, right["W2"])
 # = \frac{1}{n} \sum_{r} n_r \nabla L_r = \nabla L$$
 
 # %% [markdown] lang="zh"
-# 如果 `batch` 能被 `world_size` 整除，这个差只是舍入误差；否则就是真正的错误：样本少的进程与其他进程所占的比重一样，所以它的每个样本都占了更大的比重。训练看上去照样进行，所以这个错误常常没有人发现。
+# 如果 `batch` 能被 `world_size` 整除，这个差只是舍入误差；否则就是真正的错误：样本少的进程与其他进程所占的比重一样，于是它的每个样本都算得太重。训练看上去照样进行，所以这个错误常常没有人发现。
 #
 # 办法是加权。进程 $r$ 有 $n_r$ 个样本，就把它的损失乘以 $n_r W / n$：
 #
@@ -811,8 +811,8 @@ plt.show()
 # %% [markdown] lang="en"
 # ## A script of your own
 #
-# Outside this course nobody calls `launch`. The usual tool is `torchrun`, which starts the processes
-# and tells each its place in environment variables. The file `parallel/train.py` is a complete
+# `launch` belongs to this course. The usual tool is `torchrun`, which starts the processes and tells
+# each its rank in environment variables. The file `parallel/train.py` is a complete
 # script for it: save it, change network and data, and use it.
 #
 # ```sh

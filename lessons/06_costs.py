@@ -170,8 +170,8 @@ torch.stack([found for found, sent in ringed])  # (world_size, all weights)
 [sent for found, sent in ringed], row(weights).nbytes
 
 # %% [markdown] lang="en"
-# However many ranks there are, each sends at most about twice the gradient: a ninth rank costs the
-# other eight almost no additional bytes. But it costs two more exchanges, one after the other.
+# However many ranks there are, each sends at most about twice the gradient: with a ninth rank, the
+# other eight send hardly more. But there are two more exchanges, one after the other.
 # Therefore libraries use rings for long messages, and trees for short messages among many ranks. (We
 # counted the bytes of our own ring, not those of gloo or NCCL.)
 

@@ -272,15 +272,15 @@ def most_kept(table, r):
 [[most_kept(table, r) for r in range(world_size)] for table in schedules.values()]
 
 # %% [markdown] lang="en"
-# With GPipe all of them, with 1F1B at most as many as there are stages from this one on. Therefore
-# large models use 1F1B or a schedule derived from it.
+# With GPipe all of them; with 1F1B at most as many as there are stages from this one on. Therefore
+# large models are trained with 1F1B or a schedule that improves on it.
 #
 # Here is the whole training program, with GPipe. In `backward`, the derivative is divided by the number
 # of samples in the whole batch, so microbatches of different sizes need no weights. (`Found` stands for
 # outputs, gradients, and the weights after the last step.)
 
 # %% [markdown] lang="zh"
-# GPipe 要保存全部微批；1F1B 最多只保存与“从本阶段数起的阶段数”一样多的微批。所以大模型用的是 1F1B，或由它发展出来的调度。
+# GPipe 要保存全部微批；1F1B 要保存的微批数，不超过从本阶段到最后一个阶段的阶段数。所以训练大模型用的是 1F1B，或由它改进而来的调度。
 #
 # 下面是完整的训练程序，用的是 GPipe。`backward` 里的导数除以的是整个批量的样本数，所以微批大小不等也不需要加权。（`Found` 表示输出、梯度和最后一步之后的权重。）
 

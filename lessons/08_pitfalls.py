@@ -592,8 +592,8 @@ mean, var = map(torch.stack, zip(*found))  # (world_size, features) each
 #
 # **Symptom.** The curve of the training loss repeats itself in every epoch.
 #
-# A sampler that shuffles draws the order from its seed and the number of the epoch. Somebody has to tell it
-# that number. These are 840 samples, which 1 to 8 ranks share evenly. In `steps` epochs, how many orders
+# A sampler that shuffles draws the order from its seed and the number of the epoch. The program has to tell
+# it that number. These are 840 samples, which 1 to 8 ranks share evenly. In `steps` epochs, how many orders
 # does rank 0 get, and how many different samples?
 
 # %% [markdown] lang="zh"
@@ -601,7 +601,7 @@ mean, var = map(torch.stack, zip(*found))  # (world_size, features) each
 #
 # **症状**：训练损失的曲线每一轮都重复同样的形状。
 #
-# 会打乱次序的采样器，由种子和轮次的编号决定次序。这个编号要有人告诉它。下面有 840 个样本，1 到 8 个进程都能平分。`steps` 轮之中，进程 0 会得到几种次序、多少个不同的样本？
+# 会打乱次序的采样器，由种子和轮次的编号决定次序。这个编号要由程序告诉它。下面有 840 个样本，1 到 8 个进程都能平分。`steps` 轮之中，进程 0 会得到几种次序、多少个不同的样本？
 
 
 # %%
