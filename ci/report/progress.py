@@ -30,6 +30,8 @@ class Progress:
         if isinstance(event, Started):
             self.started, self.headings = time.monotonic(), headings(self.run.lesson)
         elif isinstance(event, CellStarted):
+            if not self.cells:  # before, the fork server may have imported
+                self.started = time.monotonic()
             self.cell, self.cells = event.cell + 1, event.cells
 
     @property

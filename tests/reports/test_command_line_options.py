@@ -108,6 +108,8 @@ def test_progress_says_where_a_run_is(read: Read, monkeypatch: pytest.MonkeyPatc
     known.on_event(Started(run, 0, 0.0))
     now.monotonic = lambda: 134.5
     assert known.line == "01_small: 0:34 of about 1:10, starting"
+    known.on_event(CellStarted(run, 0, 5))  # the time of imports does not count
+    now.monotonic = lambda: 169.0
     known.on_event(CellStarted(run, len(lesson.notebook.cells) - 1, len(lesson.notebook.cells)))
     count = len(lesson.notebook.cells)
     assert known.line == f"01_small: 0:34 of about 1:10, cell {count}/{count}, Slopes"
