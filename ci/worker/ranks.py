@@ -11,7 +11,6 @@ import fcntl
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -23,6 +22,7 @@ from ci.worker import processes
 
 PROGRAM = Path(__file__).with_name("rank_server")
 LARGEST = 2**20  # bytes of an order
+LONGEST_SHEBANG = 100  # characters; older kernels take 127 with the options
 MOST_DESCRIPTORS = 16  # that a fork server inherits: its streams, a listener and a pipe
 
 
@@ -30,6 +30,7 @@ def stand_by(reseed: Callable[[], None]) -> Callable[[], None]:
     """Fork the server, which waits; `reseed` gives it random numbers of its own.
 
     Returns a function to call before the lesson starts: only later changes count as the lesson's.
+    What they share is in the temporary folder, which goes with the run.
     """
     if sys.platform != "linux" or not os.access(PROGRAM, os.X_OK):
         return lambda: None
@@ -43,7 +44,6 @@ def stand_by(reseed: Callable[[], None]) -> Callable[[], None]:
             reseed()
             _serve(listener)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
             os._exit(0)
     listener.close()
     return lambda: _offer(folder)
@@ -53,8 +53,22 @@ def _offer(folder: Path) -> None:
     """Have multiprocessing start the program, which finds beside itself what it has to know."""
     (folder / "interpreter").symlink_to(sys.executable)
     (folder / "before.json").write_text(json.dumps([dict(os.environ), str(Path.cwd())]))
-    (folder / "python").symlink_to(PROGRAM)
-    multiprocessing.set_executable(str(folder / "python"))
+    multiprocessing.set_executable(str(_program(folder)))
+
+
+def _program(folder: Path) -> Path:
+    """The program in `folder`, run by this interpreter: `env python3` may find another one.
+
+    Where files in `folder` cannot be executed, as in the lab, a link to the program has to do.
+    """
+    program = folder / "python"
+    program.write_text(f"#!{sys.executable} -IS\n{PROGRAM.read_text()}")
+    fits = len(sys.executable) <= LONGEST_SHEBANG and " " not in sys.executable
+    program.chmod(0o755 if fits else 0o644)
+    if not os.access(program, os.X_OK):
+        program.unlink()
+        program.symlink_to(PROGRAM)
+    return program
 
 
 def _serve(listener: socket.socket) -> None:
