@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache, partial
 from pathlib import Path
@@ -22,7 +22,9 @@ from ci.errors import MachineError
 from ci.execute import engine
 from ci.execute.events import Execution, Finished
 from ci.execute.executor import Executor
+from ci.execute.leases import Lease
 from ci.execute.local import LocalExecutor
+from ci.execute.server_client import ServerClient
 from ci.execute.servers import Servers
 from ci.handout.pool import HandoutPool
 from ci.lab import image
@@ -187,10 +189,8 @@ def executions(
 ) -> list[Execution]:
     """The executions of `runs`, in the order in which they end; on this machine by default.
 
-    There, all tests share a fork server, unless they change the environment.
+    There, all tests share a fork server.
     """
-    os.environ.pop("PYTEST_CURRENT_TEST", None)
-    servers = servers or (None if executor else shared_servers())
     events = engine.execute(
         runs, folder, executor or LocalExecutor(), slots=slots, gpus=gpus, servers=servers
     )
@@ -214,12 +214,39 @@ def executed(lesson: Lesson, *settings: str, servers: Servers | None = None) -> 
     return Executed(notebook, found.cell, found.reason)
 
 
+class KeptServers(Servers):
+    """A fork server of this machine that lives as long as the tests have the same environment."""
+
+    _environment: Mapping[str, str] = {}
+
+    def lend(self, runs: Sequence[Run], lease: Lease, folder: Path) -> ServerClient:
+        """Lend the server, or a new one in another environment."""
+        os.environ.pop("PYTEST_CURRENT_TEST", None)  # differs between the tests
+        if self._environment != os.environ:
+            super().close()
+        self._environment = dict(os.environ)
+        return super().lend(runs, lease, folder)
+
+    def close(self) -> None:
+        """Keep it for the next test."""
+
+
 @cache
 def shared_servers() -> Servers:
-    """The fork servers of the tests; they end with this process."""
-    servers = Servers(LocalExecutor())
-    atexit.register(servers.close)
+    """The server of all tests; it ends with this process."""
+    servers = KeptServers(LocalExecutor())
+    atexit.register(Servers.close, servers)
     return servers
+
+
+@pytest.fixture(autouse=True)
+def one_fork_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands in this process use the server of all tests, in place of one each."""
+
+    def servers(executor: Executor) -> Servers:
+        return shared_servers() if type(executor) is LocalExecutor else Servers(executor)
+
+    monkeypatch.setattr(engine, "Servers", servers)
 
 
 def eventually(condition: Callable[[], object], timeout_s: float = 10) -> bool:

@@ -185,6 +185,14 @@ def _forget_modules() -> None:
             del sys.modules[name]
 
 
+def _redirect_packages(before: Path, now: Path) -> None:
+    """Import what has not been imported of the course's packages from another copy of them."""
+    for module in list(sys.modules.values()):
+        file = Path(str(getattr(module, "__file__", None)))
+        if file.name == "__init__.py" and file.is_relative_to(before):
+            module.__path__ = [str(now / file.parent.relative_to(before))]
+
+
 def _first_cell(mutant: Mutant, lesson: Lesson) -> int:
     """The first cell that a mutant can change; the end for an expected value."""
     cells = lesson.notebook.cells
@@ -209,6 +217,7 @@ def _try_mutant(mutant: Mutant, shell: LessonShell, oracles: Mapping[str, Oracle
     mutated = reader.read(script)
     os.chdir(script.parent)
     sys.path[sys.path.index(str(folder))] = str(script.parent)
+    _redirect_packages(folder, script.parent)
     shell.switch_to(mutated, mutant.parameters)
     return shell.finish(oracle.load(mutated) if mutant.is_oracle else oracles, mutant.check)
 

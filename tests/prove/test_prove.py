@@ -171,6 +171,26 @@ def test_a_mistake_in_a_module_is_noticed(read: Read, tmp_path: Path) -> None:
 
 
 @pytest.mark.kernel
+def test_a_mistake_in_a_package_that_is_known_is_noticed(read: Read, tmp_path: Path) -> None:
+    """An earlier cell has imported another module of the package."""
+    lesson = read(
+        "# %%\nfrom ranks.one import one\n# %%\nfrom ranks.add import add\n"
+        '# %% check="gradient"\nadd(one, 3) * 1.0 * np.arange(size)\n',
+        expected=ORACLE,
+    )
+    package = lesson.path.with_name("ranks")
+    package.mkdir()
+    for name, text in {
+        "__init__": "",
+        "one": "one = 1\n",
+        "add": "def add(a, b):\n    return a + b\n",
+    }.items():
+        (package / f"{name}.py").write_text(text)
+    results = tried(lesson, mutants_file(tmp_path), sample=None)
+    assert statuses(results, "return a - b") == [MutantStatus.DIFFERS]
+
+
+@pytest.mark.kernel
 def test_a_text_for_the_wrong_case_is_noticed(read: Read, tmp_path: Path) -> None:
     """The cell prints in one case only; its oracle knows in which."""
     source = '# %% stdout="text"\nif size == 1:\n    print("one")\n'
