@@ -28,8 +28,10 @@ TEXT_ALONE = re.compile(r"""(?s)\s*[rRuU]?(\"\"\"|\'\'\')((?:(?!\1).)*)\1\s*""")
 FORBIDDEN_TAGS = {"raises-exception", "skip-execution", "injected-parameters"}
 
 
-def read(path: Path) -> Lesson:
+def read(path: Path, *, alone: bool = False) -> Lesson:
     """The lesson in the script at `path`.
+
+    With `alone`, the other lessons may not be here, and no prerequisites are looked up.
 
     Raises LessonError, with file and line of each fault, if the script is malformed; CourseError
     if it cannot be read at all.
@@ -43,7 +45,7 @@ def read(path: Path) -> Lesson:
         raise CourseError(f"{place}: the file is not UTF-8 text: save it as UTF-8") from None
     found = _Faults()
     notebook = script.parse(text)
-    lesson = _lesson(path, text, notebook, found)
+    lesson = _lesson(path, text, notebook, found, alone)
     if lesson is None or found.errors:
         raise LessonError(found.in_file(place), notebook.cells)
     return lesson
@@ -69,7 +71,9 @@ class _Faults:
         return [*dict.fromkeys(str(error.in_file(place)) for error in ordered)]
 
 
-def _lesson(path: Path, text: str, notebook: NotebookNode, found: _Faults) -> Lesson | None:
+def _lesson(
+    path: Path, text: str, notebook: NotebookNode, found: _Faults, alone: bool
+) -> Lesson | None:
     """The lesson, or None if a fault leaves no lesson; `found` collects all faults."""
     found.errors += [ScriptError(message, line) for line, message in notebook.metadata.faults]
     _identify_cells(notebook)
@@ -85,7 +89,7 @@ def _lesson(path: Path, text: str, notebook: NotebookNode, found: _Faults) -> Le
     parameters = found.collect(_parameters, notebook, header)
     limits = found.collect(_limits, header)
     prose = found.collect(languages.declared, header)
-    prerequisites = found.collect(_prerequisites, path, header)
+    prerequisites = () if alone else found.collect(_prerequisites, path, header)
     if prose and not notebook.metadata.faults:
         found.errors += languages.faults(notebook.cells, prose)
     if extracted is None or None in (parameters, limits, prose, prerequisites):

@@ -511,6 +511,16 @@ def test_lab_without_an_engine_is_the_machines_fault(no_engine: None) -> None:
         executor.choose("lab", [], DOCKER)
 
 
+def test_a_lesson_runs_without_its_prerequisites(
+    the_lab: ContainerExecutor, read: Read, tmp_path: Path
+) -> None:
+    """A container shows no other lesson."""
+    read(name="01_small")
+    header = HEADER.replace("  lesson:\n", "  lesson:\n#     prerequisites: [small]\n", 1)
+    (end,) = execute(read(header=header, name="02_next"), tmp_path / "runs", the_lab)
+    assert (end.end, end.reason) == ("completed", "")
+
+
 def test_links_to_the_expected_values_are_not_mounted(
     the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:

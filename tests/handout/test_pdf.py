@@ -6,7 +6,6 @@ import math
 import re
 import struct
 import subprocess
-import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -589,21 +588,6 @@ def test_cells_are_files_that_editions_share() -> None:
     assert len(others.keys() - cells.keys()) == 1
     assert [*map(students.index, cells)] == sorted(map(students.index, cells))
     assert students.split("#include")[1:] == instructors.split("#include")[2:]
-
-
-def test_the_second_edition_is_set_in_less_time() -> None:
-    """Typst knows its parts: nothing that differs between editions is in a style of all text."""
-    parts = [f'{pdf.PART}#sheet.source("{n}", "a{n} = f(b, {n})", true)\n' for n in range(99)]
-
-    def seconds(course: str, *parts: str) -> float:
-        start = time.process_time()
-        styled = f'#show: sheet.handout.with("T", "{course}", "English", false, none)'
-        pdf.handout(f"{styled}\n= {course}\n{''.join(parts)}", {}, "")
-        return time.process_time() - start
-
-    seconds("warm", f'{pdf.PART}#sheet.source("w", "w = 1", true)')
-    first, second = seconds("students", *parts), seconds("instructors", *parts)
-    assert second < first / 2
 
 
 def test_no_text_begins_a_part() -> None:

@@ -47,3 +47,10 @@ def test_another_prerequisite_is_a_fault(tmp_path: Path, value: str, fault: str)
     """A lesson that does not exist, or one that comes later; a value of another type."""
     with pytest.raises(LessonError, match=f"03_three.py: header: prerequisites:? {fault}"):
         prerequisites(tmp_path, value)
+
+
+def test_a_lesson_alone_looks_up_none(tmp_path: Path) -> None:
+    """In the lab's containers, the other lessons are not there."""
+    path = tmp_path / "03_three.py"
+    path.write_text(HEADER.format("[two]"))
+    assert reader.read(path, alone=True).prerequisites == ()
