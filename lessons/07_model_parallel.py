@@ -531,7 +531,7 @@ elements = [2 * share * P, 3 * share * P, 2 * n * d, 4 * 2 * share * n * d]
 [2 * each / 1e6 for each in elements]  # DDP, FSDP, pipeline, tensor
 
 # %% [markdown] lang="en"
-# - **Pipeline** sends least, and only between neighbours, whatever the number of blocks in a stage. Its
+# - **Pipeline** sends least, and only between neighbours, for any number of blocks in a stage. Its
 #   price is the bubble. It is used between machines.
 # - **Tensor** sends about as much as data parallelism for *each* block, more with each token, and
 #   nothing can be computed meanwhile. It needs the fast links within a machine.

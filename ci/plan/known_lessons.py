@@ -24,7 +24,7 @@ def read(path: Path, build: Path) -> Lesson:
         key = keys.digest(_code(), neighbours, str(path), path.read_bytes().hex())
     except OSError:
         return reader.read(path)  # says what is wrong
-    return _load(record, key) or _read_anew(path, record, key)
+    return _load(record, key) or _read_and_record(path, record, key)
 
 
 def _load(record: Path, key: str) -> Lesson | None:
@@ -39,7 +39,7 @@ def _load(record: Path, key: str) -> Lesson | None:
     return lesson
 
 
-def _read_anew(path: Path, record: Path, key: str) -> Lesson:
+def _read_and_record(path: Path, record: Path, key: str) -> Lesson:
     lesson = reader.read(path)
     data = base64.b64encode(pickle.dumps(lesson)).decode()
     try:

@@ -120,7 +120,7 @@ class Terminal:
         self.console.print(_final_table(outcomes))
         kernels = {outcome.environment.get("kernel", "forked") for outcome in outcomes}
         for why in sorted(kernels - {"forked"}):
-            self.print(f"kernels were started anew for each run, {why}\n")
+            self.print(f"each run imported torch itself: its kernel was {why}\n")
         if sum(slot.runs for slot in utilization) > 1:
             self.print(f"{utilization_text(utilization)}\n")
         for matrix in matrices:

@@ -2,7 +2,7 @@
 
 It has imported what lessons import, and forks a run process for each request. Requests are JSON
 lines on standard input, events are JSON lines on standard output; several runs may be in progress.
-Where forks could differ from fresh processes, it starts run processes anew, and says why.
+Where forks could differ from fresh processes, it starts fresh run processes, and says why.
 
 It has one thread and never touches CUDA: after its imports it only forks, and forwards the events
 of its run processes. When its standard input ends, its parent is gone, and it ends with everything

@@ -55,7 +55,7 @@ def vector(size):
     return _x(size)
 
 
-@expect(constant="no backward pass has run, whatever the parameters")
+@expect(constant="no backward pass has run, for any parameters")
 def no_gradient_yet():
     """There is no gradient before the first backward pass."""
     return True

@@ -158,7 +158,7 @@ def ddp_gradients(world_size, batch, features, hidden, seed):
     return np.tile(gradient(batch, features, hidden, seed)["W2"], (world_size, 1))
 
 
-@expect(device="cpu", zero=True, constant="two equal gradients differ by 0, whatever they are")
+@expect(device="cpu", zero=True, constant="two equal gradients differ by 0, for any values")
 def ranks_agree():
     """All ranks receive the same sum, so their gradients are the same to the last bit."""
     return np.float64(0)
@@ -232,13 +232,13 @@ def _script_gradients(weights, x, y):
     return layers | {"2.weight": d.T @ h, "2.bias": d.sum(axis=0)}
 
 
-@expect(device="cpu", constant="the network of the script, whatever the parameters")
+@expect(device="cpu", constant="the network of the script, for any parameters")
 def initial():
     """16 units with 2 inputs and a bias, and one output with 16 inputs and a bias: 65 elements."""
     return np.ones(16 * (2 + 1) + (16 + 1))
 
 
-@expect(device="cpu", constant="the shape of the script's data, whatever the parameters")
+@expect(device="cpu", constant="the shape of the script's data, for any parameters")
 def orders():
     """An order of the 1680 samples for each of two epochs."""
     return np.zeros((2, 1680), int)

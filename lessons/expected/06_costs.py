@@ -50,7 +50,7 @@ def _row(named):
     return np.concatenate([matrix.ravel() for matrix in named.values()])
 
 
-@expect(constant="float32 and Adam, whatever the parameters")
+@expect(constant="float32 and Adam, for any parameters")
 def bytes_a_weight():
     """32 bits are 4 bytes, for a weight, its gradient, Adam's mean of gradients and of squares."""
     return [32 / 8] * 4

@@ -164,7 +164,7 @@ def stages(world_size):
 
 @expect(device="cpu", terms=_terms_of_deep_errors)
 def pipeline_errors(batch, features, hidden, seed):
-    """h_8 - y of all rows in their order, whatever the stages and microbatches."""
+    """h_8 - y of all rows in their order, for any stages and microbatches."""
     matrices, x, y = _draw_deep(batch, features, hidden, seed)
     return (_values(matrices, x)[-1] - y)[:, 0]
 
@@ -245,7 +245,7 @@ def planned_parameters(batch, features, hidden, steps, lr, seed):
     return _row(weights)
 
 
-@expect(constant="one block of a large model, whatever the parameters")
+@expect(constant="one block of a large model, for any parameters")
 def traffic():
     """2 bytes times 7/4 P, 21/8 P, 2 n d and 7 n d elements; P = 12 d^2, d = 2^12, n = 2^14."""
     d, n = 2**12, 2**14

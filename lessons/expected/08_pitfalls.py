@@ -183,7 +183,7 @@ def dealt(world_size, batch):
 
 @expect(device="cpu")
 def times_dealt(world_size, batch):
-    """Once, and the first W ceil(n / W) - n rows (begun anew after n of them) once more."""
+    """Once, and the first W ceil(n / W) - n rows (begun again after n of them) once more."""
     extra = -batch % world_size
     return 1 + extra // batch + (np.arange(batch) < extra % batch)
 
@@ -280,7 +280,7 @@ def sync_batch_norm(world_size, features, seed):
 
 
 def forgotten(world_size):
-    """One order, the same in each epoch; so 840 / W rows for rank 0, whatever the epochs."""
+    """One order, the same in each epoch; so 840 / W rows for rank 0, for any number of epochs."""
     return 1, -(-840 // world_size)
 
 
@@ -295,7 +295,7 @@ def remembered(steps, shuffled):
     return steps, len(np.unique(shuffled))
 
 
-@expect(device="cpu", constant="each row once, whatever the ranks and the order")
+@expect(device="cpu", constant="each row once, for any ranks and any order")
 def whole_epoch():
     """1, ..., 8 divide 840, so nothing is padded: 1 for the rarest row and the most frequent."""
     return np.array(1), np.array(1)

@@ -27,7 +27,7 @@ import torch.distributed as dist
 GRACE_S = 1.0  # for the other ranks after a failure, and for all of them after the deadline
 
 # Ranks are forked from a server that has imported these modules once. Rank programs are not
-# among them: each launch imports them anew, as they stand in their files by then.
+# among them: each launch imports them again, as they stand in their files by then.
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["torch", "torch.distributed", "torch._dynamo"])
 
@@ -101,7 +101,7 @@ def _wait(ranks: Sequence[BaseProcess], timeout_s: float) -> list[int]:
 
 
 def _end(ranks: Sequence[BaseProcess]) -> None:
-    """Leave no rank behind, whatever it is doing."""
+    """Leave no rank behind, in any state."""
     for rank in ranks:
         if rank.is_alive():
             rank.kill()

@@ -12,7 +12,7 @@ processes look for each other at the old addresses: github.com/pytorch/pytorch/i
     torchrun --nnodes 1:2 --nproc-per-node 2 --max-restarts 3 --rdzv-id 1 \
         --rdzv-backend c10d --rdzv-endpoint HEAD:29400 train.py
 
-Each step uses the same samples whatever the number of processes, so that the weights are those of
+Each step uses the same samples for any number of processes, so that the weights are those of
 one device, up to rounding.
 """
 

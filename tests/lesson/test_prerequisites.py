@@ -29,7 +29,7 @@ def prerequisites(folder: Path, value: str) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("value", ["[two, one]", "[01_one, two]", "[two, 02_two, one]"])
 def test_lessons_are_named_with_or_without_their_number(tmp_path: Path, value: str) -> None:
-    """Without it, a name stays right if lessons are numbered anew."""
+    """Without it, a name stays right if the lessons get other numbers."""
     assert prerequisites(tmp_path, value) == ("01_one", "02_two")
 
 
