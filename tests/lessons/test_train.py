@@ -45,6 +45,24 @@ def finish(process: subprocess.Popen[str]) -> str:
     return out
 
 
+def test_the_process_group_ends_before_the_interpreter(tmp_path: Path) -> None:
+    """Its threads could otherwise abort the process: github.com/pytorch/pytorch/issues/190489."""
+    program = "import os, train; train.main(); print(len(os.listdir('/proc/self/task')))"
+    environment = {
+        **os.environ,
+        **{"MASTER_ADDR": "localhost", "MASTER_PORT": "0", "WORLD_SIZE": "1"},
+        **{
+            "RANK": "0",
+            "LOCAL_RANK": "0",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(SCRIPT.parent),
+        },
+    }
+    command = [sys.executable, "-c", program, "--epochs", "1"]
+    out = subprocess.check_output(command, cwd=tmp_path, env=environment, text=True)
+    assert out.split()[-1] == "1"
+
+
 def checkpoint(folder: Path) -> dict[str, Any]:
     state: dict[str, Any] = torch.load(folder / "checkpoint.pt")
     return state
