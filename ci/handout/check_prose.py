@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import typst
-from nbformat import NotebookNode
 
 from ci.errors import CourseError
 from ci.handout import dialect, markdown, pdf
@@ -18,6 +17,7 @@ from ci.handout.markdown import Formula, plain
 from ci.handout.prose_tree import WEB, Node, lists, nodes
 from ci.handout.refusals import reason
 from ci.lesson.lesson import Lesson
+from ci.lesson.node import NotebookNode
 
 # What remains in the words of a document if Markdown did not read a formula or an emphasis.
 LEFT_OVER = {

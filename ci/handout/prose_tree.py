@@ -40,24 +40,28 @@ def callout_title(kind: str, text: str) -> str:
 
 def nodes(tree: Node) -> Iterator[Node]:
     """The nodes of a tree, in order."""
-    return (part for part in _parts(tree) if isinstance(part, dict) and "t" in part)
+    return (part for part in _parts(tree) if type(part) is dict and "t" in part)
 
 
 def lists(tree: Node) -> Iterator[list[Node]]:
     """The lists of nodes in a tree: the blocks of a text, the words of a paragraph."""
     for part in _parts(tree):
-        if isinstance(part, list) and part and all(isinstance(n, dict) and "t" in n for n in part):
+        if type(part) is list and part and all(type(n) is dict and "t" in n for n in part):
             yield part
 
 
-def _parts(tree: Node) -> Iterator[Node]:
-    """The lists and dictionaries of a tree, each before its parts; a stack is faster than calls."""
-    waiting = [tree]
-    while waiting:
-        part = waiting.pop()
-        yield part
-        children = part.values() if isinstance(part, dict) else part
-        waiting += [child for child in children if type(child) in (dict, list)][::-1]
+def _parts(tree: Node) -> list[Node]:
+    """The lists and dictionaries of a tree, each before its parts; generators are slower."""
+    found: list[Node] = []
+
+    def collect(part: Node) -> None:
+        found.append(part)
+        for child in part.values() if type(part) is dict else part:
+            if type(child) is dict or type(child) is list:
+                collect(child)
+
+    collect(tree)
+    return found
 
 
 def with_tags(part: Node) -> Node:

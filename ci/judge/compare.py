@@ -214,12 +214,16 @@ def _unfit(dtype: str, rel: float | None) -> str:
 
 
 def _wrapping_hint(shown: Comparable, expected: Comparable) -> str:
-    """What an oracle should return where a tensor of one element is shown and a Python value is
-    expected."""
-    if shown.kind != "array" or shown.value.shape or expected.kind not in ("plain", "float"):
+    """What an oracle should return if one of the values is a Python value and the other a tensor of
+    one element."""
+    kinds = {shown.kind, expected.kind}
+    if "array" not in kinds or not kinds & {"plain", "float"}:
         return ""
-    if isinstance(expected.value, str):
+    array, single = (shown, expected) if shown.kind == "array" else (expected, shown)
+    if array.value.shape or isinstance(single.value, str):
         return ""
+    if array is expected:
+        return f": for a Python value, the oracle returns {expected.value.item()!r}"
     names = {bool: "np.bool_", int: "np.int64"}
     name = names.get(type(expected.value), "np.float64")
     return f": for a tensor, the oracle returns {name}({expected.python()!r})"

@@ -32,7 +32,7 @@ class Rule:
             _require(name, getattr(self, name), str, optional=name in ("dtype", "device"))
         for name in ("zero", "elementwise"):
             _require(name, getattr(self, name), bool)
-        if (self.abs or self.rel) and not self.why:
+        if (self.abs or self.rel) and not self.why.strip():
             raise ValueError("a tolerance needs a reason: write why=…")
 
 

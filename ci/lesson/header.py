@@ -11,6 +11,8 @@ from ci.lesson.marks import MARK, Fault
 
 LESSON_KEYS = ["gpus", "parameters", "timeout", "checks", "languages", "prerequisites"]
 JUPYTER_KEYS = ["jupytext", "kernelspec", "lesson", "language_info"]
+# Numbers that YAML reads as others than they look: 010 is 8, 1:30 is 90.
+ODD_NUMBER = re.compile(r"[-+]?(0[\dxXbBoO][\da-fA-F_]*|\d[\d_]*(:[0-5]?\d)+(\.\d*)?|\d+_[\d_.]*)")
 
 
 def read(lines: Sequence[str]) -> tuple[dict[str, Any], int, list[Fault]]:
@@ -52,6 +54,8 @@ class _Loader(yaml.SafeLoader):
             if name in seen:
                 raise yaml.MarkedYAMLError(None, None, f"a second key '{name}'", where)
             seen[name] = self.construct_object(value, deep=True)
+            if seen[name] is None:
+                raise yaml.MarkedYAMLError(None, None, f"the key '{name}' has no value", where)
         return seen
 
 
@@ -69,6 +73,10 @@ def _load(text: str, line: int) -> Any:
             if tagged or isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 message = "anchors and tags (&, *, !) are not allowed: write the value itself"
                 raise ScriptError(f"the header is not valid YAML: {message}", line + _row(event))
+            word = getattr(event, "value", "") if not getattr(event, "style", None) else ""
+            if ODD_NUMBER.fullmatch(word):
+                message = f"the header: {word} is not a decimal number: write it as one"
+                raise ScriptError(message, line + _row(event))
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)

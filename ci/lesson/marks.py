@@ -13,6 +13,13 @@ MARK = re.compile(r"#\s*%%(%*)(?:[ \t]+(.*))?$")
 TYPE = re.compile(r"\[([^\]\[\"'=]*)\]?")
 TYPES = ["markdown", "md", "raw", "code"]
 PAIR = re.compile(r"([\w.:-]+)\s*=\s*")
+ADJACENT = re.compile(r"""["']\s+\w?["']""")
+# A comment that begins no cell, but has an attribute of one.
+NEARLY = re.compile(
+    rf"\s*[#\uff03]+\s*(?:%+|In ?\[[\d ]*\]:|<codecell>)\W*(?:{'|'.join(CELL_ATTRIBUTES)})"
+    r"\s*[=:\uff1d\uff1a]\s*[\"'\[\u201c]"
+)
+AFTER_NAME = r"[:\"'\[\u201c\u2018\uff1d\uff1a]"
 WRITE = 'write attributes as check="name" or tags=["a", "b"]'
 
 Fault = tuple[int, str]
@@ -58,7 +65,7 @@ def _known(word: str) -> bool:
 
 def _title_fault(title: str, is_mark: bool, follows_text: bool) -> str | None:
     for word in re.findall(r"\w+", title):
-        if word in CELL_ATTRIBUTES and re.search(rf"\b{word}\b\s*[:\"'\[]", title):
+        if word in CELL_ATTRIBUTES and re.search(rf"\b{word}\b\s*{AFTER_NAME}", title):
             return f"cannot read '{title}': {WRITE}"
     if title in CELL_ATTRIBUTES:
         return f"cannot read '{title}': {WRITE}"
@@ -101,6 +108,8 @@ def _value(text: str) -> tuple[Any, str | None]:
         pass
     for end in [match.end() for match in re.finditer(r"(?<=[\"'\])}\w])(?=[\s,]|$)", text)]:
         try:
+            if ADJACENT.search(text[:end]):  # Python would join them
+                continue
             return ast.literal_eval(text[:end]), text[end:]
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             continue

@@ -5,7 +5,7 @@ import inspect
 import pickle
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -163,7 +163,7 @@ def _facts(name: str, function: FunctionType) -> Facts:
         raise TypeError(f"'{name}'.rule is set by @expect(…) only")
     return Facts(
         name,
-        rule,
+        replace(rule),  # validates its fields again, which an oracle can have changed
         tuple(inspect.signature(function).parameters),
         " ".join((inspect.getdoc(function) or "").split()),
         function.__code__.co_firstlineno,

@@ -93,6 +93,7 @@ def with_rule(parameter: Parameter, rule: Mapping[str, Any]) -> Parameter:
     """`parameter` with the range or the choices from the lesson's header. Raises ScriptError."""
     limits, choices = [rule.get("min"), rule.get("max")], rule.get("choices", [])
     valid = all(_is_limit(limit) for limit in limits) and type(choices) is list
+    valid = valid and (choices != [] or "choices" not in rule)
     if not valid or not all(_has_type(choice, parameter.type) for choice in choices):
         name = parameter.name
         raise ScriptError(f"header: {name} must be {{min: 1, max: 2}} or {{choices: [a, b]}}")

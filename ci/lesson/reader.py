@@ -139,6 +139,9 @@ def _validate_cell(cell: NotebookNode) -> None:
     if cell.cell_type == "code" and (text := TEXT_ALONE.fullmatch(cell.source)):
         cell.cell_type, cell.source = "markdown", text[2]  # so that faults in it are named too
         raise ScriptError("the cell is only a text: begin it with `# %% [markdown]`", line)
+    if cell.cell_type == "code" and (ignored := script.first_ignored_status(cell.source)):
+        message = f"{ignored[0]}(…) ignores a failure of its command: write subprocess.run(…, "
+        raise ScriptError(f"{message}check=True)", line + ignored[1])
     installs = INSTALL.search(cell.source) if cell.cell_type == "code" else None
     if installs:
         at = line + cell.source[: installs.start()].count("\n")

@@ -20,7 +20,7 @@ from ci.lesson.node import NotebookNode
 
 SECOND_HEADER = re.compile(r"#\s*jupyter:\s*$")
 HEADER_LIKE = re.compile(
-    r"#\s*-{1,5}\s*$|#\s*(jupyter|jupytext|lesson\w*|kernelspec|gpus)\s*:", re.I
+    r"#\s*-{1,5}\s*$|-{3,5}\s*$|#\s*(jupyter|jupytext|lesson\w*|kernelspec|gpus)\s*:", re.I
 )
 EXPORTED = re.compile(r"# In ?\[[\d ]*\]:")
 # A script whose first text has a heading of reStructuredText.
@@ -28,6 +28,7 @@ GALLERY = re.compile(
     r"""(?xs)(?:\s|\#[^\n]*\n)*[rR]?(?P<quotes>\"{3}|'{3})(?:(?!(?P=quotes)).)*?
     \n(?P<line>[=~^*\#-])(?P=line){2,}[ \t]*\n"""
 )
+PROGRAMS = {"os.system", "subprocess.call", "subprocess.run"}
 NOT_CLOSED = re.compile("EOF in multi-line string|unterminated triple-quoted")
 
 
@@ -143,7 +144,17 @@ def _cell(block: Block, lines: Sequence[str]) -> tuple[NotebookNode | None, list
     )
     if kind == "code":
         cell.update(execution_count=None, outputs=[])
+        faults += _nearly_marks(body, block.start + first + 1)
     return cell, faults
+
+
+def _nearly_marks(body: Sequence[str], line: int) -> list[marks.Fault]:
+    """The comments of a code cell that were meant to begin a cell."""
+    return [
+        (line + i, f"'{text.strip()}' begins no cell: write `# %%` and a space before attributes")
+        for i, text in enumerate(body)
+        if marks.NEARLY.match(text) and not _in_string(body[:i])
+    ]
 
 
 def _uncomment(body: Sequence[str]) -> list[str]:
@@ -167,6 +178,24 @@ def parse_code(source: str, line: int, subject: str) -> list[ast.stmt]:
     except (ValueError, RecursionError, MemoryError) as error:
         reason = str(error) or "the expression is nested too deeply"
         raise ScriptError(f"{subject} is not plain Python: {reason}", line) from None
+
+
+def first_ignored_status(source: str) -> tuple[str, int] | None:
+    """The first call in a cell that starts a program and ignores its failure, and its row."""
+    if not re.search("system|subprocess", source):
+        return None
+    try:
+        statements = parse_code(source, 0, "the cell")
+    except ScriptError:  # magics, whose failure is an error
+        return None
+    shown = None if source.rstrip().endswith(";") else statements[-1]
+    for node in ast.walk(ast.Module(statements, [])):
+        match node:
+            case ast.Expr(ast.Call(function, keywords=keywords)) if node is not shown:
+                name = ast.unparse(function)
+                if name in PROGRAMS and not {"check", None} & {word.arg for word in keywords}:
+                    return name, node.lineno - 1
+    return None
 
 
 class LessonError(CourseError):

@@ -259,6 +259,8 @@ def _key(key: Comparable) -> str:
 
 def expected_value(value: Any) -> Comparable:
     """The value that an oracle returned. Raises TypeError if no shown value can equal it."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError("the oracle returns a masked array: return its elements, as by filled()")
     if isinstance(value, np.ndarray | np.generic):
         array = np.asarray(value)
         if array.dtype.kind not in "biufc":

@@ -47,11 +47,15 @@ def prove(options: Options, root: Path) -> int:
 
     Writes `build/prove.json`. Raises CourseError if a lesson is not verified as it is.
     """
-    paths = select_lessons(find_lessons(root / "lessons"), options.lessons)
-    lessons = [reader.read(path) for path in paths]
+    paths = find_lessons(root / "lessons")
+    selected = select_lessons(paths, options.lessons)
+    others = [path for path in paths if path not in selected]
+    lessons = [reader.read(path) for path in [*selected, *others]]
     file = MutantsFile(root / "tests" / "mutants.toml")
     sample = None if options.all else _whole(options.sample, "--sample")
-    mutants = choose(file, lessons, sample=sample, seed=_whole(options.seed, "--seed"))
+    mutants = choose(
+        file, lessons, sample=sample, seed=_whole(options.seed, "--seed"), selected=len(selected)
+    )
     tried = try_mutants(mutants, lessons, file, jobs=count_slots(options.jobs, ()))
     results = list(track(tried, "planting mistakes", total=len(mutants), console=_console()))
     show(results, file)
@@ -72,14 +76,24 @@ def _whole(text: str, option: str) -> int:
 
 
 def choose(
-    file: MutantsFile, lessons: Sequence[Lesson], *, sample: int | None, seed: int
+    file: MutantsFile,
+    lessons: Sequence[Lesson],
+    *,
+    sample: int | None,
+    seed: int,
+    selected: int | None = None,
 ) -> list[Mutant]:
-    """The named mutants, and `sample` of the generated ones, drawn by `seed`; all for None."""
-    generated = file.generated(lessons)
+    """The named mutants, and `sample` of the generated ones, drawn by `seed`; all for None.
+
+    Those of the first `selected` lessons only, if not None. The other lessons can notice a mistake
+    in a module that they import too.
+    """
+    names = {lesson.name for lesson in lessons[:selected]}
+    generated = [mutant for mutant in file.generated(lessons) if mutant.lessons[0] in names]
     if sample is not None and sample < len(generated):
         drawn = random.Random(seed).sample(range(len(generated)), sample)
         generated = [generated[i] for i in sorted(drawn)]
-    return file.named(lessons) + generated
+    return file.named(lessons[:selected]) + generated
 
 
 def try_mutants(
@@ -89,23 +103,26 @@ def try_mutants(
 
     A mutant that a lesson does not notice is tried with the lesson's extra parameters, then with
     its figures, in which an error would be noticed, and in the other lessons that use the changed
-    file. Raises CourseError if a lesson is not verified as it is.
+    file. One that is declared equivalent is not tried: nothing would end it before the last cell.
+    Raises CourseError if a lesson is not verified as it is.
     """
-    survivors = dict.fromkeys(mutants, Verdict(MutantStatus.SURVIVED))
+    for mutant in mutants:
+        if mutant.equivalent:
+            yield mutant, Verdict(MutantStatus.EQUIVALENT, mutant.equivalent)
+    tried = [mutant for mutant in mutants if not mutant.equivalent]
+    survivors = dict.fromkeys(tried, Verdict(MutantStatus.SURVIVED))
     for lesson in lessons:
         more = [(parameters, False) for parameters in file.extra_parameters(lesson)]
         for number, (parameters, figures) in enumerate([({}, False), *more, ({}, True)]):
             chosen = [m for m in survivors if lesson.name in m.lessons]
             if number:
-                chosen = [m for m in chosen if not m.check and not m.equivalent]
+                chosen = [mutant for mutant in chosen if not mutant.check]
             for mutant, verdict in _try(chosen, lesson, parameters, figures, jobs):
                 survivors[mutant] = verdict
                 if verdict.status != MutantStatus.SURVIVED:
                     del survivors[mutant]
                     yield mutant, verdict
-    for mutant, verdict in survivors.items():
-        declared = Verdict(MutantStatus.EQUIVALENT, mutant.equivalent)
-        yield mutant, declared if mutant.equivalent else verdict
+    yield from survivors.items()
 
 
 def _try(

@@ -4,6 +4,7 @@ What a student reads and what the judge compares are therefore one value: neithe
 `__repr__`, nor a formatter, nor a print option can show another one.
 """
 
+import builtins
 import importlib.util
 import re
 import sys
@@ -18,6 +19,11 @@ from IPython.core.formatters import PlainTextFormatter
 
 from ci.lesson.value import encode
 
+# By which texts are made, and which the lesson can replace:
+FUNCTIONS = {
+    name: getattr(builtins, name)
+    for name in ("repr", "str", "format", "float", "int", "len", "isinstance", "type", "tuple")
+}
 PRINT = PlainTextFormatter()  # not the lesson's, which the lesson can change
 NUMPY = np.get_printoptions()  # before the lesson changes them
 array_repr = np.array_repr
@@ -30,6 +36,9 @@ CONTAINERS: dict[str, Callable[[Any], Any]] = {
 
 def encode_with_text(value: Any) -> tuple[dict[str, Any], str]:
     """The encoding of `value` and its text; no text if the encoding is unreadable."""
+    for name, function in FUNCTIONS.items():
+        if getattr(builtins, name, None) is not function:
+            return {"kind": "unreadable", "why": f"the lesson has replaced {name}()"}, ""
     encoded = encode(value, _leaf_text)
     if encoded["kind"] == "unreadable":
         return encoded, ""

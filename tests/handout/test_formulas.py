@@ -41,6 +41,7 @@ def test_a_formula_means_the_same_in_html_and_in_pdf() -> None:
     assert {tex: pair for tex, pair in meanings().items() if len({*pair}) > 1} == {}
 
 
+# https://github.com/jgm/pandoc/issues/11667 (\hline was dropped)
 @pytest.mark.parametrize(
     ("tex", "meaning"),
     [

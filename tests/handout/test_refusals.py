@@ -60,6 +60,7 @@ def test_html_names_the_cell_too(make: Make) -> None:
         HandoutHTMLExporter().from_notebook_node(notebook)
 
 
+# https://github.com/typst/typst/issues/6694
 def test_many_long_lines_can_be_set(make: Make) -> None:
     """Typst has a limit for the long words of one paragraph; each line of an output is its own."""
     lines = "\n".join(["x" * 300] * 600)

@@ -139,6 +139,7 @@ def test_the_context_of_a_dead_engine_is_named(
         pass
 
 
+# https://github.com/docker/docker-py/issues/3146
 @pytest.mark.usefixtures("docker_engine")
 def test_the_engine_of_the_current_context_is_used(docker_host: str, docker_config: Path) -> None:
     """Rootless engines and Docker Desktop are found by their context alone."""

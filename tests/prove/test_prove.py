@@ -77,7 +77,7 @@ def test_a_seed_must_be_a_whole_number() -> None:
         ("4.0 * np.arange(size) / 0", "differs", "differs"),
         ("4.0 * np.arange(size, dtype='float32')", "differs", "differs"),
         ("4.0 * np.arange(siz)", "error", "failed"),
-        ("4.0 * np.arange(size);", "error", ""),
+        ("4.0 * np.arange(size);", "differs", ""),
         ("import sys; sys.exit(0)\nsize", "error", "failed"),
         ("import os; os._exit(0)\nsize", "error", "failed"),
         ("np.arange(size) * 4.0", "survived", "verified"),
@@ -86,7 +86,7 @@ def test_a_seed_must_be_a_whole_number() -> None:
 def test_a_mutant_is_judged_as_the_pipeline_does(
     read: Read, tmp_path: Path, replacement: str, status: str, pipeline: str
 ) -> None:
-    """Forks and a real kernel agree on each verdict; one mutant is rejected when it is read."""
+    """Forks and a real kernel agree on each verdict; the reader would reject one mutant."""
     lesson = read(expected=ORACLE)
     results = tried(lesson, mutants_file(tmp_path, named(replacement)))
     assert statuses(results) == [status]
@@ -129,6 +129,15 @@ def test_survivors_are_found_unless_declared(read: Read, tmp_path: Path) -> None
     assert {v.reason for _, v in results if v.status == "equivalent"} == {"for the test"}
 
 
+def test_a_declared_mutant_is_not_tried(read: Read, tmp_path: Path) -> None:
+    """Nothing would end its trial before the last cell, so no process is started."""
+    file = mutants_file(tmp_path, EQUIVALENT)
+    lesson = read(expected=ORACLE)
+    [declared] = [mutant for mutant in file.generated([lesson]) if mutant.equivalent]
+    [(_, verdict)] = prove.try_mutants([declared], [], file, jobs=1)
+    assert (verdict.status, verdict.reason) == (MutantStatus.EQUIVALENT, "for the test")
+
+
 @pytest.mark.kernel
 def test_a_mutant_that_hangs_is_killed(read: Read, tmp_path: Path) -> None:
     """After its deadline it counts as noticed."""
@@ -168,6 +177,23 @@ def test_a_mistake_in_a_module_is_noticed(read: Read, tmp_path: Path) -> None:
         "expected",
         "ranks.py",
     ]
+
+
+@pytest.mark.kernel
+def test_another_lesson_may_notice_a_mistake_in_a_module(read: Read, tmp_path: Path) -> None:
+    """Of the modules of a selected lesson; the mutants of other files are not tried."""
+    module = "FACTOR, TERM = 4.0, 0.0\n"
+    cells = '# %%\nfrom ranks import {0}\n# %% check="gradient"\n{1} * np.arange(size){2}\n'
+    first = read(cells.format("FACTOR", "FACTOR", ""), expected=ORACLE)
+    other = cells.format("TERM", "4.0", " + TERM")
+    second = read(other, expected=ORACLE, name="02_other")
+    first.path.with_name("ranks.py").write_text(module)
+    lessons, file = [first, second], mutants_file(tmp_path)
+    chosen = prove.choose(file, lessons, sample=None, seed=0, selected=1)
+    results = list(prove.try_mutants(chosen, lessons, file, jobs=2))
+    assert "02_other.py" not in {mutant.file.rpartition("/")[2] for mutant in chosen}
+    assert statuses(results, "FACTOR, TERM = 4.0, 1.0") == [MutantStatus.DIFFERS]
+    assert list(prove.try_mutants(chosen, [first], file, jobs=2)) != results
 
 
 @pytest.mark.kernel

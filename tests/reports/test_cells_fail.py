@@ -1,4 +1,7 @@
-"""What fails in a cell fails the cell at once, by name, and what it shows is not lost."""
+"""What fails in a cell fails the cell at once, by name, and what it shows is not lost.
+
+Cases without an address are from this project's own reviews.
+"""
 
 import sys
 import time
@@ -62,6 +65,12 @@ del sys.stdout
 5
 # %%
 !python -c "import sys; print(sys.executable)"
+# %%
+import contextvars
+variable = contextvars.ContextVar("variable", default=0)
+variable.set(7);
+# %%
+variable.get()
 # %% raises="ExceptionGroup"
 raise ExceptionGroup("two", [ValueError(1), KeyError(2)])
 # %% raises="ExceptionGroup"
@@ -73,14 +82,17 @@ except* ValueError:
 
 
 # https://github.com/jupyter/notebook/issues/2680 (a lone surrogate)
+# https://github.com/jupyterlab/jupyterlab/issues/14998 (a group of exceptions)
+# https://github.com/ipython/ipykernel/issues/1457 (a context variable)
 def test_what_cells_show_is_not_lost(tmp_path: Path) -> None:
-    """Lone surrogates are escaped, a stream is repaired, and groups of exceptions are errors."""
+    """Lone surrogates are escaped, a stream is repaired, groups of exceptions are errors."""
     verdict = run(tmp_path, SHOWN)
     assert verdict.reason == ""
-    printed, _, again, result, python, group, later = verdict.notebook.cells[-7:]
+    printed, _, again, result, python, _, kept, group, later = verdict.notebook.cells[-9:]
     assert printed.outputs[0].text == "\\ud800 and \\udcff\n"
     assert again.outputs[0].text == "again\n"
     assert result.outputs[0].data["text/plain"] == "5"
     assert Path(python.outputs[0].text.strip()).parent == Path(sys.executable).parent
+    assert kept.outputs[0].data["text/plain"] == "7"
     assert [group.outputs[0].ename, later.outputs[0].ename] == ["ExceptionGroup", "ExceptionGroup"]
     assert 'File "<cell>", line 1' in "\n".join(group.outputs[0].traceback)

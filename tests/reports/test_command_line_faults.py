@@ -1,4 +1,7 @@
-"""Faults of the command line end with status 2 and one line, and nothing is lost."""
+"""Faults of the command line end with status 2 and one line, and nothing is lost.
+
+Cases without an address are from this project's own reviews.
+"""
 
 import os
 import subprocess
@@ -138,6 +141,7 @@ def pipe_to_head(command: list[str], folder: Path) -> tuple[int, str]:
     return int(status.removeprefix("status ")), "\n".join(errors)
 
 
+# https://github.com/python/cpython/issues/90650
 def test_a_list_into_head_is_no_fault(course: Path) -> None:
     """`invoke --list | head -1` prints its line and ends well."""
     assert pipe_to_head([sys.executable, "-m", "invoke", "--list"], course) == (0, "")

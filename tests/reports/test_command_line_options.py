@@ -1,4 +1,7 @@
-"""The options that people expect of a command line."""
+"""The options that people expect of a command line.
+
+The cases are from this project's own reviews.
+"""
 
 from pathlib import Path
 from types import SimpleNamespace

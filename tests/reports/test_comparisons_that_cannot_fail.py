@@ -1,4 +1,7 @@
-"""Comparisons that accepted a wrong value, each with the message that names it today."""
+"""Comparisons that accepted a wrong value, each with the message that names it today.
+
+Cases without an address are from this project's own reviews.
+"""
 
 from typing import Any
 
@@ -43,6 +46,13 @@ def test_a_tolerance_is_a_finite_number_that_is_not_negative(case: str) -> None:
         @expect(**NO_TOLERANCES[case], why="because")
         def slope() -> int:
             return 1
+
+
+@pytest.mark.parametrize("why", ["", " ", "\n"])
+def test_a_tolerance_has_a_reason(why: str) -> None:
+    """White space is none."""
+    with pytest.raises(ValueError, match=r"a tolerance needs a reason: write why="):
+        expect(rel=1e-3, why=why)(lambda: 1)
 
 
 def test_an_absolute_tolerance_is_bounded_where_zero_is_expected() -> None:
@@ -126,10 +136,13 @@ def test_a_key_that_is_a_number_is_not_its_text() -> None:
 
 
 def test_a_message_says_what_the_oracle_should_return() -> None:
-    """For a tensor of one element, and for None."""
+    """For a tensor of one element, for a Python value, and for None."""
     assert "returns np.bool_(True)" in compare(torch.tensor(True), True).faults[0]
     assert "returns np.int64(3)" in compare(torch.tensor(3), 3).faults[0]
     assert "returns np.float64(0.5)" in compare(torch.tensor(0.5), 0.5).faults[0]
+    assert "for a Python value, the oracle returns 0.5" in compare(0.5, np.float64(0.5)).faults[0]
+    assert "the oracle returns True" in compare([True], [np.True_]).faults[0]
+    assert "returns" not in compare([True], [np.array([True])]).faults[0]
     with pytest.raises(TypeError, match="`value is None`"):
         expected_value(None)
 

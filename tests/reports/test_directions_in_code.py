@@ -1,4 +1,4 @@
-"""Characters that turn the direction of text are shown in code (CVE-2021-42574)."""
+"""Characters that turn the direction of text are shown in code (https://nvd.nist.gov/vuln/detail/CVE-2021-42574)."""
 
 from nbformat.v4 import new_output
 

@@ -1,4 +1,7 @@
-"""A blank that passes its check, or tells its solution, is a fault: nothing is published."""
+"""A blank that passes its check, or tells its solution, is a fault: nothing is published.
+
+The cases are from this project's own reviews.
+"""
 
 import pytest
 

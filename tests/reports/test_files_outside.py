@@ -1,4 +1,7 @@
-"""A lesson cannot show what comes from a file whose changes nobody would notice."""
+"""A lesson cannot show what comes from a file whose changes nobody would notice.
+
+The cases are from this project's own reviews.
+"""
 
 import os
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""A header or an attribute that cannot be read is a fault, never a setting that is ignored."""
+"""A header or an attribute that cannot be read is a fault, never a setting that is ignored.
+
+Cases without an address are from this project's own reviews.
+"""
 
 import re
 
@@ -7,6 +10,8 @@ import pytest
 from ci.errors import CourseError
 from tests.conftest import HEADER, Read
 
+# https://github.com/jupytext/jupytext/issues/383 (without quotes)
+# https://github.com/jupytext/jupytext/issues/1079 (a quote within quotes)
 ATTRIBUTES = [
     *(
         "tags=parameters",
@@ -23,6 +28,8 @@ ATTRIBUTES = [
         '[markdown lang="en"',
         "check",
     ),
+    *('tags=["figure" "setup"]', "check=“a”", 'check＝"a"', 'check："a"', "check=f'a'"),
+    *('check="a" # mean', 'check=="a"', 'check="a";', '--check="a"', 'tags=["figure", "setup"'),
     *('lang=["en"]', 'check="a"given="b"', 'check: "mean"', '{"check": 5}', '{"check": "a"'),
 ]
 GOOD_ATTRIBUTES = [
@@ -47,6 +54,30 @@ def test_an_attribute_that_cannot_be_read_is_a_fault(read: Read, attributes: str
 def test_the_attributes_of_other_programs_are_accepted(read: Read, attributes: str) -> None:
     """They have no meaning here."""
     assert read(f"\n# %% {attributes}\nx = 1\n").notebook.cells[-1].source == "x = 1"
+
+
+MARKS = [
+    *('# %%check="a"', '#%%check="a"', ' # %% check="a"', '## %% check="a"', '# % check="a"'),
+    *('＃ %% check="a"', '# %%\u3000check="a"', '# %%: raises="ValueError"', "#%%\\ tags=['a']"),
+    *('# In [3]: check="a"', '# <codecell> stdout="a"', '# %% : given: "a"'),
+]
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_a_comment_that_was_meant_to_begin_a_cell_is_a_fault(read: Read, mark: str) -> None:
+    """Its attributes would be lost, and the check of its cell with them."""
+    with pytest.raises(CourseError, match=r"^lessons/01_small\.py:20: "):
+        read(f"# %%\nx = 1\n\n{mark}\nx\n")
+
+
+@pytest.mark.parametrize(
+    "line", ["# %timeit check = x", "# the %% of x", "# % of check: 5", "#%%%"]
+)
+def test_other_comments_with_a_percent_sign_are_comments(read: Read, line: str) -> None:
+    """Also in a string."""
+    assert read(f"# %%\nx = 1\n{line}\n").notebook.cells
+    text = "y = '''\n" + MARKS[0] + "\n'''"
+    assert read(f"# %%\n{text}\n").notebook.cells[-1].source == text
 
 
 LESSON = "#   lesson:\n"
@@ -88,6 +119,14 @@ HEADERS = {
     "truth as timeout": ("#     gpus", "#     timeout: true\n#     gpus"),
     "choices of text": ("{min: 2, max: 64}", "{choices: [4, a]}"),
     "no reason": ("#     gpus", "#     checks: {none: }\n#     gpus"),
+    "no choices": ("{min: 2, max: 64}", "{choices: []}"),
+    "no value": ("#     gpus", "#     timeout:\n#     gpus"),
+    "octal": ("{min: 0, max: 1}", "{min: 010, max: 10}"),
+    "hexadecimal": ("{min: 0, max: 1}", "{min: 0x1}"),
+    "base 60": ("#     gpus", "#     timeout: 1:30\n#     gpus"),
+    "underscore": ("max: 64}", "max: 6_4}"),
+    "colon of another width": ("#     gpus:", "#     gpus："),
+    "without #": ("# ---\n# jupyter", "---\n# jupyter"),
     "languages": ("#     gpus", "#     languages: zh\n#     gpus"),
 }
 

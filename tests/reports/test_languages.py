@@ -1,4 +1,7 @@
-"""A lesson's prose is in both languages, or in the one that its header declares."""
+"""A lesson's prose is in both languages, or in the one that its header declares.
+
+The cases are from this project's own reviews.
+"""
 
 import json
 import zipfile

@@ -1,4 +1,7 @@
-"""Lessons that were written elsewhere: accepted as they are, or refused with what to do."""
+"""Lessons that were written elsewhere: accepted as they are, or refused with what to do.
+
+The cases are from this project's own reviews.
+"""
 
 import copy
 import io

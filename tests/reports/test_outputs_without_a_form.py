@@ -1,4 +1,7 @@
-"""Outputs that paper and a page without scripts cannot show are named, with the same bytes."""
+"""Outputs that paper and a page without scripts cannot show are named, with the same bytes.
+
+Cases without an address are from this project's own reviews.
+"""
 
 from typing import Any
 
@@ -20,7 +23,7 @@ MISSING = "This output is not in the handout: "
 @pytest.mark.parametrize(
     ("data", "text"),
     [
-        # https://github.com/jupyter/nbconvert/issues/944
+        # https://github.com/jupyter/nbconvert/issues/944, https://github.com/jupyter/nbconvert/issues/2235
         # plotly, altair: a script that draws in an empty element
         ({"text/html": "<div id='x'></div><script>draw()</script>"}, f"{MISSING}text/html"),
         (

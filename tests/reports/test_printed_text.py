@@ -1,4 +1,7 @@
-"""`stdout="name"`: the text that a cell prints in a kernel is compared with derived text."""
+"""`stdout="name"`: the text that a cell prints in a kernel is compared with derived text.
+
+The cases are from this project's own reviews.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""Prose as others write it: it means the same in HTML, in PDF and in the notebook."""
+"""Prose as others write it: it means the same in HTML, in PDF and in the notebook.
+
+Cases without an address are from this project's own reviews.
+"""
 
 import base64
 import io

@@ -1,4 +1,7 @@
-"""Random and damaged lessons and oracles. COURSE_EXAMPLES=10000 tries more than the suite does."""
+"""Random and damaged lessons and oracles. COURSE_EXAMPLES=10000 tries more than the suite does.
+
+The cases are from this project's own reviews.
+"""
 
 import os
 import re

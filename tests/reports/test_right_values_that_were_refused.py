@@ -1,4 +1,7 @@
-"""Right values that differed, because of their rounding."""
+"""Right values that differed, because of their rounding.
+
+The cases are from this project's own reviews.
+"""
 
 from typing import Any
 

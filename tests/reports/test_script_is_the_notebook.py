@@ -1,4 +1,7 @@
-"""The cells of a lesson are the text of its script, character for character."""
+"""The cells of a lesson are the text of its script, character for character.
+
+Cases without an address are from this project's own reviews.
+"""
 
 import pytest
 

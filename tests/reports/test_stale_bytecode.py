@@ -1,4 +1,7 @@
-"""Bytecode that Python takes for current, because the source has the same size and time."""
+"""Bytecode that Python takes for current, because the source has the same size and time.
+
+Cases without an address are from this project's own reviews.
+"""
 
 import os
 import py_compile

@@ -1,4 +1,7 @@
-"""`-x` stops at the first failure, and `--failed` runs what failed."""
+"""`-x` stops at the first failure, and `--failed` runs what failed.
+
+The cases are from this project's own reviews.
+"""
 
 import json
 import subprocess

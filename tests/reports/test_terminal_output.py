@@ -1,4 +1,7 @@
-"""Control characters in printed text: every format shows what a terminal shows at the end."""
+"""Control characters in printed text: every format shows what a terminal shows at the end.
+
+Cases without an address are from this project's own reviews.
+"""
 
 import pytest
 from nbformat.v4 import new_output

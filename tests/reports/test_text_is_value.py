@@ -1,4 +1,7 @@
-"""The text that a student reads is that of the value that is checked, and that of its own cell."""
+"""The text that a student reads is that of the value that is checked, and that of its own cell.
+
+Cases without an address are from this project's own reviews.
+"""
 
 from pathlib import Path
 
@@ -38,6 +41,7 @@ CELLS = {
     ),
     # https://github.com/pytorch/pytorch/issues/9395 (a tensor that looked like zero)
     "a magic": ('get_ipython().run_line_magic("precision", "0");\n4.4', ("4.4", 4.4)),
+    # https://github.com/numpy/numpy/issues/2188 (0.0001 was shown as 0.)
     "NumPy's options": (
         "import numpy as np\nnp.set_printoptions(precision=0, suppress=True)\nnp.array([0.4, 4.4])",
         ("array([0., 4.])", None),
@@ -52,6 +56,11 @@ CELLS = {
         "torch.tensor(4.)",
         ("tensor(4.)", 4.0),
     ),
+    "a replaced function": (
+        'import builtins\noriginal = repr\nbuiltins.repr = lambda value: "42"\n4',
+        ("42", None),
+    ),
+    "the function again": ("builtins.repr = original\n4", ("4", 4)),
     # https://github.com/ipython/ipython/issues/9969
     "a thread": (
         "import sys, threading, time\n"

@@ -1,4 +1,7 @@
-"""Characters that look like Chinese ones and are others: Kangxi radicals, compatibility forms."""
+"""Characters that look like Chinese ones and are others: Kangxi radicals, compatibility forms.
+
+The cases are from this project's own reviews.
+"""
 
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output

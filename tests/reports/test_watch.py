@@ -1,4 +1,7 @@
-"""`invoke run --watch`: a saved lesson is run again, in one process that goes on until Ctrl-C."""
+"""`invoke run --watch`: a saved lesson is run again, in one process that goes on until Ctrl-C.
+
+The cases are from this project's own reviews.
+"""
 
 import shutil
 import signal
