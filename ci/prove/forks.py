@@ -1,11 +1,13 @@
 """Forks of this process: each tries one mutant, and is killed at its deadline."""
 
 import contextlib
+import gc
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import cast
 
@@ -36,16 +38,20 @@ Trial = Callable[[], Verdict]
 
 
 def run_in_forks(
-    trials: Mapping[int, Trial], *, jobs: int, deadline_s: float
+    trials: Iterable[tuple[int, Trial]], *, jobs: int, deadline_s: float
 ) -> Iterator[tuple[int, Verdict]]:
     """Call each trial in a fork of its own, at most `jobs` at once; yield the verdicts by number.
 
-    A trial that takes longer than `deadline_s` is killed.
+    The fork is of this process as it is when `trials` yields the trial, which may change it between
+    two of them while others run. A trial that takes longer than `deadline_s` is killed.
     """
-    waiting, running = list(trials.items()), list[_Fork]()
-    while waiting or running:
-        while waiting and len(running) < jobs:
-            running.append(_Fork(*waiting.pop(0), deadline_s))
+    waiting, running = iter(trials), list[_Fork]()
+    while True:
+        for number, trial in islice(waiting, jobs - len(running)):
+            gc.freeze()  # or a collection in the fork copies all of its memory
+            running.append(_Fork(number, trial, deadline_s))
+        if not running:
+            return
         first_deadline = min(fork.deadline for fork in running)
         wait([fork.sentinel for fork in running], max(0, first_deadline - time.monotonic()))
         for fork in list(running):

@@ -21,7 +21,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -149,16 +149,19 @@ def try_in_lesson(
     _forget_modules()
     lesson = reader.read(script)
     shell = LessonShell(lesson, parameters, figures=figures)
-    trials: dict[int, dict[int, Trial]] = {}  # by the position of the shell that they start from
+    starts: dict[int, list[int]] = {}  # the mutants by the position of the shell to fork at
     for number, mutant in enumerate(mutants):
-        trial = partial(_try_mutant, mutant, shell, oracles)
-        trials.setdefault(_first_cell(mutant, lesson), {})[number] = trial
-    for position in range(len(shell.cells) + 1):
-        here = trials.get(position, {})
-        for number, verdict in run_in_forks(here, jobs=jobs, deadline_s=deadline_s):
-            report(number, verdict)
-        if position < len(shell.cells):
-            shell.run_cell()
+        starts.setdefault(_first_cell(mutant, lesson), []).append(number)
+
+    def trials() -> Iterator[tuple[int, Trial]]:
+        for position in range(len(shell.cells) + 1):
+            for number in starts.get(position, []):
+                yield number, partial(_try_mutant, mutants[number], shell, oracles)
+            if position < len(shell.cells):
+                shell.run_cell()
+
+    for number, verdict in run_in_forks(trials(), jobs=jobs, deadline_s=deadline_s):
+        report(number, verdict)
 
 
 def _copy_course(script: Path) -> Path:
