@@ -36,7 +36,7 @@ FORMULA_OR_CODE = re.compile(r"(\$[^\s$`](?:[^$`]*[^\s$`])?\$|`[^`]+`)")
 # Escaped, they would begin and end a formula.
 BRACKETS = {"(": "(", ")": ")", "[": "&#91;", "]": "&#93;"}
 BRACKET = re.compile(r"\\([()\[\]])")
-SEPARATOR = "\x1e"  # between texts, which contain no control characters
+SEPARATOR = "\x1e"  # before or after texts, which contain no control characters
 # Kangxi radicals and compatibility ideographs, which look like usual characters and are others.
 TWINS = re.compile("[\u2e9f\u2ef3\u2f00-\u2fd5\uf900-\ufaff\U0002f800-\U0002fa1f]")
 MADE: dict[str, dict[Any, Any]] = {}  # trees, formulas and markup by kind, and by their sources
@@ -158,17 +158,17 @@ def _parse(texts: Sequence[str]) -> list[Node]:
 def _parse_together(texts: Sequence[str]) -> list[Node]:
     with tempfile.TemporaryDirectory() as folder:
         for number, text in enumerate(texts):
-            (Path(folder) / f"{number}.md").write_text(canonical(plain(text)) + "\n", "utf-8")
-        (Path(folder) / "next.md").write_text(SEPARATOR, encoding="utf-8")
-        names = [name for number in range(len(texts)) for name in (f"{number}.md", "next.md")]
+            source = f"{SEPARATOR}\n\n{canonical(plain(text))}\n"
+            (Path(folder) / f"{number}.md").write_text(source, "utf-8")
+        names = [f"{number}.md" for number in range(len(texts))]
         tree = json.loads(_pandoc(["-f", READER, "-t", "json", "--file-scope", *names], cwd=folder))
-    documents: list[Node] = [[]]
+    documents: list[Node] = []
     for block in tree["blocks"]:
         if block == {"t": "Para", "c": [{"t": "Str", "c": SEPARATOR}]}:
             documents.append([])
         else:
             documents[-1].append(block)
-    return [with_tags(document) for document in documents[:-1]]
+    return [with_tags(document) for document in documents]
 
 
 def formulas(document: Node) -> Iterator[Formula]:
