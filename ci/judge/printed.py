@@ -6,7 +6,7 @@ import re
 import numpy as np
 from nbformat import NotebookNode
 
-from ci.judge.compare import Comparison, floating_dtype
+from ci.judge.compare import COARSEST, Comparison, floating_dtype
 from ci.lesson.value import Comparable
 
 NUMBER = re.compile(r"[-+]?(?<![\w.])(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?(?![\w.]*\w)")
@@ -30,7 +30,8 @@ def shortened(text: object) -> str:
 def compare_printed(comparison: Comparison, shown: Comparable, expected: Comparable) -> None:
     """Compare two texts line by line: equal words, and numbers within the usual tolerances.
 
-    Space at the end of a line is ignored, and whole numbers must be equal.
+    Space at the end of a line is ignored, and whole numbers must be equal. A shown number may be
+    rounded if the expected one has more digits.
     """
     if not isinstance(expected.value, str):
         comparison.invalid.append("its oracle must return the text that the cell prints")
@@ -58,7 +59,28 @@ def _compare_line(comparison: Comparison, place: str, shown: str, expected: str)
             dtype = floating_dtype(comparison.rule, comparison.parameters)
             device = str(comparison.rule.device or comparison.parameters.get("device", "cpu"))
             array = Comparable("array", np.array(float(one)), dtype, device)
-            comparison.compare(array, Comparable("array", np.array(float(other)), "float64"), place)
+            wanted, faults = np.array(_nearest(one, other)), len(comparison.faults)
+            comparison.compare(array, Comparable("array", wanted, "float64"), place)
+            if wanted != float(other) and comparison.faults[faults:]:
+                comparison.faults[faults:] = [f"{place}: shown {one}, expected {other}"]
+
+
+def _nearest(shown: str, expected: str) -> float:
+    """The expected number, or if it has more digits, the nearest one that is shown so rounded.
+
+    A number that is rounded by 1 % or more must be printed so by the oracle.
+    """
+    half = _last_digit(shown) / 2
+    if _last_digit(expected) > half or half >= COARSEST * abs(float(expected)):
+        half = 0.0
+    return min(max(float(shown), float(expected) - half), float(expected) + half)
+
+
+def _last_digit(number: str) -> float:
+    """The size of one unit of the last digit of a number."""
+    digits, _, exponent = number.lower().partition("e")
+    decimals = len(digits.partition(".")[2])
+    return 10.0 ** (int(exponent or 0) - decimals)
 
 
 def _form(line: str) -> str:

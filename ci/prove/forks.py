@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ class _Fork:
         with self._receiver, contextlib.suppress(EOFError):
             if self._receiver.poll():
                 return cast(Verdict, self._receiver.recv())
-        if late:
+        if late or self._process.exitcode == -signal.SIGALRM:  # the deadline of a part of the trial
             return Verdict(MutantStatus.TIMED_OUT)
         return Verdict(MutantStatus.ERROR, f"its process ended with {self._process.exitcode}")
 

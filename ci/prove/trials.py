@@ -18,6 +18,7 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -47,7 +48,8 @@ from ci.prove.mutants import Mutant
 from ci.worker import ranks
 from ci.worker.import_path import add_after_standard_library
 
-DEADLINE_S, DEADLINE_FACTOR = 10.0, 3  # a mutant has 10 s and 3 times what the lesson has taken
+# A mutant has this time, and so many times what the lesson has taken; each of its cells likewise.
+DEADLINE_S, CELL_DEADLINE_S, DEADLINE_FACTOR = 10.0, 5.0, 3
 
 
 class LessonShell:
@@ -58,6 +60,8 @@ class LessonShell:
     ) -> None:
         self.lesson, self.parameters = lesson, {**lesson.defaults, **parameters}
         self.position, self._figures = 0, figures
+        self.deadlines_s: list[float] = []  # of the cells of a fork: SIGALRM ends it
+        self.taken_s: list[float] = []
         settings = Config(HistoryManager={"enabled": False})  # its thread would not survive a fork
         module = ModuleType("__main__")
         self._shell = InteractiveShell(user_module=module, config=settings)
@@ -101,7 +105,7 @@ class LessonShell:
         checks = {check.cell: check.name for check in self.lesson.checks}
         while self.position < len(self.cells):
             name = checks.get(self.cells[self.position].id, "")
-            if error := self.run_cell():
+            if error := self._run_in_time():
                 return Verdict(MutantStatus.ERROR, error)
             if name and name == (wanted or name):
                 if self._differs(name, oracles):
@@ -114,6 +118,15 @@ class LessonShell:
             return Verdict(MutantStatus.SURVIVED)
         differs = outcome.status == Status.DIFFERS
         return Verdict(MutantStatus.DIFFERS if differs else MutantStatus.ERROR, outcome.reason)
+
+    def _run_in_time(self) -> str:
+        started = time.monotonic()
+        if self.deadlines_s:
+            signal.setitimer(signal.ITIMER_REAL, self.deadlines_s[self.position])
+        error = self.run_cell()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        self.taken_s.append(time.monotonic() - started)
+        return error
 
     def _differs(self, name: str, oracles: Mapping[str, Oracle]) -> bool:
         """Whether a check is not green; it may need the givens, which are shown before it."""
@@ -139,16 +152,17 @@ def try_in_lesson(
     os.chdir(script.parent)
     add_after_standard_library(str(script.parent))
     oracles = oracle.load(reader.read(script))
-    started = time.monotonic()
     ranks.stand_by(_forget_modules)()  # ranks are forked from a fork that has imported torch
     # The first execution verifies the lesson, and imports the packages that the forks need.
-    verdict = LessonShell(reader.read(script), parameters, figures=figures).finish(oracles)
+    first = LessonShell(reader.read(script), parameters, figures=figures)
+    verdict = first.finish(oracles)
     if verdict.status != MutantStatus.SURVIVED:
         raise CourseError(f"{script.stem} is not verified as it is: {verdict.reason}")
-    deadline_s = DEADLINE_S + DEADLINE_FACTOR * (time.monotonic() - started)
+    deadline_s = DEADLINE_S + DEADLINE_FACTOR * sum(first.taken_s)
     _forget_modules()
     lesson = reader.read(script)
     shell = LessonShell(lesson, parameters, figures=figures)
+    shell.deadlines_s = [CELL_DEADLINE_S + DEADLINE_FACTOR * taken for taken in first.taken_s]
     starts: dict[int, list[int]] = {}  # the mutants by the position of the shell to fork at
     for number, mutant in enumerate(mutants):
         starts.setdefault(_first_cell(mutant, lesson), []).append(number)

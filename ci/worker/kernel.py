@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -94,7 +95,8 @@ class Shell(ZMQInteractiveShell):
 
     async def run_code(self, code_obj: CodeType, *arguments: Any, **options: Any) -> bool:
         """Execute a part of a cell; True if it raises."""
-        if self._running:  # the cell itself executes a cell
+        in_thread = threading.current_thread() is not threading.main_thread()
+        if self._running or in_thread:  # it is a cell's own code that executes a cell
             return bool(await super().run_code(code_obj, *arguments, **options))
         self._running, self._streams = code_obj, {name: getattr(sys, name) for name in STREAMS}
         try:

@@ -70,6 +70,18 @@ CELLS = {
         "None",
         ("", None),
     ),
+    "a cell in a thread": (
+        "cell = lambda: (time.sleep(0.1), get_ipython().run_cell('time.sleep(0.2)\\n42.0'))\n"
+        "thread = threading.Thread(target=cell)\n"
+        "thread.start()",
+        ("", None),
+    ),
+    "the cell after it": ("thread.join()\n4.0", ("4.0", 4.0)),
+    "a timer": (
+        "timer = threading.Timer(0.1, lambda: hook(torch.tensor(1.)))\n"
+        "timer.start(); timer.join()\n4.0",
+        ("4.0", 4.0),
+    ),
     "a call of the hook": ("sys.displayhook(torch.tensor(1.))", ("", None)),
     "a call of the hook before None": ("[sys.displayhook(torch.tensor(1.)), None][1]", ("", None)),
     "another hook": (
