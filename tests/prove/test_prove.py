@@ -77,7 +77,6 @@ def test_a_seed_must_be_a_whole_number() -> None:
         ("4.0 * np.arange(size) / 0", "differs", "differs"),
         ("4.0 * np.arange(size, dtype='float32')", "differs", "differs"),
         ("4.0 * np.arange(siz)", "error", "failed"),
-        ("4.0 * np.arange(size);", "differs", ""),
         ("import sys; sys.exit(0)\nsize", "error", "failed"),
         ("import os; os._exit(0)\nsize", "error", "failed"),
         ("np.arange(size) * 4.0", "survived", "verified"),
@@ -86,14 +85,13 @@ def test_a_seed_must_be_a_whole_number() -> None:
 def test_a_mutant_is_judged_as_the_pipeline_does(
     read: Read, tmp_path: Path, replacement: str, status: str, pipeline: str
 ) -> None:
-    """Forks and a real kernel agree on each verdict; the reader would reject one mutant."""
+    """Forks and a real kernel agree on each verdict."""
     lesson = read(expected=ORACLE)
     results = tried(lesson, mutants_file(tmp_path, named(replacement)))
     assert statuses(results) == [status]
     assert prove.exit_status(results) == (status == "survived")
-    if pipeline:
-        mutated = read(GRADIENT.replace("4.0 * np.arange(size)", replacement), expected=ORACLE)
-        assert by_the_pipeline(mutated, tmp_path / "runs") == pipeline
+    mutated = read(GRADIENT.replace("4.0 * np.arange(size)", replacement), expected=ORACLE)
+    assert by_the_pipeline(mutated, tmp_path / "runs") == pipeline
 
 
 @pytest.mark.kernel
