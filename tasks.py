@@ -25,7 +25,8 @@ install(program)
     help={
         "lessons": "numbers or names: 03,tensors; also by position (default: all)",
         "p": "a parameter, name=value; name=2,4,16 is a sweep; repeatable",
-        "on": "auto | here | lab: on this machine or in the lab's containers (default: auto)",
+        "on": "auto | here | lab | slurm: on this machine, in the lab's containers or on a cluster",
+        "slurm-args": "with --on slurm: further words for srun, such as '--account=a --time=30'",
         "gpus": "auto | all | none | a number | device=0,2 (default: auto)",
         "handouts": "default | all | none: with all, each run of a sweep gets handouts too",
         "timeout": "seconds that a run may take (default: the lesson's, or 600)",
@@ -45,6 +46,7 @@ def run(
     lessons: str = "",
     p: Sequence[str] | None = None,
     on: str = "auto",
+    slurm_args: str = "",
     gpus: str = "auto",
     handouts: str = "default",
     timeout: str = "",
@@ -63,7 +65,9 @@ def run(
         from ci.run import run
         from ci.run_plan import Options
 
-        plan = Options(lessons, p or (), on, gpus, handouts, timeout, jobs, fresh, as_root)
+        plan = Options(
+            lessons, p or (), on, slurm_args, gpus, handouts, timeout, jobs, fresh, as_root
+        )
         options = replace(plan, failed=failed, dry_run=dry_run, stop_first=x, quiet=q, verbose=v)
         if watch:
             from ci.watch import watch as run_again
@@ -93,7 +97,7 @@ def build_lab(
 @task(
     auto_shortflags=False,
     help={
-        "on": "auto | here | lab: what to check (default: auto, the lab, then this machine)",
+        "on": "auto | here | lab | slurm: what to check (default: auto, the lab, then here)",
         "gpus": "auto | all | none | a number | device=0,2 (default: auto)",
     },
 )

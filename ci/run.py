@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ci import atomic
-from ci.execute.events import Event, Finished
+from ci.execute.events import Event, Finished, Started
 from ci.handout import publish
 from ci.handout.pool import HandoutPool
 from ci.judge import agreement
@@ -73,7 +73,7 @@ def _run(
     outcomes: list[Outcome] = []
     written: list[Path] = []
     terminal = _terminal(planned, options)
-    with ExitStack() as stack, _interruptible(runs, outcomes, written):
+    with ExitStack() as stack, _interruptible(planned, outcomes, written):
         # Execute, judge, and render handouts, all at the same time.
         executing = stack.enter_context(closing(_execute(ordered, planned, build, servers)))
         pool = pool or stack.enter_context(HandoutPool())
@@ -88,7 +88,8 @@ def _run(
                 terminal.print(line)
 
         def on_event(event: Event) -> None:
-            events.append(event)
+            if isinstance(event, Started | Finished):  # a sweep has many events
+                events.append(event)
             terminal.on_event(event)
 
         for outcome in _outcomes(runs, work, oracles, executing, on_event):
@@ -130,13 +131,15 @@ def _run(
 
 @contextmanager
 def _interruptible(
-    runs: Sequence[Run], outcomes: Sequence[Outcome], written: Sequence[Path]
+    planned: Plan, outcomes: Sequence[Outcome], written: Sequence[Path]
 ) -> Iterator[None]:
     """Let an interrupt say what it has left."""
     try:
         yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(interrupted_text(runs, outcomes, written)) from None
+        jobs = planned.executor.jobs
+        text = interrupted_text(planned.runs, outcomes, written, jobs)
+        raise KeyboardInterrupt(text) from None
 
 
 # What follows imports NumPy, nbformat, typst and rich, which an unchanged run does without.

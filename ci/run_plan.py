@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ci.errors import CourseError, MachineError, UsageError
-from ci.execute import executor
+from ci.execute import cluster, executor
 from ci.execute.executor import Executor
 from ci.handout import manifest, publish
 from ci.handout.editions import Note
@@ -33,6 +33,7 @@ class Options:
     lessons: str = ""
     parameters: Sequence[str] = ()
     on: str = "auto"
+    slurm_args: str = ""
     gpus: str = "auto"
     handouts: str = "default"
     timeout: str = ""
@@ -75,16 +76,29 @@ def plan(options: Options, root: Path) -> Plan:
     attempts.remove_bytecode(root / "lessons")
     selected = select_lessons(paths, options.lessons)
     timeout_s = planner.parse_timeout(options.timeout)
-    granted = gpus.grant(request)
-    slots = planner.count_slots(options.jobs, granted)
+    on = executor.parse(options.on, options.slurm_args)
+    found = cluster.find() if on == "slurm" else None
+    granted = found.grant(request) if found else gpus.grant(request)
+    slots = planner.count_slots(options.jobs, granted, found.capacity(granted) if found else None)
     notes = publish.notes(request, granted, options.handouts)
-    executor.parse(options.on)
     lessons = _read(selected, build)
-    runs = planner.runs(lessons, options.parameters, granted, timeout_s=timeout_s, slots=slots)
+    runs = planner.runs(
+        lessons,
+        options.parameters,
+        granted,
+        timeout_s=timeout_s,
+        slots=slots,
+        threads=1 if found else None,
+    )
     if options.failed:
         runs = _failed(runs, build)
     chosen, remarks = executor.choose(
-        options.on, granted, root / "docker", slots=slots, as_root=options.as_root
+        on,
+        granted,
+        root / "docker",
+        slots=slots,
+        as_root=options.as_root,
+        slurm_args=options.slurm_args,
     )
     cache = RunCache(build, chosen.facts)
     work = cache.work(

@@ -35,6 +35,7 @@ from ci.lesson.lesson import Lesson
 from ci.plan import planner
 from ci.plan.gpus import Gpu
 from ci.plan.planner import Run
+from tests.slurm.cluster import PROGRAMS, Cluster, cluster
 
 ROOT = Path(__file__).parents[1]
 DOCKER = ROOT / "docker"
@@ -116,7 +117,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The fixtures through which tests get an engine, the wheels of its images, or a browser.
-NEEDS = {"docker_engine": "docker", "cpu_wheel": "docker", "browser": "browser"}
+NEEDS = {
+    "docker_engine": "docker",
+    "cpu_wheel": "docker",
+    "browser": "browser",
+    "slurm_cluster": "slurm",
+}
 # The modules with tests of Docker, by the process that runs them. All share one engine; a group
 # counts its own containers, or removes images.
 WITH_ENGINE = {
@@ -335,6 +341,23 @@ def hook_log(docker_engine: None) -> Iterator[Path]:
         missing("the engine that tests/engine/start starts")
     log.write_text("")
     yield log
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster() -> Iterator[Cluster]:
+    """A Slurm cluster of three nodes with two GPUs each, on this machine."""
+    if os.getuid() != 0 or not all(map(shutil.which, PROGRAMS)):
+        missing(f"root and {', '.join(PROGRAMS)}")
+    with cluster() as found, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", found.environment["SLURM_CONF"])
+        yield found
+
+
+@pytest.fixture
+def slurm(slurm_cluster: Cluster) -> Cluster:
+    """The cluster, once all of its nodes are up."""
+    slurm_cluster.wait_until_up()
+    return slurm_cluster
 
 
 Write = Callable[..., Path]

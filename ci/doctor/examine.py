@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from ci.doctor import diagnosis, table
+from ci.doctor import diagnosis, slurm, table
 from ci.doctor.diagnosis import GIB, HERE, LAB, MACHINE, Finding, Verdict, format_gib, judge_amount
 from ci.doctor.probe import DEADLINE_S, LAST, Fact
 from ci.errors import MachineError
@@ -51,6 +51,9 @@ def examine(on: str, request: gpus.Request, docker: Path, build: Path) -> Iterat
     """Yield the findings: `auto` examines the lab, and if that fails, this machine outside it."""
     granted: tuple[Gpu, ...] = ()
     yield from _examine_machine(build)
+    if on == "slurm":
+        yield from slurm.examine(request)
+        return
     try:
         granted = gpus.grant(request)
         if not granted:

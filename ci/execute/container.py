@@ -24,6 +24,8 @@ class ServerContainer(containers.Container):
     """A fork server in a container. A `ServerChannel`."""
 
     inherits = False
+    may_serve_again = True
+    wait_reason = ""
 
     def __init__(self, image: Image, options: Mapping[str, Any]) -> None:
         super().__init__(image.id, ["python", "-P", "-m", "ci.worker.server"], options)
@@ -56,6 +58,8 @@ class ContainerExecutor:
     """Containers, each for the runs of one lesson, one after the other. An `Executor`."""
 
     shared = False
+    is_scheduled = False
+    jobs: Sequence[str] = ()
 
     def __init__(self, image: Image, *, memory: int, as_root: bool = False) -> None:
         self.provenance: Mapping[str, str] = {"image": str(image)}

@@ -9,9 +9,10 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import cast
 
+from ci import atomic
 from ci.errors import CourseError, MachineError
 from ci.execute.events import End, Event, Execution, Finished, Started, Waiting
-from ci.execute.executor import Executor
+from ci.execute.executor import Executor, NodeLostError
 from ci.execute.leases import Lease
 from ci.execute.run_queue import RunQueue
 from ci.execute.server_client import RunClient, ServerClient
@@ -44,13 +45,17 @@ def execute(
     `servers` of the executor are given.
     """
     reserved = memory.reserve() if reserve is None else reserve
-    waiting = RunQueue(runs, gpus, reserved + memory.RUN_BYTES)
+    headroom = reserved + memory.RUN_BYTES
+    if executor.is_scheduled:
+        reserved = headroom = 0  # the runs use the memory of other machines
+    waiting = RunQueue(runs, gpus, headroom, is_scheduled=executor.is_scheduled)
     events = Events()
     with contextlib.ExitStack() as stack:
         if servers is None:
             servers = Servers(executor)
             stack.callback(servers.close)
-        all_slots = [Slot(number, waiting, folder, servers, events) for number in range(slots)]
+        numbers = range(min(slots, len(runs)) if executor.is_scheduled else slots)
+        all_slots = [Slot(number, waiting, folder, servers, events) for number in numbers]
         happening = _follow(len(runs), all_slots, waiting, events, reserved, stack.pop_all())
     next(happening)  # starts the slots, and makes sure that closing the generator ends them
     return cast("Generator[Event, None, None]", happening)
@@ -114,11 +119,12 @@ class Slot(threading.Thread):
         self._servers, self._events = servers, events
         self.client: RunClient | None = None
         self._start = time.monotonic()
+        self._is_refused = False  # a scheduler allows no further server
 
     def run(self) -> None:
         """Execute runs until none is left."""
         try:
-            while found := self._waiting.take():
+            while not self._is_refused and (found := self._waiting.take()):
                 self._serve(*found)
         except Exception as error:  # the thread that consumes the events raises it again
             self._events.put(error)
@@ -129,20 +135,48 @@ class Slot(threading.Thread):
         server: ServerClient | None = None
         is_stuck = False
         try:
+            if self._servers.are_scheduled:
+                server = self._server(first, lease)
+                run = self._once_started(server, first, lease)
             while run and not is_stuck:
                 attempt = attempts.begin(run, self._folder)
                 try:
                     server = server or self._server(first, lease)
                     is_stuck = self._execute(server, run, attempt, lease)
+                except NodeLostError as error:
+                    if self._waiting.again(run):
+                        atomic.remove(attempt)
+                        self._events.put(Waiting(run, f"to execute again: {error}"))
+                    else:
+                        self._finish(failure(run, attempt, error), lease)
+                    break
                 except Exception as error:  # it becomes the outcome of this run
                     self._finish(failure(run, attempt, error), lease)
                     break
-                is_alone = server.alive and not server.executor.shared
-                run = self._waiting.next_like(first, lease) if is_alone else None
+                run = self._waiting.next_like(first, lease) if server.may_serve_again else None
         finally:
             if server:
                 self._servers.give_back(server)
             self._waiting.release(lease, withhold=is_stuck)
+
+    def _once_started(self, server: ServerClient, first: Run, lease: Lease) -> Run | None:
+        """Wait until a scheduler has started `server`; the run for it, None if it is not needed.
+
+        Meanwhile other slots may execute `first`, so that no run waits for a particular job.
+        """
+        self._waiting.put_back(first)
+        reported = ""
+        while not server.answered.wait(POLL_S / 2):
+            if not self._waiting.has_like(first):
+                return None
+            reason = server.channel.wait_reason
+            if reason and reason != reported:
+                reported = reason
+                self._events.put(Waiting(first, reason))
+        self._is_refused = not server.alive and self._servers.any_alive
+        if self._is_refused:
+            return None  # the other servers execute all runs
+        return self._waiting.next_like(first, lease)
 
     def _server(self, first: Run, lease: Lease) -> ServerClient:
         return self._servers.lend([first, *self._waiting.like(first)], lease, self._folder)

@@ -41,9 +41,10 @@ class Execution:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A run waits for GPUs that another invocation on this machine has leased."""
+    """A run waits for GPUs that another invocation on this machine has leased, or for `reason`."""
 
     run: Run
+    reason: str = ""
 
 
 @dataclass(frozen=True)

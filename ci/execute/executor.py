@@ -13,6 +13,10 @@ from ci.plan.gpus import Gpu
 from ci.plan.planner import Run
 
 
+class NodeLostError(MachineError):
+    """The machine that executed a run is gone, so that the run should execute once more."""
+
+
 class Channel(Protocol):
     """A process that an executor has started."""
 
@@ -37,6 +41,14 @@ class ServerChannel(Channel, Protocol):
 
     inherits: bool  # whether its runs inherit the leases of their GPUs
 
+    @property
+    def may_serve_again(self) -> bool:
+        """Whether it has the time for another run."""
+
+    @property
+    def wait_reason(self) -> str:
+        """Why a scheduler has not started it yet; empty if it has started."""
+
     def attempt(self, path: Path) -> str:
         """The path of an attempt as the server sees it; from now on, a run may write there."""
 
@@ -51,19 +63,26 @@ class Executor(Protocol):
     """A place where fork servers run.
 
     `provenance` is added to the environment that a server reports. `shared` says whether one server
-    serves all runs, or each slot has its own for the runs of one lesson.
+    serves all runs, or each slot has its own. `is_scheduled` says whether a scheduler starts
+    servers and leases GPUs and memory: then a server serves runs of any lesson with as many ranks
+    and GPUs. Otherwise the engine leases them, and the runs of a server are of one lesson.
     """
 
     provenance: Mapping[str, str]
     shared: bool
+    is_scheduled: bool
+
+    @property
+    def jobs(self) -> Sequence[str]:
+        """The ids of the scheduler's jobs that wait or run."""
 
     def start(
         self, runs: Sequence[Run], lease: Lease, folder: Path, variables: Mapping[str, str]
     ) -> ServerChannel:
         """Start a fork server for `runs`, with `variables` in its environment.
 
-        Their attempts will be below `folder`. Unless the executor is `shared`, the runs are of one
-        lesson and use the GPUs of `lease`.
+        Their attempts will be below `folder`. Unless the executor is `shared`, they use the GPUs of
+        `lease`.
         """
 
     def facts(self) -> Mapping[str, object]:
@@ -76,17 +95,25 @@ class Executor(Protocol):
         """Take the attempt `path` back: its run must no longer write there."""
 
 
-def parse(on: str) -> str:
-    """Read the value of `--on`. Raises UsageError."""
-    if on not in ("auto", "here", "lab"):
-        raise UsageError(f"--on {on}: expected auto, here or lab")
+def parse(on: str, slurm_args: str = "") -> str:
+    """Read the value of `--on`. Raises UsageError, also for `slurm_args` without Slurm."""
+    if on not in ("auto", "here", "lab", "slurm"):
+        raise UsageError(f"--on {on}: expected auto, here, lab or slurm")
+    if slurm_args and on != "slurm":
+        raise UsageError("--slurm-args: needs --on slurm")
     return on
 
 
 def choose(
-    on: str, gpus: Sequence[Gpu], docker: Path, *, slots: int = 1, as_root: bool = False
+    on: str,
+    gpus: Sequence[Gpu],
+    docker: Path,
+    *,
+    slots: int = 1,
+    as_root: bool = False,
+    slurm_args: str = "",
 ) -> tuple[Executor, list[str]]:
-    """The executor that `--on auto | here | lab` means, and remarks for the user.
+    """The executor that `--on auto | here | lab | slurm` means, and remarks for the user.
 
     `auto` takes the lab where its image is built from what is in the folder `docker` now. Raises
     UsageError, and MachineError where the executor is not ready.
@@ -96,6 +123,10 @@ def choose(
 
     if parse(on) == "here":
         return LocalExecutor(), []
+    if on == "slurm":
+        from ci.execute.slurm import SlurmExecutor
+
+        return SlurmExecutor.ready(slurm_args), []
     try:
         return ContainerExecutor.ready(gpus, docker, slots=slots, as_root=as_root)
     except MachineError as error:

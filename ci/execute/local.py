@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,6 +28,7 @@ class LocalExecutor:
 
     provenance: Mapping[str, str] = {}
     shared = True
+    is_scheduled = False
 
     def __init__(self) -> None:
         needed = ("torch", "papermill", "ipykernel")
@@ -41,6 +42,11 @@ class LocalExecutor:
     ) -> "Process":
         """Start a fork server, which inherits the environment."""
         return Process("ci.worker.server", variables)
+
+    @property
+    def jobs(self) -> Sequence[str]:
+        """None: no scheduler starts them."""
+        return ()
 
     def facts(self) -> Mapping[str, object]:
         """Interpreter, C library, packages, and the variables that libraries read."""
@@ -68,18 +74,41 @@ class Process:
 
     inherits = True
 
-    def __init__(self, module: str, variables: Mapping[str, str], *arguments: str) -> None:
+    def __init__(
+        self,
+        module: str,
+        variables: Mapping[str, str],
+        *arguments: str,
+        before: Sequence[str] = (),
+        without: Set[str] = frozenset(),
+    ) -> None:
+        """`before` is a command that starts it and keeps its own errors, if it is not empty.
+
+        The process inherits the environment, except for the variables `without`.
+        """
+        inherited = {name: value for name, value in os.environ.items() if name not in without}
         self._mark = uuid.uuid4().hex
         self._input, its_input = socket.socketpair()
         with its_input:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", module, *arguments],
+                [*before, sys.executable, "-P", "-m", module, *arguments],
                 stdin=its_input.fileno(),
                 stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE if before else None,
                 text=True,
                 start_new_session=True,  # so that Ctrl-C reaches only this process
-                env={**os.environ, **variables, MARK: self._mark},
+                env={**inherited, **variables, MARK: self._mark},
             )
+
+    @property
+    def may_serve_again(self) -> bool:
+        """True: its time has no limit."""
+        return True
+
+    @property
+    def wait_reason(self) -> str:
+        """Empty: it starts at once."""
+        return ""
 
     def attempt(self, path: Path) -> str:
         """The same path: it sees the same files."""

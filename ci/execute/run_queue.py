@@ -15,9 +15,21 @@ POLL_S = 0.2  # between two looks for GPUs and memory that other processes hold
 class RunQueue:
     """Runs in the order in which they should start. Any thread may call any method."""
 
-    def __init__(self, runs: Sequence[Run], gpus: Sequence[Gpu], headroom: int) -> None:
-        """While fewer than `headroom` bytes of memory are left, no run starts beside another."""
-        if unmet := [run for run in runs if pick(run.gpus, gpus) is None]:
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        gpus: Sequence[Gpu],
+        headroom: int,
+        *,
+        is_scheduled: bool = False,
+    ) -> None:
+        """While fewer than `headroom` bytes of memory are left, no run starts beside another.
+
+        If a scheduler leases the GPUs, leases are only what it is asked for.
+        """
+        self._is_scheduled = is_scheduled
+        self._retried = set[int]()
+        if not is_scheduled and (unmet := [run for run in runs if pick(run.gpus, gpus) is None]):
             raise ValueError(f"{unmet[0].name}: needs GPUs that are not among those to lease")
         self._runs, self._pool, self._headroom = list(runs), GpuPool(gpus), headroom
         self._changed = threading.Condition()
@@ -63,8 +75,25 @@ class RunQueue:
         with self._changed:
             if self._stopped or not self._has_memory(1) or (lease.gpus and self._pool.wanted):
                 return None
-            like = self.like(run)
-            return self._runs.pop(self._runs.index(like[0])) if like else None
+            wanted = self._place(run)
+            found = (i for i, other in enumerate(self._runs) if self._place(other) == wanted)
+            index = next(found, None)
+            return None if index is None else self._runs.pop(index)
+
+    def put_back(self, run: Run) -> None:
+        """Let any slot take a run that was taken and has not started."""
+        with self._changed:
+            self._runs.insert(0, run)
+            self._changed.notify_all()
+
+    def again(self, run: Run) -> bool:
+        """Put a run back that was lost without its fault; False if that has happened before."""
+        with self._changed:
+            if id(run) in self._retried or self._stopped:
+                return False
+            self._retried.add(id(run))
+            self.put_back(run)
+            return True
 
     def release(self, lease: Lease, *, withhold: bool = False) -> None:
         """A run has ended: return its GPUs, or `withhold` them if a process still uses them."""
@@ -75,13 +104,22 @@ class RunQueue:
             self._changed.notify_all()
 
     def like(self, run: Run) -> list[Run]:
-        """The waiting runs of the same lesson on as many GPUs of the same models."""
-        wanted = _place(run)
+        """The waiting runs that the server of `run` can serve."""
+        wanted = self._place(run)
         with self._changed:
-            return [other for other in self._runs if _place(other) == wanted]
+            return [other for other in self._runs if self._place(other) == wanted]
+
+    def has_like(self, run: Run) -> bool:
+        """Whether a waiting run could use the server of `run`, and may."""
+        wanted = self._place(run)
+        with self._changed:
+            return not self._stopped and any(self._place(o) == wanted for o in self._runs)
 
     def _lease(self) -> tuple[Run, Lease] | None:
         """While the first run waits for other invocations, only runs without GPUs overtake it."""
+        if self._is_scheduled:
+            run = self._runs.pop(0)
+            return run, Lease(run.gpus)
         waited = self._pool.waits
         for free in (self._pool.free, []):
             index = first_fitting(self._runs, free)
@@ -95,6 +133,7 @@ class RunQueue:
     def _has_memory(self, own_runs: int) -> bool:
         return self._running <= own_runs or memory.available() >= self._headroom
 
-
-def _place(run: Run) -> tuple[object, ...]:
-    return run.lesson.name, run.threads, [gpu.name for gpu in run.gpus]
+    def _place(self, run: Run) -> tuple[object, ...]:
+        """What the runs of a server have in common."""
+        needs = run.parameters.get("world_size") if self._is_scheduled else run.lesson.name
+        return needs, run.threads, [gpu.name for gpu in run.gpus]

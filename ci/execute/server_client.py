@@ -34,6 +34,7 @@ class ServerClient:
         self.channel, self.executor = channel, executor
         self.environment: Mapping[str, str] = {}  # that it reports
         self.alive = True
+        self.answered = threading.Event()  # it is ready, or has ended
         self._runs: dict[str, queue.SimpleQueue[Message]] = {}
         self._sending = threading.Lock()
         self._read_error = ""
@@ -53,6 +54,11 @@ class ServerClient:
     def forget(self, run: str) -> None:
         """Drop what arrives about a run from now on."""
         self._runs.pop(run, None)
+
+    @property
+    def may_serve_again(self) -> bool:
+        """Whether it can serve another run for the slot that has it alone."""
+        return self.alive and not self.executor.shared and self.channel.may_serve_again
 
     def ending(self) -> str:
         """How it ended, as a sentence about a run."""
@@ -74,10 +80,12 @@ class ServerClient:
             self._read_error = f"its fork server cannot be read: {type(error).__name__}: {error}"
         finally:
             self.alive = False
+            self.answered.set()
 
     def _on_message(self, message: Message) -> None:
         if message["event"] == "ready":
             self.environment = {**message["environment"], **self.executor.provenance}
+            self.answered.set()
         elif run := self._runs.get(message["run"]):
             run.put(message)
 
@@ -136,7 +144,7 @@ class RunClient:
                 case {"event": "lost"}:
                     yield self._failed(f"its process {message['ending']}", message)
                     return
-                case _ if not self._server.alive:
+                case _ if not self._server.alive and self._messages.empty():
                     self._reason = self._server.ending()
                 case _ if time.monotonic() > deadline:
                     self._reason = "it hangs, and does not notice its deadline"
@@ -149,6 +157,7 @@ class RunClient:
 
     def _request(self, lease: Lease) -> None:
         server, run = self._server, self.run
+        is_set = server.executor.is_scheduled and lease.gpus  # by the scheduler, in its job
         inherited = lease.descriptors if server.channel.inherits else []
         request = {
             "run": self._name,
@@ -157,7 +166,7 @@ class RunClient:
             "parameters": dict(run.parameters),
             "attempt": server.channel.attempt(self._attempt),
             "timeout_s": run.timeout_s,
-            "variables": {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in lease.gpus)},
+            "variables": {} if is_set else _visible(lease),
             "leases": len(inherited),
         }
         server.send(request, inherited)
@@ -225,6 +234,10 @@ class RunClient:
             environment=self._server.environment,
             **details,
         )
+
+
+def _visible(lease: Lease) -> dict[str, str]:
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in lease.gpus)}
 
 
 def _require_cuda(run: Run, environment: Mapping[str, str]) -> None:

@@ -17,7 +17,18 @@ class Servers:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self._shared: dict[frozenset[tuple[str, str]], ServerClient] = {}  # by environment
+        self._alone: set[ServerClient] = set()  # of one slot each
         self._lock = threading.Lock()
+
+    @property
+    def are_scheduled(self) -> bool:
+        """Whether a scheduler starts them, perhaps much later."""
+        return self._executor.is_scheduled
+
+    @property
+    def any_alive(self) -> bool:
+        """Whether any slot has a server that is not shared and has not ended."""
+        return any(server.alive for server in list(self._alone))
 
     def lend(self, runs: Sequence[Run], lease: Lease, folder: Path) -> ServerClient:
         """A server for the first of `runs`, with attempts below `folder`.
@@ -26,7 +37,9 @@ class Servers:
         """
         variables = runs[0].environment
         if not self._executor.shared:
-            return self._start(runs, lease, folder)
+            server = self._start(runs, lease, folder)
+            self._alone.add(server)
+            return server
         with self._lock:
             key = frozenset({**os.environ, **variables}.items())
             found = self._shared.get(key)
@@ -38,6 +51,7 @@ class Servers:
         """End a server that is not shared."""
         if not self._executor.shared:
             server.close()
+            self._alone.discard(server)
 
     def close(self) -> None:
         """End the shared servers."""

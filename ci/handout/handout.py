@@ -49,6 +49,9 @@ class Handout:
         return [*marked, *(note[language] for note in self.notes)]
 
 
+KEYS = ("torch", "Python", "machine", "image", "Slurm job")  # of an environment
+
+
 def provenance(outcome: Outcome) -> dict[str, str]:
     """What is known about an execution, by keys that have translations, such as `torch`, `device`
     and `date` (2026-11-23 21:05 UTC)."""
@@ -57,7 +60,7 @@ def provenance(outcome: Outcome) -> dict[str, str]:
     values = {
         "parameters": ", ".join(parameters),
         "device": outcome.run.device,
-        **{key: environment.get(key, "") for key in ("torch", "Python", "machine", "image")},
+        **{key: environment.get(key, "") for key in KEYS},
         "commit": course_commit(outcome.run.lesson.path.parent),
         "date": outcome.date,
         "duration": f"{outcome.seconds:.1f} s",

@@ -85,15 +85,17 @@ def runs(
     *,
     timeout_s: float | None = None,
     slots: int = 1,
+    threads: int | None = None,
 ) -> list[Run]:
     """The runs of `lessons`: one for each combination of the values in `settings`.
 
     A setting such as `size=2,4` applies to the lessons with that parameter. `granted` are the GPUs
-    to lease from. `slots` runs execute in parallel and share the cores as threads. Raises
-    UsageError for a setting that no lesson has, or a value that is not valid.
+    to lease from. Each run has `threads` threads; by default, `slots` runs execute in parallel and
+    share the cores of this machine. Raises UsageError for a setting that no lesson has, or a value
+    that is not valid.
     """
     texts = _parse_settings(lessons, settings)
-    threads = max(1, (os.cpu_count() or 1) // slots)
+    threads = threads or max(1, (os.cpu_count() or 1) // slots)
     return [
         _run(lesson, chosen, granted, threads, timeout_s)
         for lesson in lessons
@@ -101,13 +103,14 @@ def runs(
     ]
 
 
-def count_slots(jobs: str, granted: Sequence[Gpu]) -> int:
-    """How many runs execute in parallel: `--jobs`, or one per GPU, or one per core without GPUs.
+def count_slots(jobs: str, granted: Sequence[Gpu], capacity: int | None = None) -> int:
+    """How many runs execute in parallel: `--jobs`, or the `capacity` of a cluster.
 
-    Without `--jobs`, the memory of the machine limits the number.
+    On this machine it is one per GPU, or one per core without GPUs, and the memory of the machine
+    limits the number.
     """
-    if jobs:
-        return int(_positive(jobs, "--jobs", whole=True))
+    if jobs or capacity:
+        return int(_positive(jobs, "--jobs", whole=True)) if jobs else capacity or 1
     cores = os.cpu_count() or 1
     return max(1, min(len(granted) or cores, cores, memory.total() // memory.RUN_BYTES))
 

@@ -18,7 +18,7 @@ from ci.report.lines import agreement_text, check_count
 
 ROWS, FAULTS, ANNOTATIONS = 200, 50, 10
 SPAN, BLOCK = 120, 3000  # characters
-FACTS = ("torch", "cuda", "NumPy", "Python", "machine", "image")  # of an environment
+FACTS = ("torch", "cuda", "NumPy", "Python", "machine", "image", "Slurm job")  # of an environment
 
 
 def write(outcomes: Sequence[Outcome], folder: Path, matrices: Sequence[Matrix] = ()) -> None:

@@ -59,12 +59,20 @@ def not_compared_text(outcome: Outcome) -> str:
 
 
 def interrupted_text(
-    runs: Sequence[Run], outcomes: Sequence[Outcome], written: Sequence[Path] = ()
+    runs: Sequence[Run],
+    outcomes: Sequence[Outcome],
+    written: Sequence[Path] = (),
+    jobs: Sequence[str] = (),
 ) -> str:
-    """What an interrupt has left: the HTML at most is published, and what was executed is kept."""
+    """What an interrupt has left: the HTML at most is published, and what was executed is kept.
+
+    `jobs` of Slurm are cancelled.
+    """
     kept = [o.run.name for o in outcomes if not o.skipped]
     only = f"only the HTML in {' and '.join(folder.name for folder in written)}"
     published = f"{only if written else 'nothing'} was published"
+    if jobs:
+        published += f"; cancelled {len(jobs)} Slurm jobs: {', '.join(jobs)}"
     if not kept:
         return f"interrupted; {published}"
     names = ", ".join(kept[:5]) + (", …" if len(kept) > 5 else "")

@@ -84,9 +84,17 @@ class Terminal:
     def on_event(self, event: Event) -> None:
         """Show how far a run is."""
         if isinstance(event, Waiting):
-            self.print(f"{event.run.name} waits for GPUs that another run on this machine uses")
+            self._show_waiting(event)
         if isinstance(event, Started | CellStarted):
             self._show_progress(event)
+
+    def _show_waiting(self, event: Waiting) -> None:
+        """Say once why a run waits, even if several jobs wait for it."""
+        reason = event.reason or "for GPUs that another run on this machine uses"
+        row = event.run, "waiting", reason
+        if self._rows.get(id(event.run)) != row:
+            self._rows[id(event.run)] = row
+            self.print(f"{event.run.name} waits {reason}")
 
     def _show_progress(self, event: Started | CellStarted) -> None:
         run = event.run

@@ -1,5 +1,6 @@
 """How well the slots of a plan were used."""
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -30,7 +31,10 @@ def slot_utilization(events: Iterable[Event], slots: int) -> list[Utilization]:
     for slot in range(slots if bounds else 0):
         own = [event for event in bounds if event.slot == slot]
         ends = [event for event in own if isinstance(event, Finished)]
-        busy_s = sum(event.at_s if isinstance(event, Finished) else -event.at_s for event in own)
+        starts = [  # without those on nodes that were lost
+            one for one, then in itertools.pairwise(own) if isinstance(then, Finished)
+        ]
+        busy_s = sum(event.at_s for event in ends) - sum(event.at_s for event in starts)
         gpus = sorted({gpu.index for event in own for gpu in event.gpus}, key=int)
         found.append(Utilization(slot, len(ends), busy_s, total_s, tuple(gpus)))
     return found

@@ -122,13 +122,13 @@ class LessonEngine(NBClientEngine):
             on_cell=options["on_cell"],
         )
         client.exercises = options["exercises"]
-        client.gpus = bool(options["variables"].get("CUDA_VISIBLE_DEVICES"))
         environment = {
             **os.environ,
             **options["variables"],
             "IPYTHONDIR": str(folder),
             "TMPDIR": str(folder),  # so that a killed kernel leaves nothing behind
         }
+        client.gpus = bool(environment.get("CUDA_VISIBLE_DEVICES"))
         try:
             client.execute(env=environment, cleanup_kc=True)
         except (DeadKernelError, RuntimeError) as error:

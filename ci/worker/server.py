@@ -70,6 +70,8 @@ def describe() -> dict[str, str]:
             facts["torch"] = str(build["__version__"])
             facts["cuda"] = str(build.get("cuda") or "")
     facts["NumPy"] = importlib.metadata.version("numpy")
+    if job := os.environ.get("SLURM_JOB_ID"):
+        facts["Slurm job"] = f"{job} ({os.environ.get('SLURMD_NODENAME', 'node unknown')})"
     return facts
 
 

@@ -84,6 +84,45 @@ def test_a_server_continues_with_a_run_of_the_same_lesson(read: Read) -> None:
     assert queue.next_like(*first) == planned[2]
 
 
+def test_a_job_continues_with_a_run_of_another_lesson(read: Read) -> None:
+    """A scheduler leases GPUs and cores: what counts is how many a run needs."""
+    sizes = {"01_one": 1, "02_two": 2, "03_three": 1}
+    planned = [planner.Run(read(name=n), {"world_size": size}) for n, size in sizes.items()]
+    queue = RunQueue(planned, [], 0, is_scheduled=True)
+    first = queue.take()
+    assert first
+    assert queue.next_like(*first) == planned[2]
+    assert queue.next_like(*first) is None
+
+
+def test_a_scheduler_leases_the_gpus(runs: Callable[..., list[Run]]) -> None:
+    """More runs may ask it for GPUs than one node has."""
+    queue = RunQueue(runs(4, 4), GPUS, 0, is_scheduled=True)
+    leases = [found[1] for _ in range(2) if (found := queue.take())]
+    assert [lease.gpus for lease in leases] == [tuple(GPUS)] * 2
+
+
+def test_a_run_that_is_put_back_is_the_next(runs: Callable[..., list[Run]]) -> None:
+    """It has not started."""
+    planned = runs(0, 0)
+    queue = RunQueue(planned, [], 0, is_scheduled=True)
+    first = queue.take()
+    assert first
+    queue.put_back(first[0])
+    assert queue.has_like(planned[1])
+    assert queue.next_like(*first) == planned[0]
+
+
+def test_a_lost_run_is_repeated_once(runs: Callable[..., list[Run]]) -> None:
+    """The second time, it fails."""
+    queue = RunQueue(runs(0), [], 0, is_scheduled=True)
+    first = queue.take()
+    assert first
+    assert queue.again(first[0])
+    assert queue.next_like(*first) == first[0]
+    assert not queue.again(first[0])
+
+
 def test_no_run_starts_after_a_stop(runs: Callable[..., list[Run]]) -> None:
     """For example, the plan was interrupted."""
     queue = queue_of(runs(0, 0))

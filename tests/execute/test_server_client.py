@@ -30,7 +30,11 @@ class ScriptedExecutor:
 
     provenance: Mapping[str, str] = {}
     shared = True
+    is_scheduled = False
     inherits = True
+    may_serve_again = True
+    wait_reason = ""
+    jobs: Sequence[str] = ()
 
     def __init__(self, *scripts: Script) -> None:
         self._scripts = list(scripts)

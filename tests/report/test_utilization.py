@@ -30,6 +30,13 @@ def test_a_slot_is_busy_while_it_has_a_run(read: Read) -> None:
     assert (second.runs, second.busy_s, second.share) == (2, 3, 0.3)
 
 
+def test_a_start_on_a_lost_node_is_no_use_of_a_slot(read: Read) -> None:
+    """The run starts again, in this slot or another."""
+    run = planner.Run(read(), {})
+    events = [Started(run, 0, 0), Started(run, 0, 4), finished(run, 0, 5)]
+    assert slot_utilization(events, 1)[0].busy_s == 1
+
+
 def test_a_slot_names_its_gpus(read: Read) -> None:
     """All GPUs that its runs have leased, in order."""
     run, gpus = planner.Run(read(), {}), [Gpu(str(i), f"GPU-{i}", "H100") for i in (10, 9)]

@@ -1,0 +1,110 @@
+"""A Slurm cluster as its commands describe it: its nodes and GPUs, and what became of a job."""
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ci.errors import MachineError, UsageError
+from ci.plan.gpus import Gpu, Request
+from ci.program import answer, ask
+
+MOST_JOBS = 32  # at once, unless --jobs says otherwise: a cluster has other users
+UNUSABLE = ("down", "drain", "fail", "unknown", "power", "maint", "reboot")
+GRES = re.compile(r"\bgpu(?::([^:,()\s]+))?:(\d+)")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node that can run jobs: its cores, and the model and number of its GPUs."""
+
+    name: str
+    cores: int
+    model: str = ""
+    gpus: int = 0
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The nodes that can run jobs."""
+
+    nodes: Sequence[Node]
+
+    def grant(self, request: Request) -> tuple[Gpu, ...]:
+        """The GPUs that one run can get at most, all of one node; Slurm decides which they are.
+
+        Raises MachineError if no node has as many as requested, and UsageError for their indices.
+        """
+        if request.ids:
+            raise UsageError(
+                f"--gpus {request.text}: Slurm chooses the GPUs of a job; use a number, auto, none"
+            )
+        if request.text == "none":
+            return ()
+        node = max(self.nodes, key=lambda node: node.gpus)
+        if request.count and request.count > node.gpus:
+            raise MachineError(
+                f"--gpus {request.text}: no node of this cluster that is up has more than "
+                f"{node.gpus} GPUs (sinfo -N -o '%N %G %T')"
+            )
+        count = request.count or node.gpus
+        return tuple(Gpu(str(i), f"{node.model}:{i}", node.model or "GPU") for i in range(count))
+
+    def capacity(self, granted: Sequence[Gpu]) -> int:
+        """How many jobs are submitted at once: one per GPU, or one per core without GPUs."""
+        gpus = sum(node.gpus for node in self.nodes if not granted or node.model == _model(granted))
+        cores = sum(node.cores for node in self.nodes)
+        return max(1, min(gpus if granted else cores, MOST_JOBS))
+
+
+def _model(gpus: Sequence[Gpu]) -> str:
+    return gpus[0].uuid.rpartition(":")[0]
+
+
+def find() -> Cluster:
+    """The cluster of this machine. Raises MachineError where Slurm does not answer."""
+    if not shutil.which("srun"):
+        raise MachineError(
+            "--on slurm: this machine has no srun: use a login node of the cluster, or --on here"
+        )
+    done = ask("sinfo", "--noheader", "--Node", "--format=%N|%c|%G|%T")
+    if done.returncode:
+        fault, *_ = done.stderr.strip().splitlines() or ["sinfo failed"]
+        raise MachineError(f"--on slurm: {fault}: ask the cluster's administrator")
+    nodes = {node.name: node for line in done.stdout.splitlines() if (node := _parse(line))}
+    if not nodes:
+        raise MachineError("--on slurm: no node of this cluster is up: see sinfo -N")
+    return Cluster(tuple(nodes.values()))
+
+
+def _parse(line: str) -> Node | None:
+    """The node of a line of sinfo; None if it cannot run jobs."""
+    name, cores, gres, state = line.split("|")
+    if state.startswith(UNUSABLE) or state.endswith("*"):  # the controller gets no answer from it
+        return None
+    found = [(model, int(count)) for model, count in GRES.findall(gres)]
+    model, count = max(found, key=lambda each: each[1], default=("", 0))
+    return Node(name, int(cores), model, count)
+
+
+def wait_reason(job: str) -> str:
+    """Why a job waits, in Slurm's word: `Resources`, `Priority`."""
+    return answer("squeue", "--noheader", f"--jobs={job}", "--format=%r") or "unknown"
+
+
+def seconds_left(job: str) -> float:
+    """How long a job may still run; infinite without a limit."""
+    text = answer("squeue", "--noheader", f"--jobs={job}", "--format=%L")
+    days, _, time = text.rpartition("-")
+    if not re.fullmatch(r"[\d:]+", time):
+        return float("inf")
+    seconds = 0.0
+    for part in time.split(":"):
+        seconds = 60 * seconds + int(part)
+    return int(days or 0) * 86400 + seconds
+
+
+def state(job: str) -> str:
+    """The state of a job: `RUNNING`, `NODE_FAIL`; empty if the controller does not answer."""
+    found = re.search(r"\bJobState=(\w+)", answer("scontrol", "show", "job", "-o", job))
+    return found[1] if found else ""

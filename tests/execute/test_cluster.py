@@ -1,0 +1,109 @@
+"""What is read from Slurm's commands, which are replaced here."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ci.errors import MachineError, UsageError
+from ci.execute import cluster
+from ci.execute.cluster import Cluster, Node
+from ci.execute.executor import parse
+from ci.plan import gpus
+
+SINFO = """\
+n1|64|gpu:a100:4(S:0-1)|idle
+n1|64|gpu:a100:4(S:0-1)|idle
+n2|64|gpu:h100:8(S:0-1),shard:16|mixed
+n3|64|gpu:2|allocated
+n4|128|(null)|idle
+n5|64|gpu:a100:16|drained
+n6|64|gpu:a100:16|idle*
+"""
+
+
+def answer(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    """Put a command into PATH that prints a text."""
+    program = folder / name
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{text.strip()}\nEND\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+
+@pytest.fixture
+def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """A cluster of several kinds of nodes."""
+    answer(tmp_path, monkeypatch, "srun", "")
+    answer(tmp_path, monkeypatch, "sinfo", SINFO)
+    return cluster.find()
+
+
+def test_nodes_that_cannot_run_jobs_do_not_count(found: Cluster) -> None:
+    """Neither drained nodes nor silent ones; a node in two partitions counts once."""
+    assert found.nodes == (
+        Node("n1", 64, "a100", 4),
+        Node("n2", 64, "h100", 8),
+        Node("n3", 64, "", 2),
+        Node("n4", 128),
+    )
+
+
+def test_a_run_gets_at_most_the_gpus_of_one_node(found: Cluster) -> None:
+    """Of the node that has most."""
+    granted = found.grant(gpus.parse("auto"))
+    assert [gpu.name for gpu in granted] == ["h100"] * 8
+    assert found.capacity(granted) == 8
+
+
+def test_a_cluster_is_not_filled_with_jobs(found: Cluster) -> None:
+    """Without GPUs it is one per core, but a cluster has other users."""
+    assert found.capacity(found.grant(gpus.parse("none"))) == cluster.MOST_JOBS
+
+
+def test_more_gpus_than_a_node_has_are_refused(found: Cluster) -> None:
+    """The cluster has more, but on several nodes."""
+    with pytest.raises(MachineError, match="--gpus 9: no node .* has more than 8 GPUs"):
+        found.grant(gpus.parse("9"))
+
+
+def test_gpus_of_a_job_cannot_be_chosen(found: Cluster) -> None:
+    """Slurm chooses them."""
+    with pytest.raises(UsageError, match="Slurm chooses the GPUs"):
+        found.grant(gpus.parse("device=0,1"))
+
+
+def test_without_srun_one_line_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the machine's fault."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MachineError, match="has no srun: use a login node"):
+        cluster.find()
+
+
+def test_a_cluster_without_usable_nodes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing would ever start."""
+    answer(tmp_path, monkeypatch, "srun", "")
+    answer(tmp_path, monkeypatch, "sinfo", "n1|64|(null)|down*")
+    with pytest.raises(MachineError, match="no node of this cluster is up"):
+        cluster.find()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("9:30", 570), ("1:00:00", 3600), ("2-00:00:01", 172801), ("UNLIMITED", float("inf"))],
+)
+def test_the_time_that_a_job_has_left_is_read(
+    text: str, seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In each form that squeue prints."""
+    answer(tmp_path, monkeypatch, "squeue", text)
+    assert cluster.seconds_left("1") == seconds
+
+
+def test_arguments_for_slurm_need_slurm() -> None:
+    """Elsewhere they would have no effect."""
+    with pytest.raises(UsageError, match="--slurm-args: needs --on slurm"):
+        parse("here", "--time=3")
