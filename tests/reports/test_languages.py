@@ -59,12 +59,14 @@ def test_a_lesson_without_the_key_has_both(read: Read) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["zh", "[]", "[zh, zh]", "{zh: 1}", "[[zh]]", "1", "[de]", "", "[zh-CN]"]
+    "value", ["zh", "[]", "[zh, zh]", "{zh: 1}", "[[zh]]", "1", "[de]", "[zh-CN]"]
 )
 def test_what_languages_may_be(read: Read, value: str) -> None:
     """A list of the two."""
     with pytest.raises(CourseError, match=r"lessons/01_small\.py: header: languages.*(en|zh)"):
         read(CODE, header=header(value))
+    with pytest.raises(CourseError, match="the key 'languages' has no value"):
+        read(CODE, header=header(""))
 
 
 UNTRANSLATED = {
