@@ -113,7 +113,7 @@ def _validate(name: str, oracle: Oracle, lesson: Lesson) -> None:
 def _import(path: Path) -> dict[str, Oracle]:
     """The public functions of an oracle file."""
     try:
-        _reject_imports(script.parse_code(_read(path), 1, "the file"))
+        _reject_imports(path)
     except (ValueError, RecursionError, MemoryError) as error:  # not UTF-8, a NUL, too nested
         raise ScriptError(f"the file is not plain Python: {error}") from None
     process = OracleProcess(path, _load)
@@ -132,6 +132,7 @@ def _load(path: Path) -> tuple[list[Facts], Callable[[str, dict[str, Any]], Comp
     """The functions of an oracle file, and a function that calls them. For the oracle's process."""
     module = ModuleType(f"expected_{path.stem}")
     module.__file__ = str(path)
+    sys.path.insert(0, str(path.parent))  # for the files that it shares with other oracles
     # Not by import: bytecode can be stale if a file changes twice within a second. With docstrings
     # and assertions, with any options of the interpreter.
     exec(compile(_read(path), str(path), "exec", dont_inherit=True, optimize=0), vars(module))
@@ -170,8 +171,9 @@ def _facts(name: str, function: FunctionType) -> Facts:
     )
 
 
-def _reject_imports(statements: list[ast.stmt]) -> None:
+def _reject_imports(path: Path) -> None:
     """An oracle must not import the library that it judges, directly or through another module."""
+    statements = script.parse_code(_read(path), 1, "the file")
     for node in ast.walk(ast.Module(statements, [])):
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
@@ -183,10 +185,26 @@ def _reject_imports(statements: list[ast.stmt]) -> None:
             continue
         for module in modules:
             top = module.split(".")[0]
+            if helper := _helper(path, top):
+                _check_helper(helper)
+                continue
             known = top in sys.stdlib_module_names or top == "numpy" or module == "ci.lesson.expect"
             if top in LOADERS or not known:
                 message = (
-                    f"uses {module}: an oracle may import only NumPy, the standard library, and "
-                    "`expect` from ci.lesson.expect"
+                    f"uses {module}: an oracle may import only NumPy, the standard library, "
+                    "`expect` from ci.lesson.expect, and files beside it with names like _shared.py"
                 )
                 raise ScriptError(message, node.lineno)
+
+
+def _helper(path: Path, module: str) -> Path | None:
+    """The file beside an oracle file that it imports under this name, such as `_shared.py`."""
+    helper = path.with_name(f"{module}.py")
+    return helper if module.startswith("_") and helper.is_file() else None
+
+
+def _check_helper(path: Path) -> None:
+    try:
+        _reject_imports(path)
+    except ScriptError as error:
+        raise error.in_file(f"{path.parents[1].name}/expected/{path.name}") from None

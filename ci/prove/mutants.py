@@ -18,7 +18,7 @@ from ci.lesson.parameters import Value
 from ci.prove.operators import Change, changes
 
 ORACLE = "oracle"
-TERMS = "_terms"  # how functions for `terms=` begin, which can only widen a tolerance
+TERMS = "terms"  # how functions for `terms=` begin, which can only widen a tolerance
 UNCHECKED_TAGS = {"figure", "parameters"}
 
 
@@ -92,11 +92,24 @@ def generate(lessons: Sequence[Lesson], excluded: Collection[str]) -> Iterator[M
         for mutant in _mutants(path, users, _functions(path)):
             if mutant.file not in excluded:
                 yield mutant
+    for path, users in _oracle_files(lessons).items():
+        functions = _functions(path).items()
+        places = {n: p for n, p in functions if not p.lstrip("_").startswith(TERMS)}
+        yield from _mutants(path, users, places)
+
+
+def _oracle_files(lessons: Sequence[Lesson]) -> dict[Path, list[Lesson]]:
+    """The files that derive expected values, each with the lessons that use it."""
+    users: dict[Path, list[Lesson]] = {}
     for lesson in lessons:
-        path = lesson.path.parent / "expected" / lesson.path.name
+        folder = lesson.path.parent / "expected"
+        path = folder / lesson.path.name
         if path.exists():
-            places = {n: p for n, p in _functions(path).items() if not p.startswith(TERMS)}
-            yield from _mutants(path, [lesson], places)
+            text = path.read_text(encoding="utf-8")
+            shared = (each for each in sorted(folder.glob("_*.py")) if each.stem in text)
+            for each in (path, *shared):
+                users.setdefault(each, []).append(lesson)
+    return users
 
 
 def _mutants(

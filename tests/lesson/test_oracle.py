@@ -69,6 +69,34 @@ def test_torch_cannot_be_imported_while_an_oracle_computes(read: Read) -> None:
     assert sys.modules["torch"] is torch
 
 
+SHARING = "from _shared import slope\n" + ORACLE.replace("return 4", "return slope")
+
+
+@pytest.mark.parametrize("slope", [4, 6])
+def test_oracles_can_share_a_file(read: Read, slope: int) -> None:
+    """It lies beside them, and its name starts with an underscore."""
+    lesson = read(GRADIENT, expected=SHARING)
+    (lesson.path.parent / "expected" / "_shared.py").write_text(f"slope = {slope}\n")
+    value = oracle.load(lesson)["gradient"].value({"size": 2}).python()
+    assert value.tolist() == [0, slope]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import numpy\nimport torch\nslope = 4\n", r"expected/_shared.py:2: uses torch"),
+        ("from math import no\n", r"ImportError: cannot import name 'no'"),
+        ("import _missing\n", r"expected/_shared.py:1: uses _missing"),
+    ],
+)
+def test_a_shared_file_is_checked_like_an_oracle_file(read: Read, text: str, message: str) -> None:
+    """The message has its own name and line."""
+    lesson = read(GRADIENT, expected=SHARING)
+    (lesson.path.parent / "expected" / "_shared.py").write_text(text)
+    with pytest.raises(CourseError, match=message):
+        oracle.load(lesson)
+
+
 def test_equal_bits_need_no_reason() -> None:
     """`rel=0` is stricter than the default."""
     assert expect(rel=0)(lambda: 1) is not None

@@ -57,6 +57,7 @@ CHANGES: dict[str, list[str]] = {
     "expected/01_small.py": ["handout"],
     "expected/01_small.csv": ["handout"],
     "expected/table.csv": ["handout"],
+    "expected/_shared.py": ["handout"],
     "02_neighbour.py": [],
     "expected/02_neighbour.py": [],
     ".01_small.py.swp": [],

@@ -153,6 +153,21 @@ def test_rank_programs_and_oracles_are_mutated(tmp_path: Path, read: Read) -> No
     assert "ranks.py" not in {mutant.file for mutant in excluded.generated([lesson])}
 
 
+def test_files_that_oracles_share_are_mutated(tmp_path: Path, read: Read) -> None:
+    """But not functions for `terms=`, and not files that the lesson's oracles do not name."""
+    lesson = read(GRADIENT, expected="from _shared import slope\n" + ORACLE)
+    folder = lesson.path.parent / "expected"
+    functions = "def slope(a):\n    return 2 * a\n\n\ndef terms(a):\n    return 3 * a\n"
+    (folder / "_shared.py").write_text(functions)
+    (folder / "_other.py").write_text(functions)
+
+    generated = mutants_file(tmp_path).generated([lesson])
+
+    found = [m.after for m in generated if m.file == "expected/_shared.py"]
+    assert "return 2 / a" in found and "return 3 / a" not in found
+    assert "expected/_other.py" not in {mutant.file for mutant in generated}
+
+
 def test_a_named_mutant_is_shown_with_its_place(tmp_path: Path, read: Read) -> None:
     """The line number, and the line before and after."""
     (mutant,) = mutants_file(tmp_path, NAMED).named([read()])
