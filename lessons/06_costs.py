@@ -18,24 +18,24 @@
 # %% [markdown] lang="en"
 # # What parallel training costs
 #
-# Lesson 05 showed that several processes compute what one device computes. Was it worth it? The ranks
-# communicate, they wait for each other, and each of them keeps a whole network in its memory.
+# In lesson 05, several processes computed what one device computes. Was it worth it? The ranks
+# communicate, they wait for each other, and each of them keeps a whole network in memory.
 #
-# After this lesson you can derive how many bytes a training step communicates and keeps in memory,
-# measure where its time goes, and divide a network that does not fit into one device.
+# After this lesson you can derive how many bytes a training step communicates and how many it keeps in
+# memory. You can measure where its time goes, and shard a network that does not fit into one device.
 
 # %% [markdown] lang="zh"
 # # 并行训练的代价
 #
-# 第 05 课说明了：多个进程合起来，能算出一台设备算出的结果。这样做值得吗？进程之间要通信，要互相等待，每个进程还要在内存里保存整个网络。
+# 在第 05 课里，多个进程合起来算出了一台设备的结果。这样做值得吗？进程之间要通信，要互相等待，每个进程还要在内存里保存整个网络。
 #
-# 学完这一课，你能推导一个训练步要通信多少字节、占用多少内存，能测出时间花在哪里，还能把一台设备放不下的网络分片。
+# 学完这一课，你能推导出一个训练步要通信多少字节、占用多少内存，能测出时间花在哪里，还能把一台设备放不下的网络分片存放。
 
 # %% tags=["parameters"]
 world_size: int = 2  # processes that share the work
 batch: int = 23  # samples in one batch, over all processes
-features: int = 8  # elements of a sample
-hidden: int = 16  # hidden units of the network
+features: int = 4  # elements of a sample
+hidden: int = 8  # hidden units of the network
 steps: int = 5  # training steps
 lr: float = 0.1  # learning rate
 seed: int = 0  # where the random draws begin
@@ -48,8 +48,7 @@ import torch
 import torch.distributed as dist
 
 from parallel.cells import launch_cell
-
-kind = getattr(torch, dtype)
+from parallel.toy import make_task
 
 # %%
 import inspect
@@ -57,10 +56,10 @@ import os
 
 import matplotlib.pyplot as plt
 
-from parallel import launch, ring, sharded, timing
+from parallel import launch, ring, sharded, timing, zero
 from parallel.network import Network, row
 
-torch.set_printoptions(threshold=40, edgeitems=2)  # a long tensor shall not fill a page
+torch.set_printoptions(threshold=30, edgeitems=2)  # a long tensor shall not fill a page
 on_gpus = torch.device(device).type == "cuda"
 
 # %% stdout="one_rank"
@@ -68,7 +67,7 @@ if world_size == 1:
     print("There is one rank only: no communication is tested in this run.")
 
 # %% [markdown] lang="en"
-# Network, weights and samples are those of lesson 05:
+# The network, its weights and the samples are those of lesson 05:
 
 # %% [markdown] lang="zh"
 # 网络、权重和样本与第 05 课相同：
@@ -76,34 +75,22 @@ if world_size == 1:
 # %%
 print(inspect.getsource(Network))
 
-
 # %% tags=["setup"]
-def tensor(numbers):
-    return torch.tensor(numbers, dtype=kind, device=device)
-
-
-rng = np.random.default_rng(seed)
-W1 = rng.uniform(-1, 1, (hidden, features)) / hidden**0.5
-W2 = rng.uniform(-1, 1, (1, hidden)) / hidden**0.5
-samples = rng.uniform(-1, 1, (batch, features)) / features**0.5
-targets = np.where(samples.sum(axis=1, keepdims=True) > 0, 0.25, -0.25)
-
-weights = {"W1": tensor(W1), "W2": tensor(W2)}
-x, y = tensor(samples), tensor(targets)  # (batch, features), (batch, 1)
-task = (weights, x, y)
+task = make_task(batch, features, hidden, seed, dtype, device)
+weights, x, y = task  # of two layers; (batch, features); (batch, 1)
 
 # %% [markdown] lang="en"
 # ## What a step communicates
 #
 # How does the sum of the gradients reach all ranks? If one rank collected all gradients and returned
-# the sum, its work would grow with the number of ranks. In a **ring**, the work is the same for all:
-# the ranks stand in a circle, and each divides its gradient into $W$ chunks. In each exchange, every
-# rank sends one chunk to the next rank, and receives one from the previous rank.
+# the sum, its work would grow with the number of ranks. In a **ring**, all ranks have the same work: they
+# are arranged in a circle, and each divides its gradient into $W$ chunks. In each exchange, every rank
+# sends one chunk to the next rank and receives one from the previous rank.
 
 # %% [markdown] lang="zh"
 # ## 一步要通信多少
 #
-# 梯度之和是怎样到达每个进程的？如果由一个进程收集所有梯度，再把和发回去，进程越多，它的工作就越多。在**环**（ring）中，所有进程的工作一样多：进程围成一圈，各自把梯度切成 $W$ 块；每次交换，每个进程把一块发给下一个进程，再从上一个进程接收一块。
+# 梯度之和是怎样到达每个进程的？如果由一个进程收集所有梯度，再把和发回去，进程越多，它的工作就越多。在**环**（ring）中，各进程的工作一样多：进程排成一圈，各自把梯度切成 $W$ 块；每次交换时，每个进程把一块发给下一个进程，并从上一个进程接收一块。
 
 # %%
 print(inspect.getsource(ring.exchange))
@@ -141,19 +128,19 @@ plt.show()
 
 # %% [markdown] lang="en"
 # **Figure.** A ring of four ranks, before the first exchange and after each of the six. A row is a
-# rank, a column is a chunk, and the number says how many gradients are in the sum. After three
-# exchanges each rank has one complete chunk (orange), which is called **reduce-scatter**. After three
-# more it has all of them: the **all-gather**.
+# rank, a column is a chunk, and the number counts the gradients in its sum. The first three exchanges
+# are a **reduce-scatter**: each rank then has one complete chunk (orange). The other three are an
+# **all-gather**: each rank then has all chunks.
 
 # %% [markdown] lang="zh"
-# **图**。四个进程的环：第一次交换之前，以及六次交换中每一次之后。每行是一个进程，每列是一块，数字表示和里已包含几个梯度。三次交换之后，每个进程各有一块是完整的（橙色），这叫 **reduce-scatter**；再交换三次，每个进程就有了全部完整的块，这叫**全收集**（all-gather）。
+# **图**。四个进程的环：第一次交换之前，以及六次交换中每一次之后。每行是一个进程，每列是一块，数字表示这一块的和已包含几个梯度。前三次交换叫 **reduce-scatter**，之后每个进程各有一个完整的块（橙色）；后三次交换叫**全收集**（all-gather），之后每个进程都有全部完整的块。
 
 # %% [markdown] lang="en"
-# The gradient of our network in the ring. Unlike DDP, the ring does not divide by $W$, so each rank
-# weights its loss by $n_r / n$. Every row should be the gradient of one device:
+# We send the gradient of our network around the ring. Unlike DDP, the ring does not divide by $W$, so
+# each rank weights its loss by $n_r / n$. Every row should be the gradient of one device:
 
 # %% [markdown] lang="zh"
-# 现在把这个网络的梯度放到环上。环不像 DDP 那样除以 $W$，所以每个进程的损失乘以 $n_r / n$。每一行都应当是一台设备的梯度：
+# 现在用环来求这个网络的梯度之和。环不像 DDP 那样除以 $W$，所以每个进程的损失要乘以 $n_r / n$。下面每一行都应当是一台设备的梯度：
 
 # %% check="ring_gradients"
 ringed = launch(ring.ring_gradients, world_size, *task, device=device)
@@ -170,25 +157,25 @@ torch.stack([found for found, sent in ringed])  # (world_size, all weights)
 [sent for found, sent in ringed], row(weights).nbytes
 
 # %% [markdown] lang="en"
-# However many ranks there are, each sends at most about twice the gradient: with a ninth rank, the
-# other eight send hardly more. But there are two more exchanges, one after the other.
-# Therefore libraries use rings for long messages, and trees for short messages among many ranks. (We
-# counted the bytes of our own ring, not those of gloo or NCCL.)
+# For any number of ranks, each sends at most about twice the size of the gradient: with a ninth rank, the
+# other eight send hardly more. But a ninth rank adds two exchanges, and they run one after the other.
+# Therefore libraries use rings for long messages, and trees for short messages among many ranks. (These
+# are the bytes of our own ring, not those of gloo or NCCL.)
 
 # %% [markdown] lang="zh"
-# 无论有多少个进程，每个进程发送的大致不超过梯度的两倍：加入第九个进程，另外八个几乎不用多发字节。但要多做两次交换，而且只能一次接着一次。所以通信库对长消息用环；消息短、进程多时用树形结构。（这里数的是我们自己的环发送的字节，不是 gloo 或 NCCL 的。）
+# 无论有多少个进程，每个进程发送的字节大致不超过梯度的两倍：加入第九个进程，另外八个几乎不必多发。但每加入一个进程，就要多做两次交换，而且只能一次接着一次。所以通信库对长消息用环；消息短、进程多时，用树形结构。（这里统计的是我们自己的环，不是 gloo 或 NCCL 的。）
 
 # %% [markdown] lang="en"
 # ## Where the time goes
 #
-# While a rank waits for a message, it does not compute. How much of a step is that? We train a larger
-# network by hand, with enough work that communication does not dominate. Each rank records the time
-# after each part of a step:
+# While a rank waits for a message, it does not compute. How much of a step does it spend waiting? We
+# train a larger network by hand, with enough computation that communication does not dominate. Each rank
+# records the time after each part of a step:
 
 # %% [markdown] lang="zh"
 # ## 时间花在哪里
 #
-# 进程等待消息时，就没有在计算。这在一步里占多少时间？我们亲手训练一个更大的网络，计算量足够大，使通信不占主导。一步的每个部分结束时，各进程都记录一次时间：
+# 进程等待消息时，就没有在计算。等待在一步里占多少时间？我们亲手训练一个更大的网络，它的计算量足够大，通信不会占主导。一步中的每个部分结束时，各进程都记录一次时间：
 
 # %%
 print(inspect.getsource(timing.watch))
@@ -197,7 +184,7 @@ print(inspect.getsource(timing.watch))
 draw = torch.Generator().manual_seed(seed)
 big = {"W1": (512, 256), "W2": (1, 512), "x": (4096, 256), "y": (4096, 1)}
 big = {name: torch.randn(shape, generator=draw) / 16 for name, shape in big.items()}
-big_task = ({"W1": big["W1"], "W2": big["W2"]}, big["x"], big["y"], 8, lr)
+big_task = ({"W1": big["W1"], "W2": big["W2"]}, big["x"], big["y"], 5, lr)
 sizes = sorted({1, world_size} if on_gpus else {1, 2, 4, world_size})
 watched = {}  # world size -> (rank, step, moment), in s; the first two steps warm up
 for size in sizes:
@@ -221,20 +208,20 @@ panel.spines[["top", "right"]].set_visible(False)
 plt.show()
 
 # %% [markdown] lang="en"
-# **Figure.** One step of this run, by rank: the shortest one, which other programs disturbed least.
-# The red part includes the waiting, because no rank can leave the all-reduce before the slowest rank
-# has reached it. DDP would hide a part of it behind `backward()`, but only for a network of several buckets.
+# **Figure.** The shortest step of this run, which other programs disturbed least; one row per rank. The
+# red part includes waiting, because no rank can leave the all-reduce before the slowest rank has reached
+# it. With several buckets, DDP would overlap a part of it with `backward()`.
 
 # %% [markdown] lang="zh"
-# **图**。本次运行中的一步，每行一个进程；取的是最短的一步，它受其他程序的干扰最小。红色部分包括等待，因为要等最慢的进程也到达，各进程才能离开全归约。DDP 能让其中一部分与 `backward()` 重叠，但网络要有几个桶才行。
+# **图**。本次运行中最短的一步，它受其他程序的干扰最小；每行一个进程。红色部分包括等待，因为最慢的进程到达之前，谁也不能离开全归约。网络有几个桶时，DDP 能让其中一部分与 `backward()` 重叠。
 
 # %% [markdown] lang="en"
-# Now the **speed-up**: the time $T_1$ of a step on one rank, divided by the time $T_W$ on $W$ ranks,
-# for the same batch. Divided by $W$, it is the **efficiency**. Before you look: how many cores or GPUs
-# does this machine have, and which speed-up do you expect?
+# For the same batch, the **speed-up** is the time $T_1$ of a step on one rank, divided by the time $T_W$
+# on $W$ ranks. The speed-up divided by $W$ is the **efficiency**. How many cores or GPUs does this machine
+# have, and which speed-up do you expect?
 
 # %% [markdown] lang="zh"
-# 再看**加速比**：批量不变时，一个进程走一步的时间 $T_1$ 与 $W$ 个进程的时间 $T_W$ 之比。加速比除以 $W$，就是**并行效率**。先想一想：这台机器有几个核（或几块 GPU）？你预计加速比是多少？
+# 批量不变时，一个进程训练一步的时间 $T_1$ 与 $W$ 个进程的时间 $T_W$ 之比，叫作**加速比**；加速比除以 $W$，叫作**并行效率**。这台机器有几个核（或几块 GPU）？你预计加速比是多少？
 
 # %% tags=["predict", "figure"]
 took = {
@@ -254,42 +241,42 @@ panel.spines[["top", "right"]].set_visible(False)
 plt.show()
 
 # %% [markdown] lang="en"
-# **Figure.** The speed-up of this run, from the shortest steps; dashes are the ideal, and the red line
-# is at the number of logical cores, or GPUs, of this machine. (On the CPU each rank has one thread.)
+# **Figure.** The speed-up of this run, from the shortest steps. The dashes show the ideal, and the red
+# line the number of logical cores, or GPUs, of this machine. (On the CPU, each rank has one thread.)
 
 # %% [markdown] lang="zh"
-# **图**。本次运行的加速比，由最短的一步算出；虚线是理想情形，红线标出本机的逻辑核数（或 GPU 数）。（在 CPU 上，每个进程只用一个线程。）
+# **图**。本次运行的加速比，由最短的一步算出。虚线是理想情形，红线是本机的逻辑核数（或 GPU 数）。（在 CPU 上，每个进程只用一个线程。）
 
 # %% [markdown] lang="en"
-# How to read it:
+# How to read the figure:
 #
-# - Near the dashes: the ranks compute, and communication is small beside it.
-# - Well below the dashes, left of the red line: either the cores were busy with other programs (two
-#   busy cores gain little, because the ranks then take turns), or the all-reduce takes long compared
-#   with the computation. The figure above shows which: look at the red part.
-# - Right of the red line there is nothing to gain: several ranks share a core.
+# - A point near the dashes means that the ranks mostly compute.
+# - A point well below the dashes, but left of the red line, has one of two causes. Either the cores were
+#   busy with other programs (two busy cores gain little, because the ranks then take turns), or the
+#   all-reduce takes long compared with the computation. The red part of the previous figure shows which.
+# - A point to the right of the red line cannot be higher, because several ranks share a core.
 #
-# These times belong to this run and this machine; no check depends on them. Measure yours.
+# These times belong to this run on this machine, and no check depends on them. Measure your own machine.
 
 # %% [markdown] lang="zh"
 # 怎样读这张图：
 #
-# - 靠近虚线：各进程都在计算，通信所占的时间很少。
-# - 在红线左边，却远低于虚线：要么核正忙于别的程序（两个忙碌的核带来不了多少加速，因为各进程只能轮流使用），要么全归约的时间与计算相比太长。看上一张图的红色部分，就知道是哪一种。
-# - 在红线右边，不会更快：几个进程共用一个核。
+# - 点靠近虚线，说明各进程大部分时间都在计算。
+# - 点在红线左边，却远低于虚线，原因有两种：要么核正忙于别的程序（核忙的时候，两个核也快不了多少，因为各进程要轮流使用它们），要么与计算相比，全归约花的时间太长。看上一张图的红色部分，就知道是哪一种。
+# - 点在红线右边，就不会再高了，因为几个进程共用一个核。
 #
-# 这些时间只属于这台机器上的这一次运行，没有检查项依赖它们。请在你自己的机器上测一测。
+# 这些时间只属于这台机器上的这一次运行，没有检查项依赖它们。请在自己的机器上测一测。
 
 # %% [markdown] lang="en"
 # ## The memory of a weight
 #
-# A weight is not alone in memory: it has a gradient, and the optimizer Adam keeps two averages for it.
-# How many bytes is that in float32? Here are the four, in this order:
+# Memory holds more than the weights: each weight has a gradient, and the optimizer Adam keeps two averages
+# for it. In float32, how many bytes does each of the four take? They are listed in this order:
 
 # %% [markdown] lang="zh"
 # ## 一个权重占用的内存
 #
-# 内存里不只有权重：每个权重还有一个梯度，Adam 优化器又要为它保存两个平均值。在 float32 下，一共是多少字节？下面依次是这四项：
+# 内存里不只有权重：每个权重还有一个梯度，Adam 优化器又要为它保存两个平均值。在 float32 下，这四项各占多少字节？下面依次列出：
 
 # %% tags=["predict"] check="bytes_a_weight"
 weight = torch.ones(hidden, features, requires_grad=True)  # float32
@@ -300,121 +287,114 @@ averages = [v for v in optimizer.state[weight].values() if v.shape == weight.sha
 [each.nbytes / weight.numel() for each in (weight, weight.grad, *averages)]
 
 # %% [markdown] lang="en"
-# Together 16 bytes. For 7 billion weights that is 112 GB, and with DDP every rank keeps all of it. The
-# idea of **ZeRO** (zero redundancy optimizer) is that each rank keeps a **shard** instead, and gets
-# the rest from the others when it is needed. There are three stages:
+# Together that is 16 bytes. For 7 billion weights it is 112 GB, and with DDP every rank keeps all of it.
+# The idea of **ZeRO** (zero redundancy optimizer) is that each rank keeps only a **shard** and gets the
+# rest from the other ranks when it needs it. There are three stages:
 #
 # | stage | a rank keeps only a shard of | bytes per weight with Adam | 7 billion weights on 8 ranks |
 # |---|---|---|---|
 # | 0 (DDP) | nothing | 16 | 112 GB |
 # | 1 | the optimizer's averages | 8 + 8 / W | 63 GB |
-# | 2 | and the gradient | 4 + 12 / W | 38.5 GB |
-# | 3 (FSDP) | and the weights | 16 / W | 14 GB |
+# | 2 | averages and gradient | 4 + 12 / W | 38.5 GB |
+# | 3 (FSDP) | averages, gradient and weights | 16 / W | 14 GB |
 
 # %% [markdown] lang="zh"
-# 一共 16 字节。70 亿个权重就要 112 GB，而且用 DDP 时每个进程都要保存全部。**ZeRO**（zero redundancy optimizer，零冗余优化器）的想法是：每个进程只保存一个**分片**（shard），需要时再向其他进程取其余部分。它分三个阶段：
+# 一共 16 字节。70 亿个权重就要 112 GB，而且用 DDP 时，每个进程都要保存全部。**ZeRO**（zero redundancy optimizer，零冗余优化器）的思路是：每个进程只保存一个**分片**（shard），需要时再从其他进程取得其余部分。它有三个阶段：
 #
-# | 阶段 | 每个进程只保存一个分片的有 | 用 Adam 时每个权重的字节数 | 70 亿个权重、8 个进程 |
+# | 阶段 | 分片保存的内容 | 用 Adam 时每个权重的字节数 | 70 亿个权重、8 个进程 |
 # |---|---|---|---|
 # | 0（DDP） | 无 | 16 | 112 GB |
 # | 1 | 优化器的平均值 | 8 + 8 / W | 63 GB |
-# | 2 | 再加上梯度 | 4 + 12 / W | 38.5 GB |
-# | 3（FSDP） | 再加上权重 | 16 / W | 14 GB |
+# | 2 | 平均值和梯度 | 4 + 12 / W | 38.5 GB |
+# | 3（FSDP） | 平均值、梯度和权重 | 16 / W | 14 GB |
 
 # %% [markdown] lang="en"
 # ## ZeRO by hand
 #
-# The program below trains with any of these stages. The optimizer is SGD with momentum, which keeps
-# one average for each weight. All weights are in one long row, with zeros at its end so that all
-# shards have the same length.
+# The program below trains in any of these stages. Its optimizer is SGD with momentum, which keeps one
+# average for each weight. All weights are in one long row, padded with zeros so that all shards have the
+# same length.
 
 # %% [markdown] lang="zh"
 # ## 亲手实现 ZeRO
 #
-# 下面的程序可以用其中任何一个阶段训练。优化器是带动量的 SGD，它为每个权重保存一个平均值。所有权重排成一长行，末尾补零，使各分片一样长。
+# 下面的程序可以按其中任何一个阶段训练。优化器是带动量的 SGD，它为每个权重保存一个平均值。所有权重排成一长行，末尾补零，使各分片一样长。
 
 # %%
-print(inspect.getsource(sharded.reduce_scatter))
-print(inspect.getsource(sharded.all_gather))
-print(inspect.getsource(sharded.train_zero))
+print(inspect.getsource(zero.reduce_scatter))
+print(inspect.getsource(zero.all_gather))
+print(inspect.getsource(zero.train_zero))
 
 # %% [markdown] lang="en"
-# How many bytes does the last rank keep, for weights, gradient and momentum? (A row for each stage.)
+# How many bytes does the last rank keep for weights, gradient and momentum? (One row per stage.)
 
 # %% [markdown] lang="zh"
 # 最后一个进程为权重、梯度和动量各保存多少字节？（每个阶段一行。）
 
 # %% tags=["predict"] check="zero_bytes"
-program = sharded.train_zero
-task += (steps, lr)
-stages = []  # of the last rank
-for stage in range(4):
-    stages.append(launch(program, world_size, *task, stage, device=device)[-1])
+stages = launch(zero.train_stages, world_size, *task, steps, lr, device=device)[-1]
 [memory for memory, trained in stages]
 
 # %% [markdown] lang="en"
-# And the weights after `steps` steps, a row for each stage. They must not depend on it:
+# The weights after `steps` steps, again one row per stage, must not depend on the stage:
 
 # %% [markdown] lang="zh"
-# 再看 `steps` 步之后的权重，每个阶段一行。它们不应当与阶段有关：
+# `steps` 步之后的权重同样每个阶段一行，各行应当相同：
 
 # %% check="zero_parameters"
 torch.stack([trained for memory, trained in stages])  # (4, all weights)
 
 # %% [markdown] lang="en"
-# What does a stage cost in communication? A reduce-scatter and an all-gather are the two halves of the
-# ring, so stages 1 and 2 could send as many bytes as DDP. (Our stage 1 sends more: a whole all-reduce
-# before the all-gather.) Stage 3 collects the weights twice, for the forward and the backward pass,
-# and reduce-scatters the gradient: $3 \frac{W-1}{W} P$ elements instead of $2 \frac{W-1}{W} P$.
+# How much does each stage communicate? A reduce-scatter and an all-gather are the two halves of the ring
+# all-reduce, so stages 1 and 2 can send as few bytes as DDP. (Our stage 1 sends more, because it runs a
+# whole all-reduce before the all-gather.) Stage 3 gathers the weights twice, for the forward and for the
+# backward pass, and reduce-scatters the gradient: $3 \frac{W-1}{W} P$ elements instead of
+# $2 \frac{W-1}{W} P$.
 
 # %% [markdown] lang="zh"
-# 各阶段的通信代价是多少？reduce-scatter 和全收集正是环的两半，所以阶段 1 和 2 发送的字节可以与 DDP 一样多。（我们的阶段 1 要多一些：全收集之前做了一次完整的全归约。）阶段 3 要为前向和反向传播各收集一次权重，再对梯度做一次 reduce-scatter：共 $3 \frac{W-1}{W} P$ 个元素，而不是 $2 \frac{W-1}{W} P$。
+# 各阶段的通信量是多少？reduce-scatter 和全收集正是环的两半，所以阶段 1 和 2 的通信量可以与 DDP 相同。（我们的阶段 1 要多一些，因为它在全收集之前做了一次完整的全归约。）阶段 3 在前向和反向传播时各收集一次权重，再对梯度做一次 reduce-scatter，共 $3 \frac{W-1}{W} P$ 个元素，而不是 $2 \frac{W-1}{W} P$。
 
 # %% [markdown] lang="en"
 # ## FSDP
 #
 # In torch, stage 3 is called **FSDP**, fully sharded data parallelism. `fully_shard` shards each
-# parameter along its first axis (it replaces the older class `FullyShardedDataParallel`, FSDP1). In a
-# large network it is applied to each block, so that only a block or two are whole at a time.
+# parameter along its first axis. (It replaces the older class `FullyShardedDataParallel`, FSDP1.) Apply it
+# to each block of a large network, so that only one or two blocks are whole at a time.
 
 # %% [markdown] lang="zh"
 # ## FSDP
 #
-# 在 torch 里，阶段 3 叫作 **FSDP**，即全分片数据并行。`fully_shard` 沿第一个轴切分每个参数（它取代了较早的类 `FullyShardedDataParallel`，即 FSDP1）。在大型网络中，要对每个模块分别调用它，这样同一时刻只有一两个模块是完整的。
+# 在 torch 里，阶段 3 叫作 **FSDP**，即全分片数据并行。`fully_shard` 沿第一个轴切分每个参数（它取代了较早的类 `FullyShardedDataParallel`，即 FSDP1）。对大型网络，要逐个模块调用它，这样同一时刻只有一两个模块的权重是完整的。
 
 # %%
 print(inspect.getsource(sharded.train_sharded))
 
 # %% [markdown] lang="en"
-# How many weights does each rank hold? ($\mathbf{W}_2$ has one row, which cannot be divided.)
+# How many weights does each rank hold? ($\mathbf{W}_2$ has only one row, which stays on one rank.)
 
 # %% [markdown] lang="zh"
-# 每个进程持有多少个权重？（$\mathbf{W}_2$ 只有一行，无法切分。）
+# 每个进程持有多少个权重？（$\mathbf{W}_2$ 只有一行，只能放在一个进程上。）
 
-# %% check="weights_held"
-program = sharded.train_sharded
-worlds = launch(program, world_size, *task[:3], 1, lr, device=device)
-[held for held, found, after in worlds]
+# %% tags=["predict"] check="weights_held"
+worlds = launch(sharded.train_sharded, world_size, *task, steps, lr, device=device)
+[held for held, first, trained in worlds]
 
 # %% [markdown] lang="en"
-# The memory is smaller, and the results are the same: the gradient of one step, put together from the
-# shards, and the weights after `steps` steps.
+# FSDP needs less memory, and its results are those of one device. Here are the gradient of the first step,
+# gathered from the shards, and the weights after `steps` steps:
 
 # %% [markdown] lang="zh"
-# 占用的内存少了，结果还是一样：下面是一步的梯度，由各分片拼成，以及 `steps` 步之后的权重。
+# FSDP 占用的内存少，结果仍与一台设备相同。下面是第一步的梯度（由各分片拼成），以及 `steps` 步之后的权重：
 
-# %% check="sharded_gradients"
-row(worlds[-1][1])
-
-# %% check="sharded_parameters"
-worlds = launch(program, world_size, *task, device=device)
-row(worlds[-1][2])
+# %% check="fsdp"
+held, first, trained = worlds[-1]
+row(first), row(trained)
 
 # %% [markdown] lang="en"
 # ## Exercises
 #
-# `launch_cell` runs a function of a cell on several ranks. The function may use its arguments, `torch`
-# and `dist`.
+# `launch_cell` runs a function that a cell defines on several ranks. The function may use its arguments,
+# `torch` and `dist`.
 
 # %% [markdown] lang="zh"
 # ## 练习
@@ -424,31 +404,34 @@ row(worlds[-1][2])
 # %% [markdown] lang="en" tags=["exercise"]
 # ### 1. The two halves of an all-reduce
 #
-# Each rank has a row of `world_size` integers, `table[rank]`. Compute the sum over all ranks, on each
-# rank, with `dist.reduce_scatter(output, list_of_inputs)` and `dist.all_gather(list_of_outputs, input)`,
-# and without `dist.all_reduce`. Which shape does each tensor have?
+# Each rank has a row of `world_size` integers, `table[rank]`. Give each rank the sum of these rows. Use
+# `dist.reduce_scatter(output, list_of_inputs)` and `dist.all_gather(list_of_outputs, input)`, but not
+# `dist.all_reduce`. Which shape does each tensor have?
 
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 1. 全归约的两半
 #
-# 每个进程有一行 `world_size` 个整数，即 `table[rank]`。只用 `dist.reduce_scatter(output, list_of_inputs)` 和 `dist.all_gather(list_of_outputs, input)`，不用 `dist.all_reduce`，使每个进程都得到所有进程之和。各个张量是什么形状？
+# 每个进程有一行 `world_size` 个整数，即 `table[rank]`。只用 `dist.reduce_scatter(output, list_of_inputs)` 和 `dist.all_gather(list_of_outputs, input)`，不用 `dist.all_reduce`，让每个进程都得到各行之和。各个张量是什么形状？
+
+# %% tags=["setup"]
+shape = world_size, world_size
+table = torch.from_numpy(np.random.default_rng(seed).integers(1, 100, shape))
 
 
 # %% tags=["exercise"]
-def add_up(device, table):
+def sum_rows(device, table):
     own = table[dist.get_rank()].to(device)  # (world_size,)
     total = torch.zeros_like(own)
     ...  # the two halves
     return total
 
 
-table = tensor(np.random.default_rng(seed).integers(1, 100, (world_size, world_size)))
-halves = torch.stack(launch_cell(add_up, world_size, table, device=device))
+halves = torch.stack(launch_cell(sum_rows, world_size, table, device=device))
 halves
 
 
 # %% tags=["solution"] check="halves"
-def add_up(device, table):
+def sum_rows(device, table):
     own = table[dist.get_rank()].to(device)  # (world_size,)
     element = own.new_empty(1)
     dist.reduce_scatter(element, list(own.split(1)))
@@ -457,15 +440,14 @@ def add_up(device, table):
     return torch.cat(elements)
 
 
-table = tensor(np.random.default_rng(seed).integers(1, 100, (world_size, world_size)))
-halves = torch.stack(launch_cell(add_up, world_size, table, device=device))
+halves = torch.stack(launch_cell(sum_rows, world_size, table, device=device))
 halves
 
 # %% [markdown] lang="en" tags=["exercise"]
 # ### 2. What fits?
 #
-# A GPU has 80 GB, half of which is needed for activations. How many billion weights can a network
-# have at most, in float32 and with Adam, on `world_size` such GPUs? For each stage of ZeRO from 0 to 3.
+# A GPU has 80 GB of memory, and activations need half of it. For each stage of ZeRO from 0 to 3: how many
+# billion weights can a network have at most on `world_size` such GPUs, in float32 and with Adam?
 
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 2. 放得下多少？
@@ -485,15 +467,15 @@ largest
 # %% [markdown] lang="en"
 # ## Change this and run it again
 #
-# - `world_size=4, hidden=9`: which rank holds how much, with ZeRO by hand and with FSDP?
+# - `world_size=4, hidden=9`: how many weights does each rank hold, with ZeRO by hand and with FSDP?
 # - `world_size=8`: how many bytes does each rank send now?
-# - `dtype="float32"`: which of the numbers of bytes are halved?
-# - Let the network of the time line have 64 samples instead of 4096. What happens to the speed-up?
+# - `dtype="float32"`: which numbers of bytes are halved?
+# - Train the larger network with 64 samples instead of 4096. What happens to the speed-up?
 
 # %% [markdown] lang="zh"
 # ## 改一改，再运行
 #
-# - `world_size=4, hidden=9`：用亲手实现的 ZeRO 和用 FSDP，各进程分别持有多少？
+# - `world_size=4, hidden=9`：用亲手实现的 ZeRO 和用 FSDP，各进程分别持有多少个权重？
 # - `world_size=8`：现在每个进程发送多少字节？
 # - `dtype="float32"`：哪些字节数减半？
-# - 把时间线那个网络的样本从 4096 个减到 64 个，加速比会怎样？
+# - 把训练那个大网络的样本从 4096 个减到 64 个，加速比会怎样？

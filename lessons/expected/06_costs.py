@@ -1,53 +1,9 @@
 """Expected values of lesson 06: bytes, and the arithmetic of one device, in NumPy."""
 
+import _network as net
 import numpy as np
 
 from ci.lesson.expect import expect
-
-
-def _draw(batch, features, hidden, seed):
-    """The lesson's draws, in its order."""
-    rng = np.random.default_rng(seed)
-    W1 = rng.uniform(-1, 1, (hidden, features)) / hidden**0.5
-    W2 = rng.uniform(-1, 1, (1, hidden)) / hidden**0.5
-    x = rng.uniform(-1, 1, (batch, features)) / features**0.5
-    y = np.where(x.sum(axis=1, keepdims=True) > 0, 0.25, -0.25)
-    return {"W1": W1, "W2": W2}, x, y
-
-
-def _forward(weights, x):
-    h = np.tanh(x @ weights["W1"].T)
-    return h, h @ weights["W2"].T
-
-
-def _gradient(weights, x, y, n):
-    """The rows' part of the gradient of a mean squared error over n rows, by the chain rule."""
-    h, out = _forward(weights, x)
-    d = 2 / n * (out - y)
-    return {"W1": (d * weights["W2"] * (1 - h**2)).T @ x, "W2": d.T @ h}
-
-
-def _terms(batch, features, hidden, seed):
-    """The sizes of the terms of hidden values, outputs and gradients; the slope of tanh is <= 1."""
-    return _terms_of(*_draw(batch, features, hidden, seed), batch)
-
-
-def _terms_of(weights, x, y, n):
-    W1, W2 = abs(weights["W1"]), abs(weights["W2"])
-    h = abs(x) @ W1.T
-    out = h @ W2.T
-    d = 2 / n * (out + abs(y))
-    return {"W1": (d * W2).T @ abs(x), "W2": d.T @ h, "h": h, "error": out + abs(y)}
-
-
-def _terms_of_row(batch, features, hidden, seed):
-    terms = _terms(batch, features, hidden, seed)
-    return [terms["W1"], terms["W2"]]
-
-
-def _row(named):
-    """All numbers of the matrices one after the other."""
-    return np.concatenate([matrix.ravel() for matrix in named.values()])
 
 
 @expect(constant="float32 and Adam, for any parameters")
@@ -56,17 +12,19 @@ def bytes_a_weight():
     return [32 / 8] * 4
 
 
-@expect(device="cpu", terms=_terms_of_row)
+@expect(device="cpu", terms=net.terms_of_row)
 def ring_gradients(world_size, batch, features, hidden, seed):
     """sum_r (n_r / n) grad L_r: the gradient of the whole batch, W1 row by row, then W2."""
-    return np.tile(_row(_gradient(*_draw(batch, features, hidden, seed), batch)), (world_size, 1))
+    found = net.gradient(*net.draw(batch, features, hidden, seed), batch)
+    return np.tile(net.row(found), (world_size, 1))
 
 
 def bytes_sent(world_size, features, hidden, dtype):
-    """2 (W - 1) chunks of ceil(P / W) numbers from each rank; P = hidden * (features + 1)."""
+    """2 (W - 1) chunks of ceil(P / W) elements from each rank; P = hidden * (features + 1)."""
     size = {"float32": 4, "float64": 8}[dtype]
-    numbers = hidden * (features + 1)
-    return [2 * (world_size - 1) * -(-numbers // world_size) * size] * world_size, numbers * size
+    elements = hidden * (features + 1)
+    sent = 2 * (world_size - 1) * -(-elements // world_size) * size
+    return [sent] * world_size, elements * size
 
 
 def weights_held(world_size, features, hidden):
@@ -76,24 +34,21 @@ def weights_held(world_size, features, hidden):
     return [n * features + (rank == 0) * hidden for rank, n in enumerate(rows)]
 
 
-@expect(device="cpu", terms=_terms_of_row)
-def sharded_gradients(batch, features, hidden, seed):
-    """1/n sum_r n_r grad L_r, as in DDP: the gradient of the whole batch, both layers."""
-    return _row(_gradient(*_draw(batch, features, hidden, seed), batch))
+def _terms_of_fsdp(batch, features, hidden, steps, lr, seed):
+    trained = fsdp(batch, features, hidden, steps, lr, seed)[1]
+    return net.terms_of_row(batch, features, hidden, seed), abs(trained)
 
 
-@expect(device="cpu")
-def sharded_parameters(batch, features, hidden, steps, lr, seed):
-    """`steps` times W <- W - lr grad L, with whole matrices and the whole batch on one device."""
-    weights, x, y = _draw(batch, features, hidden, seed)
-    for _ in range(steps):
-        found = _gradient(weights, x, y, batch)
-        weights = {name: weights[name] - lr * found[name] for name in weights}
-    return _row(weights)
+@expect(device="cpu", terms=_terms_of_fsdp)
+def fsdp(batch, features, hidden, steps, lr, seed):
+    """grad L of the whole batch, and `steps` times W <- W - lr grad L, as on one device."""
+    data = net.draw(batch, features, hidden, seed)
+    first = net.gradient(*data, batch)
+    return net.row(first), net.row(net.descend(*data, steps, lr)[1])
 
 
 def zero_bytes(world_size, features, hidden, dtype):
-    """P = hidden (features + 1), filled up to W shards; a shard in stages 3, 2 and up, 1 and up."""
+    """P = hidden (features + 1), padded to W shards; one shard of each that its stage shards."""
     size = {"float32": 4, "float64": 8}[dtype]
     shard = -(-hidden * (features + 1) // world_size) * size
     whole = world_size * shard
@@ -104,13 +59,8 @@ def zero_bytes(world_size, features, hidden, dtype):
 @expect(device="cpu")
 def zero_parameters(batch, features, hidden, steps, lr, seed):
     """`steps` times v <- 0.9 v + grad L, W <- W - lr v on one device; the same in each stage."""
-    weights, x, y = _draw(batch, features, hidden, seed)
-    speed = {name: np.zeros_like(W) for name, W in weights.items()}
-    for _ in range(steps):
-        found = _gradient(weights, x, y, batch)
-        speed = {name: 0.9 * speed[name] + found[name] for name in weights}
-        weights = {name: weights[name] - lr * speed[name] for name in weights}
-    return np.tile(_row(weights), (4, 1))
+    data = net.draw(batch, features, hidden, seed)
+    return np.tile(net.row(net.descend(*data, steps, lr, 0.9)[1]), (4, 1))
 
 
 # Exercises.
@@ -118,9 +68,9 @@ def zero_parameters(batch, features, hidden, steps, lr, seed):
 
 @expect(device="cpu")
 def halves(world_size, seed):
-    """The sum over the ranks' rows, on each rank."""
+    """The sum of the rows of all ranks, on each rank."""
     table = np.random.default_rng(seed).integers(1, 100, (world_size, world_size))
-    return np.tile(table.sum(axis=0).astype(float), (world_size, 1))
+    return np.tile(table.sum(axis=0), (world_size, 1))
 
 
 def largest(world_size):

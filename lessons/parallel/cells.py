@@ -19,8 +19,9 @@ _numbers = count()
 def launch_cell(
     function: Callable[..., Any], world_size: int, *arguments: Any, **options: Any
 ) -> Any:
-    """As `launch`, for a function that uses its arguments and `torch`, `dist`, `nn` and
-    `DistributedDataParallel` only: ranks cannot import a notebook, so its source goes to a file.
+    """Run a function of a cell with `launch`: its source goes to a file, which ranks can import.
+
+    The function may use its arguments, `torch`, `dist`, `nn` and `DistributedDataParallel`.
     """
     name = f"cell_{next(_numbers)}"
     with tempfile.TemporaryDirectory() as folder:

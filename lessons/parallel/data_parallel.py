@@ -1,5 +1,7 @@
 """Rank programs for data parallelism: each rank has the whole network and some of the samples."""
 
+from contextlib import nullcontext
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -9,16 +11,12 @@ from parallel.messages import log_messages
 from parallel.network import Named, Network, gradients, parameters
 
 
-def introduce(device: torch.device) -> tuple[int, int, str]:
-    """The number of this rank, the number of ranks, and the backend."""
-    return dist.get_rank(), dist.get_world_size(), dist.get_backend()
-
-
-def sum_of_ranks(device: torch.device) -> Tensor:
-    """Each rank provides one number; afterwards each rank has the sum of all."""
-    number = torch.tensor(dist.get_rank() + 1, device=device)
-    dist.all_reduce(number)  # in place, and a sum unless told otherwise
-    return number
+def add_ranks(device: torch.device) -> tuple[int, int, str, int]:
+    """Rank, world size and backend; and the sum of all ranks, counted from 1, by all-reduce."""
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    number = torch.tensor(rank + 1, device=device)
+    dist.all_reduce(number)  # in place, and a sum by default
+    return rank, world_size, dist.get_backend(), number.item()
 
 
 def my_samples(table: Tensor, device: torch.device) -> Tensor:
@@ -41,29 +39,20 @@ def local_loss(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return ((network(x) - y) ** 2).mean()
 
 
-def plain_gradients(
-    device: torch.device, weights: Named, x: Tensor, y: Tensor
+def ddp_gradients(
+    device: torch.device, weights: Named, x: Tensor, y: Tensor, is_weighted: bool
 ) -> tuple[Named, Named]:
     """The gradients of this rank alone, and DDP's mean over all ranks."""
+    n, world_size = len(x), dist.get_world_size()
     x, y = my_samples(x, device), my_samples(y, device)  # (n_local, features), (n_local, 1)
+    weight = len(x) * world_size / n if is_weighted else 1
     replica = DistributedDataParallel(Network(weights).to(device))
     with replica.no_sync():  # for once, no averaging
-        local_loss(replica, x, y).backward()
-    local = gradients(replica.module)
+        (weight * local_loss(replica, x, y)).backward()
+    alone = gradients(replica.module)
     replica.zero_grad()
-    local_loss(replica, x, y).backward()  # averages the gradients
-    return local, gradients(replica.module)
-
-
-def ddp_gradients(device: torch.device, weights: Named, x: Tensor, y: Tensor) -> Named:
-    """The gradients over all samples, by DDP."""
-    n = len(x)
-    x, y = my_samples(x, device), my_samples(y, device)  # (n_local, features), (n_local, 1)
-    share = len(x) * dist.get_world_size() / n  # 1 if all ranks have equally many samples
-    replica = DistributedDataParallel(Network(weights).to(device))
-    loss = share * local_loss(replica, x, y)
-    loss.backward()
-    return gradients(replica.module)
+    (weight * local_loss(replica, x, y)).backward()  # averages the gradients
+    return alone, gradients(replica.module)
 
 
 def train(
@@ -94,10 +83,8 @@ def accumulated_gradients(
     x, y = my_samples(x, device), my_samples(y, device)  # (n_local, features), (n_local, 1)
     replica = DistributedDataParallel(Network(weights).to(device))
     messages = log_messages(replica)
-    *first, last = zip(x.tensor_split(pieces), y.tensor_split(pieces), strict=True)
-    with replica.no_sync():  # these gradients accumulate on this rank
-        for samples, targets in first:
+    passes = zip(x.tensor_split(pieces), y.tensor_split(pieces), strict=True)
+    for i, (samples, targets) in enumerate(passes, 1):
+        with replica.no_sync() if i < pieces else nullcontext():  # the last pass averages
             (scale * ((replica(samples) - targets) ** 2).sum()).backward()
-    samples, targets = last
-    (scale * ((replica(samples) - targets) ** 2).sum()).backward()  # averages what has accumulated
     return len(messages), gradients(replica.module)

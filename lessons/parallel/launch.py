@@ -1,4 +1,4 @@
-"""Run a program on several ranks, one process each, and bring back what they return."""
+"""Run a program on several ranks, one process each, and return their results."""
 
 import faulthandler
 import gc
@@ -27,7 +27,7 @@ import torch.distributed as dist
 GRACE_S = 1.0  # for the other ranks after a failure, and for all of them after the deadline
 
 # Ranks are forked from a server that has imported these modules once. Rank programs are not
-# among them: each launch imports them again, as they stand in their files by then.
+# among them: each launch imports them again, because a student may have changed their files.
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["torch", "torch.distributed", "torch._dynamo"])
 
@@ -42,12 +42,12 @@ def launch(
     """Run `program(device, *arguments)` on `world_size` ranks; return their results by rank.
 
     Each rank is a process with one thread, in a process group of all of them: gloo on the CPU,
-    NCCL on CUDA, where rank r is given the device cuda:r. Tensors travel as copies: those among
-    the arguments arrive on the CPU, and so do those among the results.
+    NCCL on CUDA, where rank r has the device cuda:r. Tensors among the arguments and results are
+    copied, and arrive on the CPU.
 
-    Errors: ValueError if the ranks can't be started so; RuntimeError, with the rank and its
-    traceback, if one fails; TimeoutError, with the line where each late rank stands, if some
-    have not returned after `timeout_s` seconds. No rank outlives the call, or the caller.
+    Raises ValueError if the ranks cannot be started; RuntimeError, with the rank and its traceback,
+    if a rank fails; TimeoutError, with the current line of each late rank, if any has not returned
+    after `timeout_s` seconds. No rank outlives the call, or the caller.
     """
     kind = torch.device(device).type
     if world_size < 1:
@@ -72,10 +72,10 @@ def launch(
             late = _wait(ranks, timeout_s)
         finally:
             _end(ranks)
-        if fault := _fault(folder, ranks, late):
+        if fault := _describe_failure(folder, ranks, late):
             raise RuntimeError(fault)
         if late:
-            raise TimeoutError(_standing(folder, late, world_size, timeout_s))
+            raise TimeoutError(_describe_late(folder, late, world_size, timeout_s))
         return [_load(folder / f"result-{rank}") for rank in range(world_size)]
 
 
@@ -84,14 +84,14 @@ def _load(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=False)
 
 
-# In the caller's process: wait for the ranks, end them, and say what went wrong.
+# In the caller's process: wait for the ranks, end them, and report what went wrong.
 
 
 def _wait(ranks: Sequence[BaseProcess], timeout_s: float) -> list[int]:
-    """Wait until all ranks have ended; return the numbers of those that have not in time."""
+    """Wait until all ranks have ended; return the numbers of those that are late."""
     deadline = time.monotonic() + timeout_s + GRACE_S
     while running := [rank for rank in ranks if rank.is_alive()]:
-        if any(rank.exitcode for rank in ranks):  # the others may wait for it in vain
+        if any(rank.exitcode for rank in ranks):  # the others may wait for it forever
             deadline = min(deadline, time.monotonic() + GRACE_S)
         remaining = deadline - time.monotonic()
         if remaining <= 0:
@@ -101,7 +101,7 @@ def _wait(ranks: Sequence[BaseProcess], timeout_s: float) -> list[int]:
 
 
 def _end(ranks: Sequence[BaseProcess]) -> None:
-    """Leave no rank behind, in any state."""
+    """End all ranks, whatever they are doing."""
     for rank in ranks:
         if rank.is_alive():
             rank.kill()
@@ -110,8 +110,10 @@ def _end(ranks: Sequence[BaseProcess]) -> None:
             rank.join()
 
 
-def _fault(folder: Path, ranks: Sequence[BaseProcess], late: Sequence[int]) -> str | None:
-    """Say which rank failed first, and how. What the others then raised follows from it."""
+def _describe_failure(
+    folder: Path, ranks: Sequence[BaseProcess], late: Sequence[int]
+) -> str | None:
+    """Describe the first failure. The errors of the other ranks are its consequences."""
     exits = {number: rank.exitcode for number, rank in enumerate(ranks) if number not in late}
     for number, code in exits.items():
         if code is not None and code < 0:
@@ -125,11 +127,11 @@ def _fault(folder: Path, ranks: Sequence[BaseProcess], late: Sequence[int]) -> s
     return None
 
 
-def _standing(folder: Path, late: Sequence[int], world_size: int, timeout_s: float) -> str:
-    """Say where each late rank stood at the deadline: its innermost calls, the latest first."""
+def _describe_late(folder: Path, late: Sequence[int], world_size: int, timeout_s: float) -> str:
+    """Where each late rank was at the deadline: its innermost calls, the latest first."""
     lines = []
     for number in late:
-        threads = (folder / f"standing-{number}").read_text().split("\n\n")
+        threads = (folder / f"traceback-{number}").read_text().split("\n\n")
         calls = threads[-1].splitlines()[1:]  # the main thread is the last one
         lines += [f"rank {number} of {world_size} has not returned after {timeout_s:g} s; it is in"]
         lines += takewhile(lambda call: not call.endswith(" in _rank"), calls)
@@ -140,27 +142,27 @@ def _standing(folder: Path, late: Sequence[int], world_size: int, timeout_s: flo
 
 
 def _rank(rank: int, world_size: int, kind: str, timeout_s: float, folder: Path) -> None:
-    """Join the world, run the program, leave its result in `folder`, and leave the world."""
-    gc.freeze()  # what the server imported is nobody's garbage: later collections skip it
+    """Join the process group, run the program, save its result in `folder`, and leave the group."""
+    gc.freeze()  # later collections skip what the server has imported
     threading.Thread(target=_end_with_caller, args=(folder,), daemon=True).start()
-    standing = (folder / f"standing-{rank}").open("w")
-    faulthandler.dump_traceback_later(timeout_s, file=standing)
+    late = (folder / f"traceback-{rank}").open("w")
+    faulthandler.dump_traceback_later(timeout_s, file=late)
     try:
-        device = _join_world(rank, world_size, kind, timeout_s, folder)
+        device = _join_group(rank, world_size, kind, timeout_s, folder)
         program, arguments = _load(folder / "task")
         torch.save(program(device, *arguments), folder / f"result-{rank}")
         gc.collect()  # a DDP model that outlives its process group can hang the process
         dist.destroy_process_group()
     except BaseException:
-        mine = folder / f"fault-{rank}"
-        mine.write_text(f"rank {rank} of {world_size} failed:\n\n{traceback.format_exc()}")
+        fault = folder / f"fault-{rank}"
+        fault.write_text(f"rank {rank} of {world_size} failed:\n\n{traceback.format_exc()}")
         with suppress(FileExistsError):  # only the first fault gets this name
-            (folder / "fault").hardlink_to(mine)
+            (folder / "fault").hardlink_to(fault)
         sys.stdout.flush()
         os._exit(1)  # no clean-up, which might wait for the other ranks
 
 
-def _join_world(
+def _join_group(
     rank: int, world_size: int, kind: str, timeout_s: float, folder: Path
 ) -> torch.device:
     """Form the process group, and return the device of this rank."""
@@ -168,7 +170,7 @@ def _join_world(
     device = torch.device(kind, rank) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
         torch.cuda.set_device(device)
-    else:  # all ranks are on this machine: let gloo meet on the loopback interface
+    else:  # all ranks are on this machine: gloo can use the loopback interface
         loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
         os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
     dist.init_process_group(
@@ -179,12 +181,12 @@ def _join_world(
         timeout=timedelta(seconds=2 * timeout_s),  # the caller's deadline comes first
         device_id=device if kind == "cuda" else None,
     )
-    dist.barrier()  # a rank that has done its work and left would break the others' meeting
+    dist.barrier()  # otherwise a rank could leave before the others have connected
     return device
 
 
 def _end_with_caller(folder: Path) -> None:
-    """End this process at once when the caller's is gone, even by kill -9, and tidy up for it."""
+    """End this process when the caller's process has ended, even by kill -9; remove its files."""
     caller = multiprocessing.parent_process()
     assert caller is not None
     caller.join()

@@ -1,4 +1,4 @@
-"""A rank program of lesson 08: torch's pipeline schedule, with the batch in some pieces."""
+"""A rank program of lesson 08: torch's pipeline schedule, with the batch in several pieces."""
 
 import torch
 from torch import Tensor

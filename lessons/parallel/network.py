@@ -9,7 +9,7 @@ Named = Mapping[str, Tensor]  # a tensor for each parameter of a network, by its
 
 
 class Network(nn.Module):
-    """out = tanh(x W1^T) W2^T, with its own copy of the weights it starts from."""
+    """out = tanh(x W1^T) W2^T, with its own copy of the initial weights."""
 
     def __init__(self, weights: Named) -> None:
         super().__init__()

@@ -8,23 +8,23 @@ from torch.nn.functional import mse_loss
 
 from parallel.network import Named, Stage, gradients, parameters
 
-# Outputs (on the last rank) and gradients of the last step, and the weights after it.
+# Outputs (on the last rank) and gradients of the first step, and the weights after the last one.
 Found = tuple[Tensor | None, Named, Named]
 
 
 def my_stage(device: torch.device, weights: Named) -> Stage:
     """The layers of this rank: consecutive, and about as many as on any other rank."""
     rank, world_size, depth = dist.get_rank(), dist.get_world_size(), len(weights)
-    mine = list(weights)[rank * depth // world_size : (rank + 1) * depth // world_size]
-    return Stage({name: weights[name] for name in mine}).to(device)
+    names = list(weights)[rank * depth // world_size : (rank + 1) * depth // world_size]
+    return Stage({name: weights[name] for name in names}).to(device)
 
 
-def forward(stage: Stage, rows: Tensor) -> tuple[Tensor, Tensor]:
+def forward(stage: Stage, x: Tensor) -> tuple[Tensor, Tensor]:
     """The activations that this stage receives for one microbatch, and its own."""
     rank, last = dist.get_rank(), dist.get_world_size() - 1
-    h = rows
+    h = x
     if rank > 0:
-        h = rows.new_empty(len(rows), stage.width)
+        h = x.new_empty(len(x), stage.width)
         dist.recv(h, rank - 1)
         h.requires_grad_()  # the previous stage needs its gradient
     out = stage(h)
@@ -58,16 +58,17 @@ def train_by_hand(
     """Train by gradient descent, with the batch in `pieces` microbatches."""
     stage = my_stage(device, weights)
     optimizer = torch.optim.SGD(stage.parameters(), lr=lr)
-    rows, targets = (table.to(device).tensor_split(pieces) for table in (x, y))
-    for _ in range(steps):
+    samples, targets = (table.to(device).tensor_split(pieces) for table in (x, y))
+    for step in range(steps):
         optimizer.zero_grad()
-        passes = [forward(stage, piece) for piece in rows]
+        passes = [forward(stage, piece) for piece in samples]
         for (h, out), target in zip(passes, targets, strict=True):
             backward(h, out, target, len(x))
+        if step == 0:
+            first, found = torch.cat([out.detach() for _, out in passes]), gradients(stage)
         optimizer.step()
     is_last = dist.get_rank() == dist.get_world_size() - 1
-    outputs = torch.cat([out.detach() for _, out in passes]) if is_last else None
-    return outputs, gradients(stage), parameters(stage)
+    return first if is_last else None, found, parameters(stage)
 
 
 def train_by_torch(
@@ -85,12 +86,13 @@ def train_by_torch(
     optimizer = torch.optim.SGD(stage.parameters(), lr=lr)
     part = PipelineStage(stage, rank, world_size, device)
     schedule = ScheduleGPipe(part, pieces, loss_fn=mse_loss)
-    rows = [x.to(device)] if rank == 0 else []
+    samples = [x.to(device)] if rank == 0 else []
     targets = {"target": y.to(device)} if rank == world_size - 1 else {}
-    for _ in range(steps):
+    for step in range(steps):
         optimizer.zero_grad()
-        outputs = schedule.step(*rows, **targets)  # forward and backward, all microbatches
+        outputs = schedule.step(*samples, **targets)  # forward and backward, all microbatches
+        if step == 0:
+            first = None if outputs is None else outputs.detach()  # the last rank has them
+            found = gradients(stage)
         optimizer.step()
-    if outputs is not None:  # the last rank's
-        outputs = outputs.detach()
-    return outputs, gradients(stage), parameters(stage)
+    return first, found, parameters(stage)

@@ -1,6 +1,11 @@
-"""Rank programs of lesson 08: the mistakes of data parallelism, each beside its remedy."""
+"""Rank programs of lesson 08: the mistakes of data parallelism, each with its remedy.
 
-from collections.abc import Sequence
+The last argument of most programs, `mended`, says whether they apply the remedy.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,7 +17,7 @@ Shards = Sequence[tuple[Tensor, Tensor]]  # for each rank: samples (n_local, fea
 
 
 class Regression(nn.Module):
-    """out = x w, with its own copy of the weights that it starts from."""
+    """out = x w, with its own copy of the initial weights."""
 
     def __init__(self, w: Tensor) -> None:
         super().__init__()
@@ -39,132 +44,87 @@ def local_loss(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return ((network(x) - y) ** 2).sum() / max(1, len(x))
 
 
-# Gradients that are never averaged.
+def run_both(device: torch.device, program: Callable[..., Any], *arguments: Any) -> list[Tensor]:
+    """What a program returns without its remedy, and then with it."""
+    results: list[Tensor] = []
+    for mended in (False, True):
+        found = program(device, *arguments, mended)
+        results += found if isinstance(found, tuple) else [found]
+    return results
 
 
-def train_apart(
-    device: torch.device, w: Tensor, shards: Shards, steps: int, lr: float
-) -> tuple[Tensor, Tensor]:
-    """Loss and weights of this rank at each step."""
+def train(
+    device: torch.device, w: Tensor, shards: Shards, steps: int, lr: float, mended: bool
+) -> Tensor:
+    """The weights of this rank after training."""
     x, y = my_shard(device, shards)
+    weight = my_share(shards) * dist.get_world_size()
     replica = DistributedDataParallel(Regression(w).to(device))
     optimizer = torch.optim.SGD(replica.parameters(), lr=lr)
-    losses, weights = [], []
     for _ in range(steps):
         optimizer.zero_grad()
-        with replica.no_sync():
-            loss = local_loss(replica, x, y)
+        with nullcontext() if mended else replica.no_sync():
+            loss = weight * local_loss(replica, x, y)
             loss.backward()
         optimizer.step()
-        losses.append(loss.detach())
-        weights.append(replica.module.w.detach().clone())
-    return torch.stack(losses), torch.stack(weights)  # (steps,), (steps, features)
+    return replica.module.w.detach()  # (features,)
 
 
-def train_together(
-    device: torch.device, w: Tensor, shards: Shards, steps: int, lr: float
-) -> Tensor:
-    """The weights of this rank after each step."""
-    x, y = my_shard(device, shards)
-    replica = DistributedDataParallel(Regression(w).to(device))
-    optimizer = torch.optim.SGD(replica.parameters(), lr=lr)
-    weights = []
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss = my_share(shards) * dist.get_world_size() * local_loss(replica, x, y)
-        loss.backward()  # DDP takes the mean over the ranks
-        optimizer.step()
-        weights.append(replica.module.w.detach().clone())
-    return torch.stack(weights)  # (steps, features)
-
-
-# A sum instead of a mean, and a mean of means.
-
-
-def add_gradients(device: torch.device, w: Tensor, shards: Shards) -> Tensor:
-    """The sum of the ranks' gradients."""
+def reduce_gradients(device: torch.device, w: Tensor, shards: Shards, mended: bool) -> Tensor:
+    """The gradient after an all-reduce."""
     x, y = my_shard(device, shards)
     network = Regression(w).to(device)
-    local_loss(network, x, y).backward()
+    weight = my_share(shards) if mended else 1
+    (weight * local_loss(network, x, y)).backward()
     dist.all_reduce(network.w.grad)
     return network.w.grad
 
 
-def average_gradients(device: torch.device, w: Tensor, shards: Shards) -> Tensor:
-    """The mean of the ranks' gradients, each weighted by its share of the samples."""
+def evaluate(device: torch.device, w: Tensor, shards: Shards, mended: bool) -> Tensor:
+    """The loss over all samples."""
     x, y = my_shard(device, shards)
-    network = Regression(w).to(device)
-    (my_share(shards) * local_loss(network, x, y)).backward()
-    dist.all_reduce(network.w.grad)
-    return network.w.grad
+    squares = (x @ w.to(device) - y) ** 2  # (n_local,)
+    if mended:
+        sums = torch.stack([squares.sum(), squares.new_tensor(len(x))])  # (2,)
+        dist.all_reduce(sums)
+        return sums[0] / sums[1]
+    mean = squares.mean()
+    dist.all_reduce(mean)
+    return mean / dist.get_world_size()
 
 
-def evaluate_apart(device: torch.device, w: Tensor, shards: Shards) -> tuple[Tensor, Tensor]:
-    """The loss of this rank, and the mean of the ranks' losses."""
-    x, y = my_shard(device, shards)
-    loss = ((x @ w.to(device) - y) ** 2).mean()
-    total = loss.clone()
-    dist.all_reduce(total)
-    return loss, total / dist.get_world_size()
-
-
-def evaluate_together(device: torch.device, w: Tensor, shards: Shards) -> Tensor:
-    """The loss over all samples, from sums and counts."""
-    x, y = my_shard(device, shards)
-    squares = ((x @ w.to(device) - y) ** 2).sum()
-    sums = torch.stack([squares, squares.new_tensor(len(x))])  # (2,)
-    dist.all_reduce(sums)
-    return sums[0] / sums[1]
-
-
-# Who loads which samples.
-
-
-def gradient_of(device: torch.device, w: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """The mean over the ranks of their gradients, by DDP."""
-    replica = DistributedDataParallel(Regression(w).to(device))
-    local_loss(replica, x.to(device), y.to(device)).backward()
-    return replica.module.w.grad
-
-
-def load_without_sampler(
-    device: torch.device, w: Tensor, x: Tensor, y: Tensor
+def load(
+    device: torch.device, w: Tensor, x: Tensor, y: Tensor, mended: bool
 ) -> tuple[Tensor, Tensor]:
-    """The numbers of the samples that this rank loads, and their gradient."""
+    """The numbers of the samples that this rank loads, and DDP's gradient over all ranks."""
     size = -(-len(x) // dist.get_world_size())  # samples per rank, rounded up
-    loader = DataLoader(range(len(x)), batch_size=size)
-    rows = next(iter(loader))  # (size,)
-    return rows, gradient_of(device, w, x[rows], y[rows])
-
-
-def load_with_sampler(
-    device: torch.device, w: Tensor, x: Tensor, y: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The same, with a sampler."""
-    size = -(-len(x) // dist.get_world_size())
-    sampler = DistributedSampler(range(len(x)), shuffle=False)
+    sampler = DistributedSampler(range(len(x)), shuffle=False) if mended else None
     loader = DataLoader(range(len(x)), batch_size=size, sampler=sampler)
-    rows = next(iter(loader))
-    return rows, gradient_of(device, w, x[rows], y[rows])
-
-
-def weigh_samples(device: torch.device, w: Tensor, x: Tensor, y: Tensor, times: Tensor) -> Tensor:
-    """The gradient, if each sample counts 1 / the times that it was dealt out."""
-    rows = list(DistributedSampler(range(len(x)), shuffle=False))
+    numbers = next(iter(loader))  # (size,)
     replica = DistributedDataParallel(Regression(w).to(device))
-    errors = replica(x[rows].to(device)) - y[rows].to(device)  # (size,)
-    loss = (errors**2 / times[rows].to(device)).sum() * dist.get_world_size() / len(x)
+    local_loss(replica, x[numbers].to(device), y[numbers].to(device)).backward()
+    return numbers, replica.module.w.grad
+
+
+def weight_samples(device: torch.device, w: Tensor, x: Tensor, y: Tensor, times: Tensor) -> Tensor:
+    """The gradient, if each sample has the weight 1 / the times that it was dealt out."""
+    numbers = list(DistributedSampler(range(len(x)), shuffle=False))
+    replica = DistributedDataParallel(Regression(w).to(device))
+    errors = replica(x[numbers].to(device)) - y[numbers].to(device)  # (size,)
+    loss = (errors**2 / times[numbers].to(device)).sum() * dist.get_world_size() / len(x)
     loss.backward()
     return replica.module.w.grad
 
 
-# Different initial weights.
-
-
-def descend(device: torch.device, w: Tensor, shards: Shards, steps: int, lr: float) -> Tensor:
-    """Gradient descent by hand: the gradients are averaged, the weights are not."""
+def descend(
+    device: torch.device, drawn: Tensor, shards: Shards, steps: int, lr: float, mended: bool
+) -> Tensor:
+    """The weights after gradient descent by hand, which averages gradients but not weights."""
     x, y = my_shard(device, shards)
-    network = Regression(w).to(device)
+    w = drawn[dist.get_rank()].to(device)
+    if mended:
+        dist.broadcast(w, src=0)
+    network = Regression(w)
     for _ in range(steps):
         network.zero_grad()
         (my_share(shards) * local_loss(network, x, y)).backward()
@@ -174,39 +134,8 @@ def descend(device: torch.device, w: Tensor, shards: Shards, steps: int, lr: flo
     return network.w.detach()
 
 
-def begin_apart(
-    device: torch.device, drawn: Tensor, shards: Shards, steps: int, lr: float
-) -> Tensor:
-    """Train from the weights that this rank has drawn."""
-    w = drawn[dist.get_rank()].to(device)
-    return descend(device, w, shards, steps, lr)
-
-
-def begin_together(
-    device: torch.device, drawn: Tensor, shards: Shards, steps: int, lr: float
-) -> tuple[Tensor, Tensor]:
-    """The weights after DDP has wrapped the network, and training from those of rank 0."""
-    w = drawn[dist.get_rank()].to(device)
-    replica = DistributedDataParallel(Regression(w))
-    dist.broadcast(w, src=0)
-    return replica.module.w.detach(), descend(device, w, shards, steps, lr)
-
-
-# Statistics of a shard.
-
-
-def normalize(
-    device: torch.device, layer: nn.Module, shards: Sequence[Tensor]
-) -> tuple[Tensor, Tensor]:
-    """The statistics that a layer keeps of a shard: mean and variance of each column."""
-    layer = layer.to(device)
-    layer(shards[dist.get_rank()].to(device))  # (n_local, features)
-    return layer.running_mean, layer.running_var  # (features,) each
-
-
-def normalize_together(device: torch.device, shards: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def reduce_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of each column over all ranks."""
-    x = shards[dist.get_rank()].to(device)  # (n_local, features)
     sums = torch.cat([x.sum(dim=0), x.new_tensor([len(x)])])  # (features + 1,)
     dist.all_reduce(sums)
     n = sums[-1]
@@ -216,21 +145,32 @@ def normalize_together(device: torch.device, shards: Sequence[Tensor]) -> tuple[
     return mean, squares / (n - 1)
 
 
-# A gradient that is exactly doubled.
+def normalize(
+    device: torch.device, shards: Sequence[Tensor], mended: bool
+) -> tuple[Tensor, Tensor]:
+    """The mean and variance of each column, as batch normalization keeps them."""
+    x = shards[dist.get_rank()].to(device)  # (n_local, features)
+    layer = nn.BatchNorm1d(x.shape[1], momentum=1.0, dtype=x.dtype).to(device)
+    if mended and device.type == "cpu":
+        return reduce_statistics(x)
+    if mended:
+        layer = nn.SyncBatchNorm.convert_sync_batchnorm(layer)
+    layer(x)
+    return layer.running_mean, layer.running_var  # (features,) each
 
 
 def train_with_adam(
-    device: torch.device, w: Tensor, shards: Shards, steps: int, lr: float, passes: int
+    device: torch.device, w: Tensor, shards: Shards, steps: int, lr: float, mended: bool
 ) -> tuple[Tensor, Tensor]:
-    """The gradient before the first step, and the loss over all samples at each step."""
+    """The loss over all samples at each step, and the gradient before the first `step()`."""
     x, y = my_shard(device, shards)
     weight = my_share(shards) * dist.get_world_size()
     replica = DistributedDataParallel(Regression(w).to(device))
     optimizer = torch.optim.Adam(replica.parameters(), lr=lr)
-    gradients, losses = [], []
+    losses, gradients = [], []
     for _ in range(steps):
         optimizer.zero_grad()
-        for _ in range(passes):  # one pass to log the gradient, and one to train?
+        for _ in range(1 if mended else 2):  # one pass to log the gradient, one to train?
             loss = weight * local_loss(replica, x, y)
             loss.backward()
         gradients.append(replica.module.w.grad.clone())
@@ -238,4 +178,4 @@ def train_with_adam(
         losses.append(loss.detach())
     mean = torch.stack(losses)  # (steps,)
     dist.all_reduce(mean)
-    return gradients[0], mean / dist.get_world_size()
+    return mean / dist.get_world_size(), gradients[0]

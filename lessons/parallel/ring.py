@@ -1,4 +1,4 @@
-"""Rank programs that add up gradients around a ring of ranks, and count what they send."""
+"""Rank programs that reduce gradients around a ring of ranks, and count the bytes they send."""
 
 import torch
 import torch.distributed as dist
@@ -21,21 +21,21 @@ def exchange(chunk: Tensor) -> Tensor:
     return received
 
 
-def all_reduce(numbers: Tensor) -> tuple[Tensor, int]:
+def all_reduce(vector: Tensor) -> tuple[Tensor, int]:
     """The sum of a vector over all ranks, and the bytes that this rank sent for it."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
-    size = -(-len(numbers) // world_size)  # of a chunk, rounded up
-    chunks = list(pad(numbers, (0, world_size * size - len(numbers))).split(size))
+    size = -(-len(vector) // world_size)  # of a chunk, rounded up
+    chunks = list(pad(vector, (0, world_size * size - len(vector))).split(size))
     sent = 0
     for step in range(2 * (world_size - 1)):
-        mine, theirs = (rank - step) % world_size, (rank - step - 1) % world_size
-        received = exchange(chunks[mine])
-        sent += chunks[mine].nbytes
-        if step < world_size - 1:  # first the sums grow, on their way around the ring,
-            chunks[theirs] = chunks[theirs] + received
-        else:  # then they go around once more, complete
-            chunks[theirs] = received
-    return torch.cat(chunks)[: len(numbers)], sent
+        outgoing, incoming = (rank - step) % world_size, (rank - step - 1) % world_size
+        received = exchange(chunks[outgoing])
+        sent += chunks[outgoing].nbytes
+        if step < world_size - 1:  # reduce-scatter: the sums grow
+            chunks[incoming] = chunks[incoming] + received
+        else:  # all-gather: the complete sums go around once more
+            chunks[incoming] = received
+    return torch.cat(chunks)[: len(vector)], sent
 
 
 def ring_gradients(

@@ -1,86 +1,32 @@
-"""Rank programs for sharded data parallelism: each rank keeps a part of the weights only."""
+"""A rank program for FSDP: each rank keeps a shard of the weights."""
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.nn.functional import pad
 
 from parallel.data_parallel import local_loss, my_samples
-from parallel.network import Named, Network, gradients, parameters, row
-
-
-def reduce_scatter(whole: Tensor) -> Tensor:
-    """The shard of this rank of the sum over all ranks."""
-    parts = list(whole.chunk(dist.get_world_size()))
-    shard = torch.empty_like(parts[0])
-    dist.reduce_scatter(shard, parts)
-    return shard
-
-
-def all_gather(shard: Tensor) -> Tensor:
-    """The shards of all ranks, one after the other."""
-    parts = [torch.empty_like(shard) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, shard)
-    return torch.cat(parts)
-
-
-def local_gradient(flat: Tensor, weights: Named, x: Tensor, y: Tensor, n: int) -> Tensor:
-    """The term of these samples in the gradient over n samples, for weights in one long row."""
-    flat = flat.detach().requires_grad_()
-    W1, W2 = weights["W1"], weights["W2"]
-    first, second = flat[: W1.numel()], flat[W1.numel() : W1.numel() + W2.numel()]
-    out = (x @ first.view(W1.shape).T).tanh() @ second.view(W2.shape).T
-    (gradient,) = torch.autograd.grad(((out - y) ** 2).sum() / n, flat)
-    return gradient
-
-
-def train_zero(
-    device: torch.device, weights: Named, x: Tensor, y: Tensor, steps: int, lr: float, stage: int
-) -> tuple[list[int], Tensor]:
-    """SGD with momentum in a stage of ZeRO, 0 to 3: bytes kept on this rank, the weights."""
-    world_size, n = dist.get_world_size(), len(x)
-    x, y = my_samples(x, device), my_samples(y, device)  # (n_local, features), (n_local, 1)
-
-    def shard(flat: Tensor) -> Tensor:
-        return flat.chunk(world_size)[dist.get_rank()]
-
-    flat = row(weights).to(device)
-    flat = pad(flat, (0, -len(flat) % world_size))  # so that all shards have the same length
-    kept = shard(flat) if stage == 3 else flat  # weights that this rank keeps between steps
-    momentum = torch.zeros_like(shard(flat) if stage >= 1 else flat)
-    for _ in range(steps):
-        whole = all_gather(kept) if stage == 3 else kept
-        gradient = local_gradient(whole, weights, x, y, n)
-        if stage >= 2:
-            gradient = reduce_scatter(gradient)  # the sum, and this rank's shard of it only
-        else:
-            dist.all_reduce(gradient)
-        momentum = 0.9 * momentum + (shard(gradient) if stage == 1 else gradient)
-        updated = (shard(kept) if stage in (1, 2) else kept) - lr * momentum
-        kept = all_gather(updated) if stage in (1, 2) else updated
-    trained = all_gather(kept) if stage == 3 else kept
-    memory = [len(each) * each.itemsize for each in (kept, gradient, momentum)]
-    return memory, trained[: len(row(weights))]
+from parallel.network import Named, Network, gradients, parameters
 
 
 def train_sharded(
     device: torch.device, weights: Named, x: Tensor, y: Tensor, steps: int, lr: float
 ) -> tuple[int, Named, Named]:
-    """By FSDP: how many weights this rank holds, the last gradients, the weights."""
+    """How many weights this rank holds; the gradients of the first step; the trained weights."""
     n = len(x)
     x, y = my_samples(x, device), my_samples(y, device)  # (n_local, features), (n_local, 1)
     share = len(x) * dist.get_world_size() / n
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     network = fully_shard(Network(weights).to(device), mesh=mesh)
     optimizer = torch.optim.SGD(network.parameters(), lr=lr)
-    for _ in range(steps):
+    for step in range(steps):
         optimizer.zero_grad()
         loss = share * local_loss(network, x, y)  # collects the shards of the weights
         loss.backward()  # averages the gradients, and leaves a shard of them on each rank
+        if step == 0:
+            found = {name: shard.full_tensor() for name, shard in gradients(network).items()}
         optimizer.step()
     held = sum(weight.to_local().numel() for weight in network.parameters())
-    found = {name: shard.full_tensor() for name, shard in gradients(network).items()}
     trained = {name: shard.full_tensor() for name, shard in parameters(network).items()}
     return held, found, trained

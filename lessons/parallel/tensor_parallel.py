@@ -13,7 +13,8 @@ from torch.nn.functional import mse_loss
 
 from parallel.network import Named, Network, gradients, parameters
 
-Found = tuple[Tensor, Named, Named]  # outputs and gradients of the last step, weights after it
+# Outputs and gradients of the first step, and the weights after the last one.
+Found = tuple[Tensor, Named, Named]
 
 
 def my_slice(device: torch.device, weights: Named) -> Named:
@@ -31,19 +32,21 @@ def train_by_hand(
     network = Network(my_slice(device, weights))
     optimizer = torch.optim.SGD(network.parameters(), lr=lr)
     x, y = x.to(device), y.to(device)
-    for _ in range(steps):
+    for step in range(steps):
         optimizer.zero_grad()
         part = network(x)  # (n, 1), over the hidden units of this rank
         out = part.detach().clone()
         dist.all_reduce(out)  # over all hidden units
         d = 2 / len(x) * (out - y)  # the derivative of the loss
         part.backward(d)
+        if step == 0:
+            first, found = out, gradients(network)
         optimizer.step()
-    return out, gradients(network), parameters(network)
+    return first, found, parameters(network)
 
 
 def linear(weight: Tensor) -> nn.Linear:
-    """A layer without bias, with its own copy of the weight it starts from."""
+    """A layer without bias, with its own copy of the initial weight."""
     layer = nn.Linear(*reversed(weight.shape), bias=False, dtype=weight.dtype)
     layer.weight = nn.Parameter(weight.clone())
     return layer
@@ -56,16 +59,18 @@ def train_by_torch(
     layers = {name: linear(weight) for name, weight in weights.items()}
     network = nn.Sequential(layers["W1"], nn.Tanh(), layers["W2"]).to(device)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    # Local outputs would be taken for equal shares of the whole, but slices may be uneven.
+    # torch would take local outputs for slices of equal size, but they may be uneven.
     plan = {"0": ColwiseParallel(use_local_output=False), "2": RowwiseParallel()}
     parallelize_module(network, mesh, plan)
     optimizer = torch.optim.SGD(network.parameters(), lr=lr)
     x, y = x.to(device), y.to(device)
-    for _ in range(steps):
+    for step in range(steps):
         optimizer.zero_grad()
         out = network(x)
         mse_loss(out, y).backward()
+        if step == 0:
+            first = out.detach()
+            found = {name: layer.weight.grad.full_tensor() for name, layer in layers.items()}
         optimizer.step()
-    found = {name: layer.weight.grad.full_tensor() for name, layer in layers.items()}
     trained = {name: layer.weight.detach().full_tensor() for name, layer in layers.items()}
-    return out.detach(), found, trained
+    return first, found, trained

@@ -1,4 +1,4 @@
-"""Rank programs that look at the clock."""
+"""Rank programs that record times."""
 
 import time
 

@@ -1,9 +1,12 @@
 """Run torchrun from a notebook."""
 
+import multiprocessing
 import os
+import signal
 import socket
-import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
 
@@ -12,17 +15,41 @@ def torchrun(folder: str, script: str, processes: int, *options: object) -> str:
 
     Raises RuntimeError, with what it wrote to the standard error, if it fails.
     """
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--local-addr=localhost", f"--nproc-per-node={processes}"]
-    command += [str(Path(script).resolve()), *map(str, options)]
+    arguments = ["--standalone", "--local-addr=localhost", f"--nproc-per-node={processes}"]
+    arguments += [str(Path(script).resolve()), *map(str, options)]
+    with tempfile.TemporaryDirectory() as name:
+        printed = Path(name, "out"), Path(name, "errors")
+        # A fork of a process that has imported torch already, as for the ranks of `launch`.
+        context = multiprocessing.get_context("forkserver")
+        process = context.Process(target=_run, args=(folder, arguments, printed))
+        process.start()
+        try:
+            process.join()
+        finally:
+            process.terminate()  # if the caller is interrupted; torchrun then ends its processes
+        if process.exitcode:
+            raise RuntimeError(printed[1].read_text())
+        return printed[0].read_text()
+
+
+def _run(folder: str, arguments: list[str], printed: tuple[Path, Path]) -> None:
+    """What the command torchrun does, with its output in two files."""
+    from torch.distributed.run import main
+
+    threading.Thread(target=_end_with_caller, daemon=True).start()
+    for path, descriptor in zip(printed, (1, 2), strict=True):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+    os.chdir(folder)
     loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env={"GLOO_SOCKET_IFNAME": loopback, "OMP_NUM_THREADS": "1", **os.environ},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    return done.stdout
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.argv[0] = "torchrun"
+    main(arguments)
+
+
+def _end_with_caller() -> None:
+    """End torchrun and its processes when the caller's process has ended."""
+    caller = multiprocessing.parent_process()
+    assert caller is not None
+    caller.join()
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -119,7 +119,7 @@ def train(options: argparse.Namespace, device: torch.device) -> None:
 def save_checkpoint(
     path: Path, step: int, network: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Replace the checkpoint in one moment, so that there always is a whole one."""
+    """Replace the checkpoint as a whole, so that an interruption never leaves half of one."""
     state = {"step": step, "network": network.state_dict(), "optimizer": optimizer.state_dict()}
     unfinished = path.with_name(f"{path.name}.{dist.get_rank()}")
     torch.save(state, unfinished)
@@ -129,7 +129,7 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> int:
-    """Load the newest checkpoint of all machines, and return the steps that it has behind it."""
+    """Load the newest checkpoint of all machines, and return the number of its finished steps."""
     state: dict[str, Any] = {"step": 0}
     if path.exists():
         state = torch.load(path, map_location="cpu")

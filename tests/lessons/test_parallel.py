@@ -141,12 +141,12 @@ class Problem:
         return weights, tensors[0], tensors[1]
 
     def descend(self, steps: int, lr: float) -> tuple[NDArray[np.float64], Matrices, Matrices]:
-        """Outputs and gradients of the last step, and the weights after it."""
+        """Outputs and gradients of the first step, and the weights after the last one."""
         matrices = self.matrices
         for _ in range(steps):
-            out, found = self.differentiate(matrices)
+            found = self.differentiate(matrices)[1]
             matrices = [W - lr * gradient for W, gradient in zip(matrices, found, strict=True)]
-        return out, found, matrices
+        return *self.differentiate(self.matrices), matrices
 
     def differentiate(self, matrices: Matrices) -> tuple[NDArray[np.float64], Matrices]:
         """The outputs, and the gradients of the mean squared error, by the chain rule."""
@@ -369,9 +369,9 @@ def test_weighted_gradients_are_those_of_the_whole_batch(world_size: int, rows: 
     first, second = (weight.clone().requires_grad_() for weight in weights.values())
     ((torch.tanh(x @ first.T) @ second.T - y) ** 2).mean().backward()
 
-    ranks = launch(rank_program("data_parallel", "ddp_gradients"), world_size, weights, x, y)
+    program = rank_program("data_parallel", "ddp_gradients")
 
-    for gradients in ranks:
+    for _, gradients in launch(program, world_size, weights, x, y, True):
         torch.testing.assert_close(gradients["W1"], first.grad, rtol=1e-12, atol=1e-15)
         torch.testing.assert_close(gradients["W2"], second.grad, rtol=1e-12, atol=1e-15)
 
