@@ -26,7 +26,7 @@
 # 学完这一课，PyTorch 已经在你的机器上运行，你亲自检查过它，也知道到哪里查资料。
 
 # %% tags=["parameters"]
-size: int = 4  # order of the first computation
+size: int = 4  # size of the vectors and matrices
 gpus: int = 0  # GPUs that should be found; filled in when the pipeline runs the lesson
 
 # %% tags=["setup"]
@@ -39,24 +39,24 @@ import torch
 # %% [markdown] lang="en"
 # ## Where it comes from
 #
-# **Torch7** (2011) was a library for machine learning: a core in C and C++, used from a small
-# language, Lua. But scientists wrote Python. Therefore a group at Facebook AI Research (FAIR) gave
-# that core a Python interface, and added **autograd**, which computes derivatives. This is
-# PyTorch, public since January 2017.
+# **Torch7** (2011) was a library for machine learning. Its core was written in C and C++, and its
+# users programmed in a small language, Lua. But many scientists preferred Python. Therefore a group
+# at Facebook AI Research (FAIR) gave that core a Python interface, and added **autograd**, which
+# computes derivatives. The result is PyTorch, public since January 2017.
 
 # %% [markdown] lang="zh"
 # ## 它从哪里来
 #
-# **Torch7**（2011 年）是一个机器学习库：核心用 C 和 C++ 编写，使用时写一种小巧的语言 Lua。可是科研人员习惯用 Python。于是 Facebook 人工智能研究院（FAIR）的一个小组给这个核心配上了 Python 接口，并加入了计算导数的 **autograd**（自动求导）。这就是 PyTorch，2017 年 1 月公开发布。
+# **Torch7**（2011 年）是一个机器学习库：核心用 C 和 C++ 编写，用户则使用一种小巧的语言 Lua。可是许多科研人员更习惯 Python。于是 Facebook 人工智能研究院（FAIR）的一个小组给这个核心配上了 Python 接口，并加入了计算导数的 **autograd**（自动求导）。这就是 PyTorch，2017 年 1 月公开发布。
 
 # %% [markdown] lang="en"
-# Since then the old core has been replaced step by step by a C++ core of its own, the tensor
+# Since then, PyTorch has replaced the old core step by step with its own C++ core, the tensor
 # library ATen. For version 1.0, in 2018, Caffe2, another framework of the same company, was merged
-# into PyTorch; its code has since been removed. Since September 2022 PyTorch has belonged to no
-# single company but to the PyTorch Foundation, a part of the Linux Foundation.
+# into PyTorch; its code has since been removed. Since September 2022, PyTorch has belonged not to
+# a single company but to the PyTorch Foundation, a part of the Linux Foundation.
 #
 # > **If your notes say** that PyTorch is "a Python implementation of Torch, which is written in
-# > Lua": Lua was only the language of its users. The core was C and C++.
+# > Lua": Lua was only the language of its users. The core was written in C and C++.
 
 # %% [markdown] lang="zh"
 # 后来，旧的核心逐步换成了 PyTorch 自己的 C++ 核心，即张量库 ATen。2018 年的 1.0 版并入了同一家公司的另一个框架 Caffe2，它的代码现在已经移除。2022 年 9 月起，PyTorch 不再属于哪家公司，而归 PyTorch 基金会（隶属 Linux 基金会）。
@@ -90,8 +90,8 @@ plt.show()
 
 # %% [markdown] lang="en"
 # **Figure.** Above, the language in which users write; below, the core that computes. From Torch7 to
-# PyTorch the language changed, and autograd was new. From version 1.0 on, the core became
-# PyTorch's own.
+# PyTorch, the language changed and autograd was added. From version 1.0 on, PyTorch's own core
+# replaced the old one step by step.
 
 # %% [markdown] lang="zh"
 # **图**。上层是我们写的语言，下层是负责计算的核心。从 Torch7 到 PyTorch，换了语言，新增了 autograd；从 1.0 版起，核心逐步换成 PyTorch 自己的。
@@ -99,13 +99,13 @@ plt.show()
 # %% [markdown] lang="en"
 # ## Why people choose it
 #
-# **It reads like NumPy.** If you know arrays, you can start. Here are three lines of NumPy: a
-# matrix with 2 rows and `size` columns, a matrix of ones, and their product.
+# **It reads like NumPy.** If you know NumPy's arrays, you can start at once. Here are three lines of
+# NumPy: a matrix with 2 rows and `size` columns, a matrix of ones, and their product.
 
 # %% [markdown] lang="zh"
 # ## 为什么选用它
 #
-# **写法与 NumPy 相近**。会用数组，就能上手。先看三行 NumPy：一个 2 行 `size` 列的矩阵，一个全一矩阵，以及两者的乘积。
+# **写法与 NumPy 相近**。会用 NumPy 的数组，就能上手。先看三行 NumPy：一个 2 行 `size` 列的矩阵，一个全一矩阵，以及两者的乘积。
 
 # %% check="in_numpy"
 a = np.arange(2.0 * size).reshape(2, size)
@@ -124,21 +124,21 @@ b = torch.ones(size, 2)
 a @ b  # (2, 2)
 
 # %% [markdown] lang="en"
-# The numbers are equal, and the object is called `tensor`. One difference cannot be seen: how many
-# bytes the numbers take. Predict it for `size` ones.
+# The numbers are equal, but the object is called `tensor`. One difference cannot be seen here: how
+# much memory the numbers take. Predict the number of bytes for `size` ones.
 
 # %% [markdown] lang="zh"
-# 数值相同，得到的对象叫 `tensor`（张量）。还有一处不同看不出来：这些数占多少字节。以 `size` 个 1 为例，先猜一猜。
+# 数值相同，但得到的对象叫 `tensor`（张量）。还有一处不同在这里看不出来：这些数占多少内存。以 `size` 个 1 为例，猜一猜各占多少字节。
 
 # %% check="bytes_taken"
 np.ones(size).nbytes, torch.ones(size).nbytes
 
 # %% [markdown] lang="en"
-# NumPy takes 8 bytes per number and PyTorch takes 4, half the memory. At the end of this lesson we
-# come to two things that NumPy cannot do: run the same lines on a GPU, and compute derivatives.
+# NumPy takes 8 bytes per number, and PyTorch takes 4, half the memory. At the end of this lesson you
+# will see two things that NumPy cannot do: run the same code on a GPU, and compute derivatives.
 
 # %% [markdown] lang="zh"
-# 每个数在 NumPy 里占 8 个字节，在 PyTorch 里占 4 个，内存省了一半。还有两件事是 NumPy 做不到的：让同样的代码在 GPU 上运行，以及求导。这一课的最后会看到。
+# 每个数在 NumPy 里占 8 个字节，在 PyTorch 里占 4 个，内存省了一半。还有两件事是 NumPy 做不到的：让同样的代码在 GPU 上运行，以及求导。这一课的最后就会看到。
 
 # %% [markdown] lang="en"
 # **You see each step.** PyTorch computes a line when Python reaches it. This is called **eager
@@ -147,7 +147,7 @@ np.ones(size).nbytes, torch.ones(size).nbytes
 # the traceback point to?
 
 # %% [markdown] lang="zh"
-# **每一步都看得见**。Python 执行到哪一行，PyTorch 就算到哪一行，这叫**即时执行**。所以 `print`、调试器和报错的位置都靠得住。下面的函数有三行，而传入的 `target` 多了一个元素。报错会指向哪一行？
+# **每一步都看得见**。Python 执行到哪一行，PyTorch 就算到哪一行，这叫**即时执行**。所以可以用 `print` 和调试器，报错也会指向出错的那一行。下面的函数有三行，而传入的 `target` 多了一个元素。报错会指向哪一行？
 
 
 # %%
@@ -164,10 +164,10 @@ squared_error(x, target=2 * torch.arange(size + 1.0) + 1)
 # %% [markdown] lang="en"
 # The first arrow points to the call, the second to the subtraction, and the last line names both
 # lengths. We repair the target. Predict the result for $x = 0, 1, 2, \dots$: because
-# $t = 2x + 1$, the difference is $3x - t = x - 1$. Then square it and add up.
+# $t = 2x + 1$, the differences are $3x - t = x - 1$. Then square them and add them up.
 
 # %% [markdown] lang="zh"
-# 第一个箭头指向调用，第二个指向减法那一行；最后一行给出了两个长度。把 `target` 改对。对 $x = 0, 1, 2, \dots$ 预测结果：因为 $t = 2x + 1$，所以差是 $3x - t = x - 1$，然后平方、求和。
+# 第一个箭头指向调用，第二个指向减法那一行；最后一行给出了两个长度。我们把 `target` 改正过来。对 $x = 0, 1, 2, \dots$ 预测结果：因为 $t = 2x + 1$，所以差是 $3x - t = x - 1$，然后平方、求和。
 
 # %% check="repaired"
 target = 2 * x + 1  # (size,)
@@ -189,20 +189,20 @@ prediction, difference, (difference**2).sum()
 # Where speed matters more than seeing each step, `torch.compile` turns a function into faster
 # code. This is optional, and nothing in this course needs it.
 #
-# **Its parts are simple and separate.** You can use tensors, autograd, layers or optimizers without the
-# others, and a training loop is a `for` loop that you write yourself (lesson 4).
+# **It hides little.** You can use tensors, autograd, layers and optimizers independently of each
+# other, and a training loop is a `for` loop that you write yourself (lesson 4).
 
 # %% [markdown] lang="zh"
 # 如果更在意速度，可以用 `torch.compile` 把函数编译成更快的代码。这只是一个选项，本课程用不到。
 #
-# **结构简单**。张量、自动求导、网络层、优化器，每个部分都可以单独使用；训练循环就是自己写的一个 `for` 循环（见第 4 课）。
+# **封装少**。张量、自动求导、网络层、优化器都可以单独使用；训练循环就是自己写的一个 `for` 循环（见第 4 课）。
 
 # %% [markdown] lang="en"
 # **You are not alone.** PyTorch is widely used in research and in industry, like TensorFlow and
 # JAX, the two frameworks that began at Google. It is open source, and more and more papers come with
-# PyTorch code. Libraries build on it, so that you need not start from nothing: torchvision for
+# PyTorch code. Many libraries build on it, so you need not start from scratch: torchvision for
 # images, torchaudio for sound, Transformers for text, PyTorch Geometric for graphs, Lightning for
-# training loops. There are official documentation, tutorials and a forum.
+# training loops. There is official documentation, and there are tutorials and a forum.
 
 # %% [markdown] lang="zh"
 # **使用者多**。PyTorch 在学术界和工业界都应用广泛，同类框架还有出自 Google 的 TensorFlow 和 JAX。它是开源的，GitHub 上越来越多的论文代码用它写成。许多扩展库以它为基础，不必重复造轮子：torchvision 处理图像，torchaudio 处理声音，Transformers 处理文本，PyTorch Geometric 处理图结构数据，Lightning 组织训练循环。它还有官方的文档、教程和论坛。
@@ -211,7 +211,7 @@ prediction, difference, (difference**2).sum()
 # ## Installing it
 #
 # PyTorch 2.13 needs Python 3.10 or newer, and the tools of this course need 3.11. First make an
-# environment for this course alone, so that its versions do not collide with those of your other
+# environment for this course alone, so that its versions do not conflict with those of your other
 # projects:
 #
 # ```bash
@@ -264,8 +264,8 @@ prediction, difference, (difference**2).sum()
 # pip install numpy matplotlib jupyterlab jupytext
 # ```
 #
-# It contains CUDA 13, so that you only need NVIDIA's driver, version 580 or newer (`nvidia-smi`
-# prints it). CUDA 13 no longer supports GPUs older than Turing: for a V100 or a GTX 10xx, and for
+# It contains CUDA 13, so you only need NVIDIA's driver, version 580 or newer (`nvidia-smi` shows the
+# version). CUDA 13 no longer supports GPUs older than Turing: for a V100 or a GTX 10xx, and for
 # an older driver, add `--index-url https://download.pytorch.org/whl/cu126`. On Windows, add
 # `…/whl/cu130`. For AMD GPUs there are ROCm builds for Linux; pytorch.org shows the command.
 
@@ -305,10 +305,10 @@ prediction, difference, (difference**2).sum()
 # `--torch-backend=cpu` 表示要 CPU 版。较早的教程会提到 conda，但 PyTorch 的官方 conda 频道[已经停用](https://github.com/pytorch/pytorch/issues/138506)。
 
 # %% [markdown] lang="en"
-# **If the download is slow**, a mirror near you can help. Some mirrors copy the general package index
-# (there, the Linux build is the CUDA build), some copy PyTorch's own index with all its builds.
-# A mirror can be late or incomplete, so check the version afterwards. The Chinese edition lists
-# the mirrors in China.
+# **If the download is slow**, a mirror near you can help. Some mirrors copy the general package index,
+# PyPI, whose Linux build is the CUDA build; others copy PyTorch's own index with all its builds.
+# A mirror can be outdated or incomplete, so check the version afterwards. The Chinese edition of
+# this lesson lists mirrors in China.
 
 # %% [markdown] lang="zh"
 # **在中国大陆下载太慢时**，可以改用镜像站。下面的地址大家常用，但镜像可能滞后、不全或停止服务，装好后请核对版本；有疑问时以官方源为准。
@@ -358,11 +358,11 @@ for i in range(torch.cuda.device_count()):
 torch.__version__.split("+")[0]
 
 # %% [markdown] lang="en"
-# Can PyTorch use an NVIDIA or AMD GPU, and how many? (`torch.accelerator.is_available()` asks for any
-# accelerator.)
+# Can PyTorch use an NVIDIA or AMD GPU, and how many are there? (`torch.accelerator.is_available()`
+# checks for accelerators of any kind.)
 
 # %% [markdown] lang="zh"
-# PyTorch 能使用 NVIDIA 或 AMD 的 GPU 吗？能用几个？（`torch.accelerator.is_available()` 问的是任意一种加速器。）
+# PyTorch 能使用 NVIDIA 或 AMD 的 GPU 吗？能用几个？（`torch.accelerator.is_available()` 检查的是任意一种加速器。）
 
 # %% check="accelerator"
 torch.cuda.is_available()
@@ -386,7 +386,7 @@ torch.cuda.device_count()
 # %% [markdown] lang="zh"
 # ## 在每个设备上做第一次计算
 #
-# 找得到设备，不等于它能用。让每个设备都算一个已知答案的式子：$1 + 2 + \dots + n = n(n+1)/2$。
+# 找得到设备，不等于它能用。所以让每个设备都算一个答案已知的式子：$1 + 2 + \dots + n = n(n+1)/2$。
 
 # %% check="first_sum"
 devices = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
@@ -418,7 +418,7 @@ def square(d):
 # itself; lesson 3 explains how.
 
 # %% [markdown] lang="zh"
-# 最后是 NumPy 做不到的事。设 $y = \sum_i x_i^2$，某个 $x_i$ 增大时，$y$ 增大得多快？由微积分，$\partial y / \partial x_i = 2 x_i$。PyTorch 自己就能求出来；怎样求，是第 3 课的内容。
+# 最后是 NumPy 做不到的事。设 $y = \sum_i x_i^2$，某个 $x_i$ 增大时，$y$ 增大得多快？由微积分可知，$\partial y / \partial x_i = 2 x_i$。PyTorch 自己就能求出来；怎样求，是第 3 课的内容。
 
 
 # %% check="first_gradient"
@@ -443,7 +443,7 @@ def gradient(d):
 # 1. [PyTorch documentation](https://docs.pytorch.org/docs/stable/): every function, with examples.
 # 2. [PyTorch tutorials](https://docs.pytorch.org/tutorials/): official. Each opens in Google Colab, so
 #    that you can run it in the browser while you read.
-# 3. [PyTorch forum](https://discuss.pytorch.org/): questions, also answered by its developers.
+# 3. [PyTorch forum](https://discuss.pytorch.org/): PyTorch's developers answer questions there, too.
 # 4. [Dive into Deep Learning](https://d2l.ai/), by Zhang, Lipton, Li and Smola: a book whose code you
 #    can run, with video lectures by Mu Li (in Chinese).
 
@@ -452,7 +452,7 @@ def gradient(d):
 #
 # 1. [PyTorch 官方文档](https://docs.pytorch.org/docs/stable/)：每个函数都有说明和例子。
 # 2. [PyTorch 官方教程](https://docs.pytorch.org/tutorials/)：每一篇都可以在 Google Colab 里打开，边学边动手。
-# 3. [PyTorch 官方论坛](https://discuss.pytorch.org/)：开发者也来回答问题。
+# 3. [PyTorch 官方论坛](https://discuss.pytorch.org/)：PyTorch 的开发者也在这里回答问题。
 # 4. [《动手学深度学习》](https://zh.d2l.ai/)：阿斯顿·张、扎卡里·立顿、李沐、亚历山大·斯莫拉著，书中的代码都能运行；李沐的课程录像在 B 站和 YouTube 上都有。
 
 # %% [markdown] lang="en"
@@ -484,7 +484,7 @@ def gradient(d):
 #
 # - 一个项目一个环境，其中只装一种版本：CPU、CUDA 或 ROCm。
 # - 装好之后先看：`torch.__version__`、`torch.version.cuda`、`torch.cuda.device_count()`。
-# - 然后在每个设备上算一个已知答案的式子。
+# - 然后在每个设备上算一个答案已知的式子。
 
 # %% [markdown] lang="en"
 # ## Exercises
@@ -505,7 +505,7 @@ def gradient(d):
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 1. 多少字节？
 #
-# 一个 `size` 行 `size` 列的全一矩阵，它的数在 NumPy 里占多少字节，在 PyTorch 里又占多少？不必建出这个矩阵，写出两个含 `size` 的算式就行。
+# 一个 `size` 行 `size` 列的全一矩阵，它的数在 NumPy 里占多少字节，在 PyTorch 里又占多少？不必创建这个矩阵，写出两个含 `size` 的算式即可。
 
 # %% tags=["exercise"]
 matrix_bytes = ..., ...  # NumPy, PyTorch
@@ -519,12 +519,12 @@ matrix_bytes
 # ### 2. One sum, two ways
 #
 # Compute $1^2 + 2^2 + \dots + m^2$ for $m$ = `size`, without a loop: first with `**` and `sum`,
-# then with `@` alone. Hint: what happens where a row meets a column?
+# then with `@` alone. Hint: how does `@` compute an element from a row and a column?
 
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 2. 一个和，两种算法
 #
-# 取 $m$ = `size`，不用循环，计算 $1^2 + 2^2 + \dots + m^2$：先用 `**` 和 `sum`，再只用 `@`。提示：一行与一列相遇时，算的是什么？
+# 取 $m$ = `size`，不用循环，计算 $1^2 + 2^2 + \dots + m^2$：先用 `**` 和 `sum`，再只用 `@`。提示：`@` 是怎样用一行和一列算出一个元素的？
 
 # %% tags=["exercise"]
 n = torch.arange(size) + 1  # 1, 2, ..., size
@@ -568,13 +568,14 @@ steepness
 # %% [markdown] lang="en"
 # ## Change this and run it again
 #
-# - Let `size` be 16. Do the product's numbers still fit into the 24 binary digits of a `float32`?
-# - Make `target` too short, instead of too long. Then give it length 1: why is there no error now?
+# - Let `size` be 16. Are the elements of the product still exact? A `float32` represents integers of
+#   up to 24 binary digits exactly.
+# - Make `target` too short instead of too long. Then give it length 1: why is there no error now?
 # - Write `print(difference)` into `squared_error`, and call it again.
 
 # %% [markdown] lang="zh"
 # ## 改一改，再运行
 #
-# - 把 `size` 改成 16。`float32` 有 24 个二进制位，乘积里的数还放得下吗？
+# - 把 `size` 改成 16。乘积的元素仍然精确吗？`float32` 可以精确表示不超过 24 个二进制位的整数。
 # - 让 `target` 太短而不是太长。再让它的长度为 1：为什么这次不报错？
 # - 在 `squared_error` 里加一行 `print(difference)`，再调用一次。

@@ -18,18 +18,18 @@
 # # From a gradient to training
 #
 # A gradient says in which direction the loss grows. Training takes many small steps in the
-# opposite direction. In this lesson you write such a loop yourself, then replace each part by
-# the one that PyTorch offers, and see that nothing changes but the length of the code.
+# opposite direction. In this lesson you first write the training loop yourself, and then replace
+# its parts one by one with those of PyTorch. The results stay the same, but the code gets shorter.
 #
-# After this lesson you can read any training script, save its result and continue it later. At
-# the end you write an autograd of your own in 40 lines.
+# After this lesson you can read a training script, save the result of a training, and continue it
+# later. At the end you write an autograd of your own in 40 lines.
 
 # %% [markdown] lang="zh"
 # # 从梯度到训练
 #
-# 梯度指出损失增长的方向，训练就是朝相反的方向走许多小步。这一课先亲手写出训练循环，再把每个部分逐一换成 PyTorch 提供的工具。结果不变，只是代码更短。
+# 梯度指出损失增长的方向，训练就是朝相反的方向走许多小步。这一课先亲手写出训练循环，再把各个部分逐一换成 PyTorch 提供的工具。结果不变，代码却更短。
 #
-# 学完这一课，你能读懂训练脚本，会保存训练结果，也会接着训练。最后，你还会用 40 行代码写出自己的自动求导。
+# 学完这一课，你能读懂训练脚本，会保存训练结果，也会在以后接着训练。最后，你还会用 40 行代码写出自己的自动求导。
 
 # %% tags=["parameters"]
 samples: int = 20  # number of samples
@@ -55,22 +55,22 @@ kind = getattr(torch, dtype)
 # %% [markdown] lang="en"
 # ## The task
 #
-# We know the answer in advance, so that we can judge the result. Each target is a weighted sum of
-# the features plus a constant, the **bias**, and a little noise:
+# We choose the true answer ourselves, so that we can judge the result. Each target is a weighted sum
+# of the features, plus a constant, the **bias**, plus a little noise:
 #
 # $$y_i = 2 x_{i1} - x_{i2} + 3 x_{i3} - 2 x_{i4} + 0.5 + \text{noise}$$
 #
-# Only the first `features` terms are used. Training has to find these weights from the samples alone.
-# These are the first three samples:
+# Only the first `features` of these terms are used. Training has to find the weights and the bias
+# from the samples alone. These are the first three samples:
 
 # %% [markdown] lang="zh"
 # ## 任务
 #
-# 为了能判断结果好坏，我们事先就知道答案。每个目标值是各特征的加权和，加上一个常数（**偏置**）和少许噪声：
+# 为了能判断结果的好坏，真实的答案由我们自己定。每个目标值是各特征的加权和，加上一个常数（**偏置**）和少许噪声：
 #
 # $$y_i = 2 x_{i1} - x_{i2} + 3 x_{i3} - 2 x_{i4} + 0.5 + \text{噪声}$$
 #
-# 其中只取前 `features` 项。训练要做的，是仅凭样本找出这些权重。先看前三个样本：
+# 上式只取前 `features` 个特征的项。训练要做的，是仅凭样本找出权重和偏置。先看前三个样本：
 
 # %% tags=["setup"]
 rng = np.random.default_rng(seed)
@@ -94,7 +94,7 @@ x[:3], y[:3]
 # We start from $\mathbf{w} = 0$ and $b = 0$. What is the loss there, in terms of $y$?
 
 # %% [markdown] lang="zh"
-# ## 手写一步
+# ## 手写：更新一步
 #
 # 模型是 $\hat y_i = \mathbf{w} \cdot \mathbf{x}_i + b$，**损失**取各样本的均方误差
 #
@@ -109,8 +109,8 @@ loss = ((x @ w + b - y) ** 2).mean()
 loss
 
 # %% [markdown] lang="en"
-# It is the mean of $y_i^2$, because every prediction is 0. Now the gradient. On paper, the chain
-# rule gives
+# It is the mean of $y_i^2$, because every prediction is 0. Next we need the gradient. On paper, the
+# chain rule gives
 #
 # $$\frac{\partial L}{\partial w_j} = \frac{2}{n} \sum_i (\hat y_i - y_i)\,x_{ij}, \qquad
 # \frac{\partial L}{\partial b} = \frac{2}{n} \sum_i (\hat y_i - y_i) .$$
@@ -126,22 +126,23 @@ loss.backward()
 torch.cat([w.grad, b.grad])
 
 # %% [markdown] lang="en"
-# A step of **gradient descent** subtracts the gradient times the **learning rate** `lr`. The
-# simplest line for it raises an error. Predict why: which rule about changes in place does it break?
+# A step of **gradient descent** subtracts the gradient times the **learning rate** `lr`. The most
+# obvious line for this raises an error. Predict why: what does autograd do with operations on `w`?
 
 # %% [markdown] lang="zh"
-# 一步**梯度下降**，就是减去梯度乘以**学习率** `lr`。最直接的写法却会报错。先猜一猜：它违反了原地操作的哪条规则？
+# 一步**梯度下降**，就是减去梯度与**学习率** `lr` 的乘积。最直接的写法却会报错。先猜一猜原因：对 `w` 做的运算，自动求导会怎样处理？
 
 # %% check="update_is_recorded" raises="RuntimeError"
 w -= lr * w.grad
 
 # %% [markdown] lang="en"
-# Autograd records every operation on `w`, including the update itself. A leaf that is overwritten would
-# lose the value that its gradient belongs to, so PyTorch refuses. But the update is not part of the
-# model. Under `torch.no_grad()` nothing is recorded, and the leaf may be changed in place.
+# Autograd records every operation on `w`, and it would record the update as well. A leaf that is
+# overwritten would lose the value for which its gradient was computed, so PyTorch refuses. But the
+# update is not part of the model. Under `torch.no_grad()` nothing is recorded, and the leaf may be
+# changed in place.
 
 # %% [markdown] lang="zh"
-# 自动求导会记录对 `w` 的每一步运算，更新也不例外；而叶子张量一旦被覆盖，梯度所对应的那个值就丢失了，所以 PyTorch 拒绝执行。但更新并不是模型的一部分。在 `torch.no_grad()` 之下运算不被记录，所以可以原地修改叶子张量。
+# 自动求导会记录对 `w` 的每一步运算，更新也不例外；而叶子张量一旦被覆盖，梯度所对应的那个值就丢失了，所以 PyTorch 拒绝执行。但更新并不是模型的一部分。在 `torch.no_grad()` 的作用范围内不记录运算，因此可以原地修改叶子张量。
 
 
 # %% check="one_step"
@@ -157,24 +158,24 @@ joined(w, b)
 # %% [markdown] lang="en"
 # ## By hand: the loop
 #
-# With millions of samples, a step on all of them is too slow. Therefore each step uses a
-# **batch**, and a pass over all batches is an **epoch**. `split` divides the samples into batches
+# With millions of samples, a step that uses all of them is too slow. Therefore each step uses only a
+# **batch**, and a pass over all batches is called an **epoch**. `split` divides the samples into batches
 # of `batch` samples. How many steps does an epoch have, and how large is the last batch?
 
 # %% [markdown] lang="zh"
-# ## 手写循环
+# ## 手写：训练循环
 #
-# 样本若有几百万个，每一步都用上全部样本就太慢了。因此每一步只用一个**批量**；把所有批量用过一遍，叫一个**轮次**（epoch）。`split` 把样本分成每 `batch` 个一批。一个轮次有几步？最后一批有多大？
+# 样本有几百万个时，每一步都用全部样本就太慢了。因此每一步只用一个**批量**；把所有批量都用一遍，称为一个**轮次**（epoch）。`split` 按每批 `batch` 个划分样本。一个轮次有几步？最后一批有多大？
 
 # %% check="batch_sizes"
 [len(targets) for targets in y.split(batch)]
 
 # %% [markdown] lang="en"
-# The loop has four parts: loss, gradient, update, and clearing the gradient, because `backward`
-# adds to it. We also keep the loss of each step.
+# The loop has four parts: it computes the loss and the gradient, updates the parameters, and clears
+# the gradient, because `backward` adds to it. We also keep the loss of each step.
 
 # %% [markdown] lang="zh"
-# 循环有四个部分：求损失、求梯度、更新，以及清除梯度（因为 `backward` 会累加）。我们还记下每一步的损失。
+# 循环有四个部分：求损失、求梯度、更新参数，以及梯度清零（因为 `backward` 会累加梯度）。我们还记录每一步的损失。
 
 
 # %%
@@ -193,7 +194,7 @@ def train_by_hand(w, b):
 
 
 # %% [markdown] lang="en"
-# Does the loss fall in every step? Each step sees other samples than the step before.
+# Does the loss fall in every step? Note that each step uses other samples than the step before.
 
 # %% [markdown] lang="zh"
 # 每一步损失都会下降吗？注意，每一步用的样本都与前一步不同。
@@ -218,37 +219,37 @@ panel.spines[["top", "right"]].set_visible(False)
 plt.show()
 
 # %% [markdown] lang="en"
-# **Figure.** The loss falls: after each step (light) and as the mean of each epoch (dark). No model
+# **Figure.** The loss of each step (small dots), and its mean over each epoch (large dots). No model
 # can get far below the variance of the noise, $0.1^2$ (dashed). The loss of a single step can go up,
 # because one batch can be harder than another.
 
 # %% [markdown] lang="zh"
-# **图**。损失在下降：浅色是每一步的损失，深色是每个轮次的平均。噪声的方差是 $0.1^2$（虚线），任何模型的损失都不会比它低很多。个别步的损失会上升，因为各批的难度不同。
+# **图**。每一步的损失（小点），以及它在每个轮次上的平均值（大点）。噪声的方差是 $0.1^2$（虚线），任何模型的损失都不会比它低很多。个别步的损失会上升，因为各批样本的难度不同。
 
 # %% [markdown] lang="en"
-# And the weights? The true ones are $2, -1, 3, -2$ (as many as there are features), then the bias
-# $0.5$.
+# The loss falls. What about the weights? The true weights are $2, -1, 3, -2$ (as many as there are
+# features), followed by the bias $0.5$.
 
 # %% [markdown] lang="zh"
-# 权重呢？真实的权重是 $2, -1, 3, -2$（有几个特征就取几个），最后是偏置 $0.5$。
+# 损失在下降，那么权重呢？真实的权重是 $2, -1, 3, -2$（有几个特征就取几个），最后是偏置 $0.5$。
 
 # %% check="weights_by_hand"
 joined(w, b)
 
 # %% [markdown] lang="en"
-# They approach the true weights, and with more epochs they come closer.
+# The weights and the bias approach the true values, and with more epochs they come closer.
 #
 # ## The same with PyTorch's parts
 #
 # **The model.** An `nn.Module` holds the parameters and defines the forward pass. `nn.Parameter` turns
-# a tensor into a parameter: it requires a gradient, and the module finds it by its name.
+# a tensor into a parameter, which requires a gradient and which the module knows by its name.
 
 # %% [markdown] lang="zh"
-# 它们正在接近真实的权重，轮次再多一些会更接近。
+# 权重和偏置正在接近真实值，轮次再多一些会更接近。
 #
 # ## 换用 PyTorch 的工具
 #
-# **模型**。`nn.Module` 保存参数，并定义前向传播。把张量包成 `nn.Parameter`，它就成为参数：需要求梯度，模块也能按名字找到它。
+# **模型**。`nn.Module` 保存参数，并定义前向传播。`nn.Parameter` 把张量变成参数：参数需要求梯度，模块也知道它的名字。
 
 
 # %% tags=["setup"]
@@ -267,18 +268,18 @@ model = Line().to(device)
 {name: parameter.shape for name, parameter in model.named_parameters()}
 
 # %% [markdown] lang="en"
-# (`nn.Linear(features, 1)` is a ready-made layer of this kind. It starts from random weights; ours
-# starts from zeros, so that we can compare.)
+# (`nn.Linear(features, 1)` is a ready-made layer of this kind. It starts from random weights; our
+# model starts from zeros, so that we can compare.)
 #
 # **The data.** A `DataLoader` makes batches of a data set. With `shuffle=True` it draws a new
 # order in each epoch, which is what you want in practice. Does every sample still appear exactly
-# once? We send the numbers $0, 1, 2, \dots$ through it. Do they come in the old order, and what do
-# we get if we sort them?
+# once? We send the numbers $0, 1, 2, \dots$ through it. Do they keep their order, and what do we get
+# if we sort them?
 
 # %% [markdown] lang="zh"
-# （`nn.Linear(features, 1)` 就是这样一个现成的层。它的权重从随机数开始；这里的模型从零开始，便于比较。）
+# （`nn.Linear(features, 1)` 就是这样一个现成的层。它的权重从随机数开始；我们的模型从零开始，便于比较。）
 #
-# **数据**。`DataLoader` 把数据集分成批量。加上 `shuffle=True`，每个轮次都重新打乱顺序，实际训练时就该这样做。打乱之后，每个样本还是恰好出现一次吗？让序号 $0, 1, 2, \dots$ 通过它。顺序还是原来的吗？排序之后又会得到什么？
+# **数据**。`DataLoader` 把数据集分成批量。加上 `shuffle=True`，每个轮次都重新打乱顺序，实际训练时就该这样做。打乱之后，每个样本还是恰好出现一次吗？我们让数 $0, 1, 2, \dots$ 通过它。顺序还是原来的吗？排序之后又会得到什么？
 
 # %% check="each_sample_once"
 from torch.utils.data import DataLoader, TensorDataset
@@ -290,13 +291,13 @@ torch.equal(order, torch.arange(samples)), order.sort().values
 # **The update.** `optim.SGD` subtracts `lr` times the gradient from every parameter; SGD means
 # stochastic gradient descent. `zero_grad` clears the gradients.
 #
-# You will find the following loop, almost word for word, in every training script. Here the samples
+# You will find the following loop, almost word for word, in most training scripts. Here the samples
 # stay in their order, so that the batches are the same as in the loop by hand.
 
 # %% [markdown] lang="zh"
-# **更新**。`optim.SGD` 从每个参数中减去 `lr` 乘以梯度；SGD 是随机梯度下降的缩写。`zero_grad` 清除梯度。
+# **更新**。`optim.SGD` 从每个参数中减去 `lr` 与梯度的乘积；SGD 是随机梯度下降（stochastic gradient descent）的缩写。`zero_grad` 清除梯度。
 #
-# 几乎每个训练脚本里都有下面这样的循环。这里不打乱样本，所以各批与手写的循环相同。
+# 大多数训练脚本里都有与下面几乎相同的循环。这里不打乱样本，使各批与手写的循环相同。
 
 
 # %% tags=["setup"]
@@ -324,11 +325,11 @@ optimizer = torch.optim.SGD(model.parameters(), lr=lr)
 train(model, loader, optimizer, epochs)
 
 # %% [markdown] lang="en"
-# None. Every step agrees, and so do the final weights. The first row was trained by hand, the
-# second with PyTorch's parts; NumPy, with the formulas from above, confirms both.
+# None: all steps agree, and so do the final weights. The first row below comes from the loop by hand,
+# and the second row from PyTorch's parts. NumPy confirms both, by the formulas from above.
 
 # %% [markdown] lang="zh"
-# 一个也没有：每一步都一致，最后的权重也一致。下面第一行来自亲手写的循环，第二行来自 PyTorch 的工具；NumPy 按上面的公式计算，证实了这两行。
+# 一个也没有：每一步都一致，最后的权重也一致。下面第一行来自手写的循环，第二行来自 PyTorch 的工具；NumPy 按上面的公式计算，结果与这两行都一致。
 
 # %% check="weights_compared"
 torch.stack([joined(w, b), joined(model.w, model.b)])
@@ -338,13 +339,13 @@ torch.stack([joined(w, b), joined(model.w, model.b)])
 #
 # Some layers behave differently during and after training. `nn.Dropout(p)` zeroes each element with
 # probability $p$ and divides the others by $1 - p$, so that the mean stays the same. This keeps a
-# network from relying on single elements. A module is in training mode at first. Which values do we
-# get from a thousand ones, with $p = 0.2$?
+# network from relying on single elements. A new module is in training mode. Which values do we get
+# from a thousand ones, with $p = 0.2$?
 
 # %% [markdown] lang="zh"
 # ## 训练模式与评估模式
 #
-# 有些层在训练时和训练后的行为不同。`nn.Dropout(p)` 以概率 $p$ 把每个元素置零，其余的除以 $1 - p$，使均值不变，从而避免网络过分依赖个别元素。模块一开始处于训练模式。把一千个 1 送进去，取 $p = 0.2$，会得到哪些值？
+# 有些层在训练时和训练后的行为不同。`nn.Dropout(p)` 以概率 $p$ 把每个元素置零，其余元素除以 $1 - p$，使均值保持不变。这样可以避免网络过分依赖个别元素。新建的模块处于训练模式。把一千个 1 送进去，取 $p = 0.2$，会得到哪些值？
 
 # %% check="dropout_in_training"
 dropout = nn.Dropout(0.2)
@@ -352,23 +353,23 @@ ones = torch.ones(1000, dtype=kind, device=device)
 dropout(ones).unique()
 
 # %% [markdown] lang="en"
-# Zeros, and $1/0.8$. `eval()` switches to evaluation mode, in which dropout changes nothing:
+# We get 0 and $1/0.8 = 1.25$. `eval()` switches to evaluation mode, in which dropout changes nothing:
 
 # %% [markdown] lang="zh"
-# 0 和 $1/0.8$。`eval()` 切换到评估模式，这时 dropout 什么也不改变：
+# 得到 0 和 $1/0.8 = 1.25$。`eval()` 切换到评估模式，这时 dropout 不做任何改变：
 
 # %% check="dropout_in_evaluation"
 dropout.eval()
 dropout(ones).unique(), dropout(ones).sum()
 
 # %% [markdown] lang="en"
-# **Batch normalization** differs too. In training it subtracts the mean of the *batch* and divides
-# by its standard deviation; it also moves a running mean and a running variance by a tenth of the
-# difference to those of the batch. In evaluation it uses these running values, so that a prediction does
-# not depend on the other samples of its batch.
+# **Batch normalization** behaves differently, too. In training, it subtracts the mean of the *batch*
+# and divides by the standard deviation of the batch; it also moves a running mean and a running
+# variance a tenth of the way towards the values of the batch. In evaluation, it uses the running
+# values, so that a prediction does not depend on the other samples of its batch.
 
 # %% [markdown] lang="zh"
-# **批量归一化**也有区别。训练时减去**本批**的均值，除以本批的标准差，同时更新滑动均值和滑动方差（朝本批的值移动十分之一）。评估时改用这两个滑动值，这样一个样本的预测就不取决于同批的其他样本。
+# **批量归一化**在两种模式下的行为也不同。训练时，它减去**本批**的均值，再除以本批的标准差，同时让滑动均值和滑动方差朝本批的值移动十分之一。评估时，它改用这两个滑动值，这样一个样本的预测就不取决于同批的其他样本。
 
 # %% check="normalized"
 norm = nn.BatchNorm1d(features, dtype=kind, device=device)
@@ -378,49 +379,49 @@ with torch.no_grad():
 in_training[0], norm.running_mean, norm.running_var, in_evaluation[0]
 
 # %% [markdown] lang="en"
-# The running values started at 0 and 1 and have moved by a tenth, so the two results for the same
-# sample differ. If you forget `eval()` before a test, or `train()` after it, there is no error, but
-# the values are wrong. Make it a habit: `model.eval()` and `torch.no_grad()` to test,
+# The running mean started at 0 and the running variance at 1. Both have moved only a tenth of the way,
+# so the two results for the same sample differ. If you forget `eval()` before a test, or `train()` after it, there is no
+# error, but the values are wrong. Make it a habit: `model.eval()` and `torch.no_grad()` to test,
 # `model.train()` to continue.
 
 # %% [markdown] lang="zh"
-# 滑动值从 0 和 1 开始，只移动了十分之一，所以同一个样本的两个结果不同。测试前忘了 `eval()`，或测试后忘了 `train()`，都不会报错，值却是错的。要养成习惯：测试用 `model.eval()` 和 `torch.no_grad()`，继续训练用 `model.train()`。
+# 滑动均值从 0 开始，滑动方差从 1 开始，两者都只移动了十分之一，所以同一个样本的两个结果不同。测试前忘了 `eval()`，或测试后忘了 `train()`，都不会报错，结果却是错的。要养成习惯：测试用 `model.eval()` 和 `torch.no_grad()`，继续训练用 `model.train()`。
 
 # %% [markdown] lang="en"
 # ## Saving and loading
 #
-# The **state** of a module is a dictionary: the name of each parameter, and its values.
+# The **state** of a module is a dictionary with the name and the values of each parameter.
 
 # %% [markdown] lang="zh"
 # ## 保存与加载
 #
-# 模块的**状态**是一个字典：每个参数的名字和它的值。
+# 模块的**状态**是一个字典，包含每个参数的名字和值。
 
 # %% check="state"
 model.state_dict()
 
 # %% [markdown] lang="en"
 # `torch.save` writes it to a file, and `torch.load` reads it. (`weights_only=True`, the default,
-# refuses files that could execute code; `map_location="cpu"` reads a file that was written on a
-# GPU.)
+# refuses files that could execute code. On a machine without a GPU, `map_location="cpu"` reads a
+# file that was written on a GPU.)
 #
-# To continue the training as if nothing had happened, you need more than the weights. SGD with
+# To continue the training as if it had never stopped, you need more than the weights. SGD with
 # **momentum** $\mu$ moves along a velocity, which it remembers from step to step:
 #
 # $$\mathbf{v} \leftarrow \mu \mathbf{v} + \nabla L, \qquad
 # \mathbf{w} \leftarrow \mathbf{w} - \text{lr} \cdot \mathbf{v} .$$
 #
-# Therefore we save the optimizer's state as well, here after one epoch, and then train another.
+# Therefore we save the optimizer's state as well. Here we train one epoch, save, and train another.
 
 # %% [markdown] lang="zh"
 # `torch.save` 把它写入文件，`torch.load` 把它读回来。（默认的 `weights_only=True` 会拒绝可能执行代码的文件；在没有 GPU 的机器上读取 GPU 写的文件，用 `map_location="cpu"`。）
 #
-# 要接着训练，并且像从未中断过一样，只有权重还不够。带**动量** $\mu$ 的 SGD 还保存一个速度，每一步都在上一步的速度上更新：
+# 要让训练像从未中断过一样继续下去，只有权重还不够。带**动量** $\mu$ 的 SGD 沿着一个速度更新权重，并把这个速度从一步保留到下一步：
 #
 # $$\mathbf{v} \leftarrow \mu \mathbf{v} + \nabla L, \qquad
 # \mathbf{w} \leftarrow \mathbf{w} - \text{lr} \cdot \mathbf{v} 。$$
 #
-# 因此优化器的状态也要保存。这里先训练一个轮次，保存，再训练一个轮次。
+# 因此优化器的状态也要保存。这里先训练一个轮次，然后保存，再训练一个轮次。
 
 # %%
 checkpoint = Path(tempfile.mkdtemp()) / "checkpoint.pt"
@@ -434,12 +435,12 @@ uninterrupted = joined(model.w, model.b)
 
 
 # %% [markdown] lang="en"
-# Now imagine that the program was interrupted. It starts again, loads the file and trains the second
-# epoch. The first row below was never interrupted. The second loads everything, and the third
-# forgets the optimizer. Which rows are equal?
+# Now imagine that the program was interrupted after saving. It starts again, loads the file, and
+# trains the second epoch. The first row below comes from the training without an interruption. For
+# the second row we load everything, and for the third we forget the optimizer. Which rows are equal?
 
 # %% [markdown] lang="zh"
-# 现在设想程序中断了。它重新启动，加载文件，再训练第二个轮次。下面第一行从未中断，第二行加载了全部状态，第三行忘了优化器。哪几行相同？
+# 现在设想程序在保存之后中断了。它重新启动，加载文件，再训练第二个轮次。下面第一行来自没有中断的训练；第二行加载了全部状态；第三行忘了加载优化器的状态。哪几行相同？
 
 
 # %%
@@ -458,20 +459,20 @@ def resume(with_optimizer):
 torch.stack([uninterrupted, resume(with_optimizer=True), resume(with_optimizer=False)])
 
 # %% [markdown] lang="en"
-# The first two. Without the optimizer's state the velocity starts at zero again, and the weights are
-# different, again without an error.
+# The first two. Without the optimizer's state, the velocity starts at zero again, so the weights
+# differ, and there is no error.
 #
 # ## An autograd of your own
 #
-# How does `backward` work? Here is the idea for single numbers: a `Value` stores the values that it was
-# computed from, each with the derivative with respect to it.
+# How does `backward` work? Here is the idea for single numbers. A `Value` stores the values that it was
+# computed from, and its derivative with respect to each of them.
 
 # %% [markdown] lang="zh"
-# 前两行相同。没有优化器的状态，速度又从零开始，得到的权重就不同，而且同样不报错。
+# 前两行相同。没有优化器的状态，速度又从零开始，所以权重不同，而且不报错。
 #
 # ## 自己写一个自动求导
 #
-# `backward` 是怎样工作的？基本思想如下，每次只处理一个数。一个 `Value` 记住它由哪些值算来，以及对每个值的导数。
+# `backward` 是怎样工作的？下面以单个的数说明基本思想。一个 `Value` 保存它由哪些值计算得来，以及它对每个值的导数。
 
 
 # %% tags=["setup"]
@@ -495,7 +496,7 @@ class Value:
 # go through the list backwards with the chain rule. Note the `+=`: gradients add up.
 
 # %% [markdown] lang="zh"
-# 反向传播到达一个值之前，所有由它算出的值都必须处理完，这时它的梯度才是完整的。所以先按计算的顺序列出所有值，再倒着走一遍，逐个应用链式法则。注意其中的 `+=`：梯度要累加。
+# 反向传播处理一个值之前，必须先处理完由它算出的所有值，因为这时它的梯度才是完整的。所以先按计算的顺序列出所有值，再从后往前逐个应用链式法则。注意其中的 `+=`：梯度要累加。
 
 
 # %% tags=["setup"]
@@ -515,11 +516,11 @@ def backward(result):
 
 
 # %% [markdown] lang="en"
-# The best test of such a program is a value that is used twice. Let $z = a^2 + a$ and then
+# A good test of such a program is a value that is used twice. Let $z = a^2 + a$ and then
 # $y = z \cdot z$, with $a = 3$. Predict $y$ and $dy/da = 2z\,(2a + 1)$.
 
 # %% [markdown] lang="zh"
-# 检验这样的程序，最好让一个值用到两次。令 $z = a^2 + a$，再令 $y = z \cdot z$，取 $a = 3$。先预测 $y$ 和 $dy/da = 2z\,(2a + 1)$。
+# 检验这样的程序，一个好办法是让同一个值使用两次。令 $z = a^2 + a$，再令 $y = z \cdot z$，取 $a = 3$。先预测 $y$ 和 $dy/da = 2z\,(2a + 1)$。
 
 # %% check="used_twice"
 a = Value(3.0)
@@ -529,11 +530,11 @@ backward(result)
 result.data, a.grad
 
 # %% [markdown] lang="en"
-# Now we compute the whole loss at $\mathbf{w} = 0$ and $b = 0$ from single numbers. Which value and which
-# gradient do you expect?
+# Now we compute the whole loss at $\mathbf{w} = 0$ and $b = 0$ from single numbers. Which loss and
+# which gradient do you expect?
 
 # %% [markdown] lang="zh"
-# 现在来算整个损失：仍在 $\mathbf{w} = 0$、$b = 0$ 处，一个数一个数地算。损失和梯度应该是多少？
+# 现在用单个的数计算整个损失，仍在 $\mathbf{w} = 0$、$b = 0$ 处。损失和梯度应该是多少？
 
 # %% check="own_gradient"
 parameters = [Value(0.0) for _ in range(features + 1)]  # w and b
@@ -559,7 +560,7 @@ loss.data, [parameter.grad for parameter in parameters]
 #
 # 1. A step: `zero_grad()`, forward pass, loss, `backward()`, `step()`.
 # 2. Updates belong under `torch.no_grad()`; an optimizer does this for you.
-# 3. `DataLoader(…, shuffle=True)` draws a new order per epoch; the last batch may be smaller.
+# 3. `DataLoader(…, shuffle=True)` draws a new order in each epoch; the last batch may be smaller.
 # 4. `model.eval()` and `torch.no_grad()` to test, `model.train()` to continue.
 # 5. A checkpoint holds the state of the model *and* of the optimizer.
 
@@ -567,7 +568,7 @@ loss.data, [parameter.grad for parameter in parameters]
 # ## 要点
 #
 # 1. 一步：`zero_grad()`、前向传播、损失、`backward()`、`step()`。
-# 2. 更新要放在 `torch.no_grad()` 之下；用优化器时，它已经替我们做好。
+# 2. 更新要放在 `torch.no_grad()` 中；优化器已经替我们做好这一点。
 # 3. `DataLoader(…, shuffle=True)` 每个轮次重新打乱顺序；最后一批可能较小。
 # 4. 测试用 `model.eval()` 和 `torch.no_grad()`，继续训练用 `model.train()`。
 # 5. 检查点要保存模型的状态，**也**要保存优化器的状态。
@@ -591,7 +592,7 @@ loss.data, [parameter.grad for parameter in parameters]
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 1. 亲手写动量
 #
-# 用全部样本走三步，动量取 0.9，公式见“保存与加载”一节。速度 `v` 从零开始。（这里没有偏置。）
+# 用全部样本更新三步，动量取 0.9，公式见“保存与加载”一节。速度 `v` 从零开始。（这里没有偏置。）
 
 # %% tags=["exercise"]
 w = torch.zeros(features, dtype=kind, device=device, requires_grad=True)
@@ -618,15 +619,15 @@ with_momentum
 # %% [markdown] lang="en" tags=["exercise"]
 # ### 2. The loss of all samples
 #
-# You want the mean loss of a model over *all* samples, batch by batch. The mean of the batches'
-# means is wrong if the last batch is smaller, because each of its samples would count too much.
-# Therefore add up sums, in evaluation mode and without recording a graph. (All weights of the
-# model are 1.)
+# Compute the mean loss of a model over *all* samples, batch by batch. The mean of the batches' means
+# is wrong if the last batch is smaller, because each of its samples would count too much. Therefore
+# add up sums instead, in evaluation mode and without recording a graph. (All weights of the model
+# are 1.)
 
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 2. 全部样本的损失
 #
-# 想逐批求出模型在**全部**样本上的平均损失。如果最后一批较小，各批均值的平均就不对：那一批里每个样本的权重过大。请改为累加总和，在评估模式下进行，不记录计算图。（模型的权重都是 1。）
+# 逐批计算模型在**全部**样本上的平均损失。如果最后一批较小，各批均值的平均值就不对，因为那一批里每个样本的权重过大。请改为累加每一批的总和，在评估模式下进行，并且不记录计算图。（模型的权重都是 1。）
 
 # %% tags=["exercise"]
 model = Line().to(device)
@@ -654,12 +655,12 @@ mean_loss
 # ### 3. One more operation
 #
 # Differentiate $e^{a \cdot a}$ with your own autograd. The operation $e^x$ is missing: its result
-# is a `Value` with one source. Which derivative belongs to it? (`np.exp` computes the number.)
+# is a `Value` with one source. Which derivative belongs to this source? (`np.exp` computes the number.)
 
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 3. 再加一种运算
 #
-# 用自己写的自动求导对 $e^{a \cdot a}$ 求导。还缺 $e^x$ 这种运算：它的结果是一个 `Value`，只有一个来源。与这个来源配对的导数是什么？（数值用 `np.exp` 计算。）
+# 用自己写的自动求导对 $e^{a \cdot a}$ 求导。还缺 $e^x$ 这种运算：它的结果是一个 `Value`，只有一个来源。这个来源对应的导数是什么？（数值用 `np.exp` 计算。）
 
 # %% tags=["exercise"]
 a = Value(1 / samples)
@@ -684,7 +685,7 @@ exponential
 # - `epochs = 20`: do the weights come closer to the true ones?
 # - `batch = 64` takes all samples at once. Does the loss still go up in single steps?
 # - In a notebook, set `lr = 2`. What happens to the loss?
-# - Drop `zero_grad()` from `train`. Which check notices it?
+# - Remove `zero_grad()` from `train`. Which check notices it?
 
 # %% [markdown] lang="zh"
 # ## 改一改，再运行

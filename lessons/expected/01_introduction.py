@@ -19,7 +19,7 @@ def _row_sums(size):
 
 @expect(rel=0, dtype="float64", device="numpy")
 def in_numpy(size):
-    """Times ones, a row gives its sum: n(n-1)/2 for 0 ... n-1, and n^2 more for n ... 2n-1."""
+    """A row times ones is its sum: n(n-1)/2 for 0 ... n-1, and n^2 more for n ... 2n-1."""
     return _row_sums(size)
 
 
@@ -61,12 +61,12 @@ def version():
 
 
 def accelerator(gpus):
-    """There is one where the run was given a GPU."""
+    """There is one if the run was given a GPU."""
     return gpus > 0
 
 
 def device_count(gpus):
-    """As many as the run was given."""
+    """The number of GPUs that the run was given."""
     return gpus
 
 

@@ -7,63 +7,41 @@ from ci.lesson.expect import expect
 
 @expect(rel=0, constant="the temperatures are written into the lesson")
 def temperatures():
-    """A single number; three days; two cities with three days each, the first those of before."""
+    """A number; three days; two cities with three days each, the first with the same days: 2 axes,
+    shape (2, 3); city 1, day 2 is the last number, 20."""
     days = np.array([19.0, 21.5, 23.0])
-    return np.float64(21.5), days, np.array([days, [14.0, 18.5, 20.0]])
-
-
-@expect(rel=0, constant="the temperatures are written into the lesson")
-def indexing():
-    """Two cities by three days: 2 axes, shape (2, 3); city 1, day 2 is the last number, 20."""
-    return 2, (2, 3), np.float64(20.0)
+    cities = np.array([days, [14.0, 18.5, 20.0]])
+    return np.float64(21.5), days, cities, 2, (2, 3), np.float64(20.0)
 
 
 @expect(constant="the image is 6 by 9 pixels, with 2 clips of 4 frames")
 def axes():
     """(), (day), (city, day), (C, H, W), (N, C, H, W), (N, T, C, H, W), lengths as written."""
-    return {
-        "scalar": (),
-        "vector": (3,),
-        "matrix": (2, 3),
-        "image": (3, 6, 9),
-        "batch": (2, 3, 6, 9),
-        "video": (2, 4, 3, 6, 9),
-    }
+    return (), (3,), (2, 3), (3, 6, 9), (2, 3, 6, 9), (2, 4, 3, 6, 9)
 
 
-def _sun(left, inside, outside):
-    """One channel: the sun in rows 1 to 3 and in 3 columns from the left one on."""
-    here = [[1 <= i <= 3 and left <= j <= left + 2 for j in range(9)] for i in range(6)]
-    return np.where(here, inside, outside)
+def _row_of_pixels(left, inside, outside):
+    """One row of a channel, with the sun in 3 columns from the left one on."""
+    return np.where([left <= j <= left + 2 for j in range(9)], inside, outside)
 
 
 @expect(rel=0, constant="the picture is fixed")
 def red():
-    """The sun stands in rows and columns 1 to 3, all red; the sky has no red."""
-    return _sun(1, 1.0, 0.0)
+    """The sun is in rows and columns 1 to 3, all red; the sky has no red."""
+    row = _row_of_pixels(1, 1.0, 0.0)
+    return np.array([row if 1 <= i <= 3 else 0 * row for i in range(6)])
 
 
 @expect(constant="the picture is fixed")
-def mirrored():
-    """Mirrored, columns 1 to 3 of 9 become 8 - 3 = 5 to 8 - 1 = 7; green is 0.7 in the sun."""
-    return _sun(5, 0.7, 0.0)
-
-
-@expect(constant="the picture is fixed")
-def last_frame():
-    """By frame 3, columns 1 to 3 have become 4 to 6, mirrored 2 to 4; blue is 0.8 around them."""
-    return _sun(2, 0.0, 0.8)
+def pixels():
+    """Mirrored, columns 1 to 3 of 9 become 5 to 7, with green 0.7; by frame 3 they have become 4 to
+    6, mirrored 2 to 4, and blue is 0.8 around them."""
+    return _row_of_pixels(5, 0.7, 0.0), _row_of_pixels(2, 0.0, 0.8)
 
 
 def arange(size):
-    """0, 1, ..., size - 1."""
-    return np.array(list(range(size)))
-
-
-@expect(constant="a dtype follows from the kind of the argument, not from its value")
-def arange_dtypes():
-    """An integer gives 64-bit integers, a decimal point 32-bit floating-point numbers."""
-    return "torch.int64", "torch.float32"
+    """0, 1, ..., size - 1, as integers of 64 bits and as floating-point numbers of 32 bits."""
+    return np.array(list(range(size))), np.array([float(i) for i in range(size)])
 
 
 @expect(constant="the list is written into the lesson")
@@ -72,40 +50,16 @@ def nested_shape():
     return 1, 3, 3
 
 
-@expect(rel=0, zero=True)
-def zeros(rows, cols):
-    """rows * cols zeros."""
-    return np.zeros((rows, cols))
-
-
 @expect(rel=0)
-def ones(rows, cols):
-    """rows * cols ones."""
-    return np.full((rows, cols), 1.0)
+def zeros_and_ones(rows, cols):
+    """rows * cols zeros, rows * cols ones."""
+    return np.zeros((rows, cols)), np.full((rows, cols), 1.0)
 
 
-def normal_shape(samples):
-    """One axis with all the draws; by default, randn draws 32-bit numbers."""
-    return (samples,), "torch.float32"
-
-
-@expect(constant="for every seed and every number of draws")
-def same_seed():
-    """From the same seed come the same numbers; drawing on gives others."""
-    return True, False
-
-
-def bounds(samples):
-    """5/sqrt(n) = sqrt(25/n), and 5 sqrt(2/k) + 25/k = sqrt(50/k) + 25/k with k = n - 1."""
-    k = samples - 1
-    return float(np.sqrt(25 / samples)), float(np.sqrt(50 / k) + 25 / k)
-
-
-@expect(constant="the bounds follow the number of draws, so that they hold for every number")
-def normal_moments():
-    """|mean| > 5/sqrt(n) for 6 seeds in 10 million; |s^2 - 1| > sqrt(4t/k) + 2t/k, with t = 25/2,
-    for fewer than 2 e^-t of all."""
-    return True, True
+def same_seed(samples):
+    """One axis with all the draws; |mean| > 5/sqrt(n) for 6 seeds in 10 million; the same seed
+    gives the same numbers again, and later draws are others."""
+    return (samples,), True, True, False
 
 
 def _x(size):
@@ -113,41 +67,26 @@ def _x(size):
 
 
 def arithmetic(size):
-    """With x = 1, 2, ..., n and y = 2: x + 2, x - 2, 2x, x/2, x squared."""
+    """With x = 1, 2, ..., n and y = 2: x + 2, x - 2, 2x, x/2, x squared; int64, but x/2 float32."""
     x = _x(size)
     return x + 2, x - 2, 2 * x, x / 2, x * x
 
 
-@expect(constant="dtypes do not depend on values")
-def arithmetic_dtypes():
-    """Sums, differences, products and powers of int64 are int64; a quotient is float32."""
-    return "torch.int64", "torch.int64", "torch.int64", "torch.float32", "torch.int64"
-
-
 @expect(elementwise=True)
 def exponential(size):
-    """e to the power of 1, 2, ..., n."""
-    return np.exp(_x(size).astype(float))
-
-
-@expect(constant="the two exponents are written into the lesson")
-def overflow():
-    """float32 ends at 2^128 = e^88.72, between e^88 and e^89."""
-    return np.array([88, 89]) > 128 * np.log(2)
-
-
-def total(size):
-    """1 + 2 + ... + n = n(n+1)/2."""
-    return np.int64(size * (size + 1) // 2)
+    """e to the power of 1, 2, ..., n; float32 ends at 2^128 = e^88.72, between e^88 and e^89."""
+    return np.exp(_x(size).astype(float)), np.array([88, 89]) > 128 * np.log(2)
 
 
 def _grid(rows, cols):
     return np.array([[i * cols + j for j in range(cols)] for i in range(rows)])
 
 
-def column_sums(rows, cols):
-    """Row i holds i*cols + j; summed over i: cols * rows(rows-1)/2 + rows * j."""
-    return cols * (rows * (rows - 1) // 2) + rows * np.arange(cols)
+def sums(size, rows, cols):
+    """1 + 2 + ... + n = n(n+1)/2. Row i of the grid holds i*cols + j; summed over i: cols *
+    rows(rows-1)/2 + rows * j."""
+    columns = cols * (rows * (rows - 1) // 2) + rows * np.arange(cols)
+    return np.int64(size * (size + 1) // 2), columns
 
 
 def mean(size):
@@ -155,15 +94,12 @@ def mean(size):
     return np.float64((size + 1) / 2)
 
 
-def cat_rows(rows, cols):
-    """Row r is row r of the upper matrix; from r = rows on, it is row r - rows of the lower."""
+def concatenated(rows, cols):
+    """Row r is row r of the upper matrix, from r = rows on row r - rows of the lower one; row i is
+    row i of the upper matrix, then row i of the lower one."""
     upper = _grid(rows, cols)
-    return np.array([upper[r] if r < rows else upper[r - rows] + 100 for r in range(2 * rows)])
-
-
-def cat_columns(rows, cols):
-    """Row i of the result is row i of the upper matrix, then row i of the lower one."""
-    return np.array([[*line, *(line + 100)] for line in _grid(rows, cols)])
+    down = [upper[r] if r < rows else upper[r - rows] + 100 for r in range(2 * rows)]
+    return np.array(down), np.array([[*line, *(line + 100)] for line in upper])
 
 
 def stacked(rows, cols):
@@ -171,18 +107,9 @@ def stacked(rows, cols):
     return 2, rows, cols
 
 
-def _table(rows, cols):
-    return np.array([[i + j for j in range(cols)] for i in range(rows)])
-
-
-def by_hand(rows, cols):
-    """i + j in row i and column j."""
-    return _table(rows, cols)
-
-
 def broadcast(rows, cols):
     """i + j in row i and column j."""
-    return _table(rows, cols)
+    return np.array([[i + j for j in range(cols)] for i in range(rows)])
 
 
 def broadcast_shape(rows, cols):
@@ -207,12 +134,6 @@ def square_is_silent(rows):
     return np.array([[float(j) for j in range(rows)] for _ in range(rows)])
 
 
-@expect(constant="a column moves by 1 number a row, and a stretched axis by none")
-def stretched():
-    """The next row is the next number, 1 further; the next column is the same number, 0 further."""
-    return 1, 0
-
-
 def in_place_value(size):
     """x + 2 = 3, 4, ..., n + 2."""
     return np.arange(3, size + 3)
@@ -220,13 +141,13 @@ def in_place_value(size):
 
 @expect(rel=0)
 def view_writes(rows, cols):
-    """The last number of the flat view is the last of the last row; other object, same memory."""
+    """The last element of the view is the last one of m; another object, but the same memory."""
     m = np.zeros((rows, cols))
     m[rows - 1, cols - 1] = 7
     return m, False, True
 
 
-@expect(constant="where a result stands does not depend on its size")
+@expect(constant="the address of a result does not depend on its size")
 def address_kept():
     """An in-place operation writes into the memory of a; a + b has memory of its own."""
     return {
@@ -237,13 +158,8 @@ def address_kept():
     }
 
 
-def temporary_moved(size):
-    """a is alive, so a + b stands elsewhere: 1024 * size numbers of 4 bytes."""
-    return True, 4 * 1024 * size
-
-
 def allocated(size):
-    """Where a + b is written out, its 1024 * size numbers of 4 bytes; in place, nothing."""
+    """A temporary a + b has 1024 * size elements of 4 bytes; in place, nothing is allocated."""
     temporary = 4 * 1024 * size
     return {
         "a += b": 0,
@@ -260,15 +176,9 @@ def truncated(size):
 
 @expect(rel=0, device="cpu")
 def shares(size):
-    """0, 1, 2, ... with -1 written over the 0 in three of them, as they are one memory."""
+    """0, 1, 2, ..., with -1 instead of the 0 in three of them, because they share memory."""
     written = np.array([-1.0, *range(1, size)])
     return written, written, written, np.arange(float(size))
-
-
-@expect(constant="conversions always have the same types")
-def types():
-    """A tensor, the array on its memory, and a tensor that copies the array."""
-    return "torch.Tensor", "numpy.ndarray", "torch.Tensor"
 
 
 @expect(constant="the two defaults")
@@ -278,13 +188,8 @@ def from_numpy_dtype():
 
 
 def round_trip(size):
-    """x comes back as it went: 1, 2, ..., n."""
+    """The round trip changes nothing: 1, 2, ..., n."""
     return _x(size)
-
-
-def products(rows, cols):
-    """i times j, both counted from 1."""
-    return np.array([[i * j for j in range(1, cols + 1)] for i in range(1, rows + 1)])
 
 
 def centred(rows, cols):
@@ -296,9 +201,3 @@ def centred(rows, cols):
 def in_place(size):
     """2 * 0 + 1, 2 * 1 + 1, ...: the odd numbers, in the object that was there before."""
     return np.arange(1.0, 2 * size, 2), True
-
-
-@expect(rel=0)
-def longer(rows, cols):
-    """Two pages of zeros, then one of ones: (3, rows, cols)."""
-    return np.array([np.full((rows, cols), number) for number in (0.0, 0.0, 1.0)])

@@ -4,17 +4,10 @@ import numpy as np
 
 from ci.lesson.expect import expect
 
-H = 2.0**-10  # the step of the lesson's central differences
-
 QUADRATIC = (
     "rounding of a central difference, 4 eps max|f| / h, is at most 7e-10 of the largest slope "
     "(at size 64); a quadratic has no other error"
 )
-CUBIC = (
-    "rounding, 4 eps max|f| / h, is at most 4e-10 of the largest slope (at size 64); the error of "
-    "the difference itself is part of the expected value"
-)
-PIECEWISE = "rounding of a central difference with h = a / 2^20 is 4 eps a / h = 9.3e-10"
 
 
 def _x(size):
@@ -26,7 +19,7 @@ def _v(size):
 
 
 def _draw(seed, dtype):
-    """The lesson's draw, rounded to its element type."""
+    """The lesson's draw, rounded to its dtype."""
     generator = np.random.default_rng(seed)
     number = generator.standard_normal()
     while abs(number) < 1e-3:
@@ -50,15 +43,9 @@ def _slopes(seed, dtype, limit):
     return np.array([_slope(a, limit), _slope(-a, limit)])
 
 
-def vector(size):
-    r"""$x = 0, 1, \dots, n - 1$ with $n$ = `size`."""
-    return _x(size)
-
-
-@expect(constant="no backward pass has run, for any parameters")
-def no_gradient_yet():
-    """There is no gradient before the first backward pass."""
-    return True
+def no_gradient_yet(size):
+    r"""$x = 0, 1, \dots, n - 1$ with $n$ = `size`; before a backward pass, it has no gradient."""
+    return _x(size), True
 
 
 def y(size):
@@ -87,12 +74,6 @@ def accumulated(size):
     return 8 * _x(size)
 
 
-@expect(zero=True)
-def cleared(size):
-    """zero_() writes zeros over the accumulated gradient."""
-    return np.zeros(size)
-
-
 def after_clearing(size):
     """One backward pass into a cleared gradient: $4 x_i$ again."""
     return 4 * _x(size)
@@ -100,12 +81,6 @@ def after_clearing(size):
 
 def sum_gradient(size):
     r"""$\frac{\partial}{\partial x_i} \sum_j x_j^2 = 2 x_i$."""
-    return 2 * _x(size)
-
-
-@expect(dtype="float64", rel=1e-9, why=QUADRATIC)
-def numeric_sum(size):
-    """The central difference of a quadratic is its derivative: $2 x_i$."""
     return 2 * _x(size)
 
 
@@ -130,12 +105,7 @@ def one_element(size):
 
 def detached(size):
     r"""$u = x^2$ is a constant, so $\frac{\partial}{\partial x_i} u_i x_i = u_i = x_i^2$."""
-    return _x(size) ** 2
-
-
-def detached_is_u(size):
-    """The gradient is u itself, element by element."""
-    return np.ones(size, dtype=bool)
+    return _x(size) ** 2, np.ones(size, dtype=bool)
 
 
 @expect(dtype="float64", rel=1e-9, why=QUADRATIC)
@@ -149,21 +119,11 @@ def not_detached(size):
     return 3 * _x(size) ** 2
 
 
-@expect(dtype="float64", rel=1e-9, why=CUBIC)
-def numeric_not_detached(size):
-    r"""$\frac{(x + h)^3 - (x - h)^3}{2h} = 3 x^2 + h^2$, here with $h = 2^{-10}$."""
-    return 3 * _x(size) ** 2 + H**2
-
-
-def y_keeps_its_graph(size):
-    r"""$y = x^2$ was not detached, only $u$ was: $\frac{\partial y_i}{\partial x_i} = 2 x_i$."""
-    return 2 * _x(size)
-
-
-@expect(constant="a fixed number is written")
-def shares_memory():
-    """7 is written into u[0] and read from y[0]: one memory, although u needs no gradient."""
-    return 7.0, True, False
+def shares_memory(size):
+    r"""Only $u$ was detached, so $\frac{\partial y_i}{\partial x_i} = 2 x_i$. 7 is written into
+    `u[0]` and read from `y[0]`: one memory, although `u` requires no gradient.
+    """
+    return 2 * _x(size), 7.0, False
 
 
 def _sum(size):
@@ -190,18 +150,6 @@ def kept_path(size):
     return True, np.full(size, 2 * _sum(size))
 
 
-def changed(size):
-    r"""$y = \sum_i 4 x_i^2 = \frac{2 (n-1)\, n\, (2n-1)}{3}$, from $a = 2x$; then $a$ becomes
-    $2x + 1$.
-    """
-    return np.float64(2 * (size - 1) * size * (2 * size - 1) / 3), 2 * _x(size) + 1
-
-
-def changes_counted(size):
-    """add_ counts, by itself and after detach(); after .data nothing is counted: 2x + 3, in 2."""
-    return [1, 2, 2], 2 * _x(size) + 3
-
-
 def saved_is_changed_by_data(size):
     """The backward pass finds $a_i + 1$ where $a_i = 2 x_i$ was saved: $4 (2 x_i + 1) = 8 x_i +
     4$.
@@ -209,43 +157,20 @@ def saved_is_changed_by_data(size):
     return 8 * _x(size) + 4
 
 
-def saved_is_left_alone(size):
-    r"""$b_i = 2 x_i + 1$ is a tensor of its own; $y = \sum_i (2 x_i)^2$, so $\frac{\partial
-    y}{\partial x_i} = 8 x_i$.
-    """
-    return 2 * _x(size) + 1, 8 * _x(size)
-
-
-@expect(dtype="float64", rel=1e-9, why=QUADRATIC)
-def numeric_saved(size):
-    """A central difference of $4 x_i^2$ has no error of its own: $8 x_i$."""
-    return 8 * _x(size)
-
-
 @expect(device="cpu")
 def saved_is_changed_by_numpy(size):
-    """The array $2 x_i + 1$ is the memory of $a$, so the backward pass finds $4 (2 x_i + 1)$."""
-    return 2 * _x(size) + 1, 8 * _x(size) + 4
-
-
-@expect(device="cpu")
-def copied_to_numpy(size):
-    """The copy is $2 x_i + 1$, and $a$ is still $2 x_i$: $8 x_i$."""
-    return 2 * _x(size) + 1, 8 * _x(size)
-
-
-def draw(seed, dtype):
-    """The first draw of |a| >= 1e-3 by NumPy's generator with this seed, and its negative."""
-    a = _draw(seed, dtype)
-    return np.array([a, -a])
+    """The first array is the memory of $a$, so the backward pass finds $4 (2 x_i + 1)$; a copy
+    leaves $a_i = 2 x_i$: $8 x_i$.
+    """
+    return 8 * _x(size) + 4, 8 * _x(size)
 
 
 def control_flow_value(seed, dtype, limit):
-    r"""$f(a) = a\, 2^k$ for $a > 0$ and $100\, a\, 2^k$ for $a < 0$, with the $k$ of the
-    oracle's own loop.
+    r"""The first draw of $|a| \ge 10^{-3}$ by NumPy's generator, and its negative; $f(a) = a\, 2^k$
+    for $a > 0$ and $100\, a\, 2^k$ for $a < 0$, with the $k$ of the oracle's own loop.
     """
-    a = _draw(seed, dtype)
-    return np.array([a, -a]) * _slopes(seed, dtype, limit)
+    a = _draw(seed, dtype) * np.array([1.0, -1.0])
+    return a, a * _slopes(seed, dtype, limit)
 
 
 @expect(rel=0)
@@ -263,8 +188,10 @@ def control_flow_product():
 
 
 def quotient(seed, dtype, limit):
-    """d / a is the slope, to within the rounding of a division."""
-    return _slopes(seed, dtype, limit)
+    """d / a is the slope, to within the rounding of a division, which moves it by at most the last
+    bit.
+    """
+    return _slopes(seed, dtype, limit), True
 
 
 @expect(dtype="float64", rel=0)
@@ -274,63 +201,12 @@ def quotient_misses(seed, dtype):
     return np.mean(many * np.dtype(dtype).type(100) / many != 100)
 
 
-@expect(constant="a rounding of the last bit is always close")
-def quotient_is_close():
-    """One more rounding moves d / a by at most the last bit."""
-    return True
-
-
-def _edge(limit):
-    """Ten doublings of it are the limit; where the limit is 0, there is no jump to stand at."""
-    return max(limit, 1.0) / 1024
-
-
-def _beside(seed, dtype, limit):
-    """What lies a little to the left and to the right of a, -a and the edge."""
-    a = _draw(seed, dtype)
-    points = np.array([a, -a, _edge(limit)])
-    h = np.abs(points) * 2.0**-20
-    return points - h, points + h
-
-
-@expect(dtype="float64")
-def beside_a_jump(limit):
-    """e = limit / 2^10, f(e) = slope times e, and the slope: 2^k, with the oracle's own k."""
-    edge = _edge(limit)
-    slope = _slope(edge, limit)
-    return np.float64(edge), np.float64(slope * edge), np.float64(slope)
-
-
-@expect(constant="only e has a jump beside it, but for one draw in a million")
-def numeric_jump(seed, dtype, limit):
-    """Where no jump lies between, p - h and p + h, with h = |p| / 2^20, double equally often."""
-    low, high = ([_slope(p, limit) for p in side] for side in _beside(seed, dtype, limit))
-    return np.array(low) == np.array(high)
-
-
-@expect(dtype="float64", elementwise=True, rel=1e-9, why=PIECEWISE)
-def numeric_control_flow(seed, dtype, limit):
-    r"""$\frac{f(p+h) - f(p-h)}{2h}$ with $f(p)$ = slope times $p$: $2^k$, $100 \cdot 2^k$; at
-    $e$, a jump over a step.
-    """
-    low, high = _beside(seed, dtype, limit)
-    below, above = (np.array([p * _slope(p, limit) for p in side]) for side in (low, high))
-    return (above - below) / (high - low)
-
-
 def logistic_slope(size):
     r"""$s = \frac{1}{1 + e^{-x}}$ has the derivative $s (1 - s)$, here at $n$ points from $-2$
     to $2$.
     """
     s = 1 / (1 + np.exp(-np.linspace(-2, 2, size)))
     return s * (1 - s)
-
-
-def two_steps(size):
-    r"""The gradient is $2 w$, so a step takes $w$ to $w - 0.2 w$: after two, $0.8 \cdot 0.8\,
-    w$.
-    """
-    return 0.8 * 0.8 * _x(size)
 
 
 def mean_gradient(size):

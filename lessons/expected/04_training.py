@@ -99,7 +99,7 @@ def weights_compared(samples, features, batch, epochs, lr, seed, dtype):
 
 @expect(constant="the ones and the probability are written into the lesson")
 def dropout_in_training():
-    """A one becomes 0 or 1 / (1 - 0.2); that one of both is missing has probability 0.8^1000."""
+    """A one becomes 0 or 1 / (1 - 0.2); the probability that no 0 occurs is 0.8^1000."""
     return np.array([0.0, 1.25])
 
 

@@ -16,7 +16,7 @@ from tests.conftest import ROOT, executions
 
 LESSONS = ROOT / "lessons"
 NAMES = [path.stem for path in find_lessons(LESSONS)]
-LEAST_CHECKS = {"01": 15, "02": 48, "03": 44, "04": 22, "05": 16, "06": 9, "07": 15, "08": 18}
+LEAST_CHECKS = {"01": 15, "02": 32, "03": 30, "04": 22, "05": 16, "06": 9, "07": 15, "08": 18}
 
 
 @pytest.fixture(scope="module", params=NAMES)
