@@ -114,7 +114,7 @@ def doctor(_: Context, on: str = "auto", gpus: str = "auto") -> None:
     auto_shortflags=False,
     name="lab",
     help={
-        "gpus": "auto | all | none | a number | device=0,2 (default: auto)",
+        "gpus": "auto | all | none | a number | device=0,2 (default: auto, at most one)",
         "port": "the port of JupyterLab on this machine (default: 8888)",
         "as-root": "be root in the container",
     },

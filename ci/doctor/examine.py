@@ -9,7 +9,7 @@ import queue
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ci.doctor.diagnosis import GIB, HERE, LAB, MACHINE, Finding, Verdict, forma
 from ci.doctor.probe import DEADLINE_S, LAST, Fact
 from ci.errors import MachineError
 from ci.execute import executor
+from ci.execute.container import SERVER, server_code
 from ci.execute.executor import Channel
 from ci.execute.local import LocalExecutor, Process
 from ci.lab import builder, containers, docker_engine, image
@@ -33,7 +34,7 @@ MEMORY = 4 * GIB  # a lesson with a few ranks, each of which imports torch
 RESULTS = GIB  # on disk: many runs of the course
 IMAGES = 20 * GIB  # on disk: building the CUDA image needs its packages twice, and their wheels
 GRACE_S = 30.0  # after the probe's own deadline, which a process stuck in a driver ignores
-PROBE = Path(__file__).with_name("probe.py")
+PROBE = ("python", "-P", f"{COURSE}/probe.py")  # in a container
 
 
 def run(on: str, gpu_request: str, docker: Path, build: Path) -> int:
@@ -42,8 +43,7 @@ def run(on: str, gpu_request: str, docker: Path, build: Path) -> int:
     `docker` and `build` are the folders of these names. Returns the exit status: 3 if the course
     can run at none of these places. Raises UsageError.
     """
-    executor.parse(on)
-    findings = table.show(examine(on, gpus.parse(gpu_request), docker, build))
+    findings = table.show(examine(executor.parse(on), gpus.parse(gpu_request), docker, build))
     return 0 if diagnosis.usable_place(findings) else 3
 
 
@@ -91,7 +91,10 @@ def _examine_lab(docker: Path, granted: Sequence[Gpu]) -> Iterator[Finding]:
             images = _examine_images(client, docker, granted)
             yield from images
             if not diagnosis.has_failed(images):
-                facts = _probe_lab(client, docker, granted)
+                with _container(client, docker, granted, PROBE) as probe:
+                    facts = read_facts(probe)
+                with _container(client, docker, granted, SERVER) as server:
+                    yield diagnosis.judge_kernels(LAB, _ask_fork_server(server))
     except MachineError as error:
         yield Finding(LAB, "Docker", Verdict.FAIL, str(error))
     yield from _judge_nvidia(LAB, granted, facts)
@@ -147,7 +150,8 @@ def _examine_here(granted: Sequence[Gpu]) -> Iterator[Finding]:
         LocalExecutor()  # raises if a package is not installed
         with contextlib.closing(Process("ci.doctor.probe", _visible(granted))) as process:
             facts = read_facts(process)
-        yield diagnosis.judge_kernels(HERE, _ask_fork_server(_visible(granted)))
+        with contextlib.closing(Process("ci.worker.server", _visible(granted))) as server:
+            yield diagnosis.judge_kernels(HERE, _ask_fork_server(server))
     except MachineError as error:
         yield Finding(HERE, "packages", Verdict.FAIL, str(error))
     yield from _judge_nvidia(HERE, granted, facts)
@@ -180,8 +184,10 @@ def _examine_toolkit() -> Finding:
     return diagnosis.judge_toolkit(version[0] if version else "")
 
 
-def _probe_lab(client: Any, docker: Path, granted: Sequence[Gpu]) -> list[Fact]:
-    """Run the probe in a container like those of lessons, with all GPUs."""
+def _container(
+    client: Any, docker: Path, granted: Sequence[Gpu], command: Sequence[str]
+) -> contextlib.closing[containers.Container]:
+    """Start a command in a container like those of lessons, with all GPUs."""
     options = containers.hardened_options(
         docker_engine.memory_share(client),
         user=containers.user_inside(as_root=containers.needs_root(client)),
@@ -190,20 +196,18 @@ def _probe_lab(client: Any, docker: Path, granted: Sequence[Gpu]) -> list[Fact]:
         gpus=granted,
     )
     options["name"] = containers.unique_name("doctor")
-    options["mounts"] = [containers.mount(PROBE, f"{COURSE}/probe.py")]
+    mounted = {**server_code(), PROBE[-1]: Path(__file__).with_name("probe.py")}
+    options["mounts"] = [containers.mount(path, target) for target, path in mounted.items()]
     found = image.find(client, image.variants(bool(granted)), docker)
-    command = ["python", "-P", f"{COURSE}/probe.py"]
-    with contextlib.closing(containers.Container(found.id, command, options)) as container:
-        return read_facts(container)
+    return contextlib.closing(containers.Container(found.id, command, options))
 
 
-def _ask_fork_server(variables: Mapping[str, str]) -> str:
+def _ask_fork_server(server: Channel) -> str:
     """Return how runs would start kernels: `forked`, or `fresh: why`; empty if it fails."""
-    with contextlib.closing(Process("ci.worker.server", variables)) as server:
-        for line in server.lines():
-            with contextlib.suppress(ValueError, TypeError, KeyError):
-                return str(json.loads(line)["environment"]["kernel"])
-        return ""
+    for line in server.lines():
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            return str(json.loads(line)["environment"]["kernel"])
+    return ""
 
 
 def read_facts(channel: Channel) -> list[Fact]:

@@ -17,7 +17,13 @@ from ci.plan.planner import Run
 
 ATTEMPTS = "/attempts"  # in a container
 CODE = Path(__file__).parents[1]
-MOUNTED = ("__init__.py", "errors.py", "atomic.py", "lesson", "worker")  # parts of ci/
+PARTS = ("__init__.py", "errors.py", "atomic.py", "lesson", "worker")  # of ci/, for a fork server
+SERVER = ("python", "-P", "-m", "ci.worker.server")
+
+
+def server_code() -> dict[str, Path]:
+    """The files and folders that a fork server needs, by their paths in a container."""
+    return {f"{COURSE}/ci/{part}": CODE / part for part in PARTS}
 
 
 class ServerContainer(containers.Container):
@@ -28,7 +34,7 @@ class ServerContainer(containers.Container):
     wait_reason = ""
 
     def __init__(self, image: Image, options: Mapping[str, Any]) -> None:
-        super().__init__(image.id, ["python", "-P", "-m", "ci.worker.server"], options)
+        super().__init__(image.id, SERVER, options)
         self._user = options["user"]
         self._abandoned = False
 
@@ -107,7 +113,7 @@ class ContainerExecutor:
         # then open its ends of the server's pipes.
         options["init"] = False
         options["name"] = containers.unique_name(lesson.name)
-        mounts = {f"{COURSE}/ci/{name}": CODE / name for name in MOUNTED} | {
+        mounts = server_code() | {
             f"{COURSE}/lessons/{path.name}": path
             for path in (lesson.path, *visible(lesson.path.parent))
         }

@@ -3,6 +3,7 @@
 The fork server is the same program everywhere, and reads and writes JSON lines.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -96,12 +97,17 @@ class Executor(Protocol):
 
 
 def parse(on: str, slurm_args: str = "") -> str:
-    """Read the value of `--on`. Raises UsageError, also for `slurm_args` without Slurm."""
-    if on not in ("auto", "here", "lab", "slurm"):
-        raise UsageError(f"--on {on}: expected auto, here, lab or slurm")
-    if slurm_args and on != "slurm":
+    """Read the value of `--on`, of which COURSE_ON is the default.
+
+    Raises UsageError, also for `slurm_args` without Slurm.
+    """
+    variable = os.environ.get("COURSE_ON", "auto")
+    source, value = ("COURSE_ON=", variable) if on == "auto" else ("--on ", on)
+    if value not in ("auto", "here", "lab", "slurm"):
+        raise UsageError(f"{source}{value}: expected auto, here, lab or slurm")
+    if slurm_args and value != "slurm":
         raise UsageError("--slurm-args: needs --on slurm")
-    return on
+    return value
 
 
 def choose(
@@ -121,7 +127,7 @@ def choose(
     from ci.execute.container import ContainerExecutor
     from ci.execute.local import LocalExecutor
 
-    if parse(on) == "here":
+    if (on := parse(on)) == "here":
         return LocalExecutor(), []
     if on == "slurm":
         from ci.execute.slurm import SlurmExecutor

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ci.errors import MachineError
+from ci.execute.leases import GpuPool, Lease
 from ci.lab import containers, docker_engine, image
 from ci.lab.containers import COURSE
 from ci.lab.visible import visible
@@ -42,12 +43,13 @@ def serve(
     """Run JupyterLab until it is shut down or interrupted; yield the lines to print meanwhile.
 
     The student's copies of `lessons` are in `folder`; `docker` is docker/. `port` and `gpus` are
-    the values of `--port` and `--gpus`. The container is removed, unless this process is killed.
-    Raises UsageError and MachineError.
+    the values of `--port` and `--gpus`, where `auto` means one GPU, or none on a machine without.
+    The container is removed, unless this process is killed. Raises UsageError and MachineError.
     """
-    number, granted = parse(port), devices.grant(devices.parse(gpus))
+    number, request = parse(port), devices.parse(gpus)
+    lease = _lease(request)
     with docker_engine.connect() as client:
-        found = image.find(client, image.variants(bool(granted)), docker)
+        found = image.find(client, image.variants(bool(lease.gpus)), docker)
         for name in containers.remove_orphans(client):
             yield f"removed {name}, left by a command that was killed"
         require_free(number)
@@ -66,16 +68,36 @@ def serve(
         user=user,
         pids=4 * containers.PIDS,  # several kernels, with ranks
         environment={"JUPYTER_TOKEN": token},
-        gpus=granted,
+        gpus=lease.gpus,
     )
     options |= network | {"name": containers.unique_name("lab")}
     options["mounts"] = _make_mounts(lessons, folder)
     _change_owner(folder, user)
     container = containers.Container(found.id, _command(bridge, number, as_root), options)
-    with contextlib.closing(container), contextlib.suppress(KeyboardInterrupt):
-        names = ", ".join(gpu.name for gpu in granted) or "no GPU"
+    with (
+        contextlib.closing(lease),
+        contextlib.closing(container),
+        contextlib.suppress(KeyboardInterrupt),
+    ):
+        names = ", ".join(f"GPU {gpu.index}, {gpu.name}" for gpu in lease.gpus) or "no GPU"
         yield f"{found}; {names}; your files: {folder}/"
         yield from _follow(container, number, token)
+
+
+def _lease(request: devices.Request) -> Lease:
+    """Lease the GPUs of the lab, of which no run and no other lab gets one meanwhile.
+
+    Raises MachineError if they are leased.
+    """
+    granted = devices.grant(request)
+    wanted = granted[:1] if request.text == "auto" else granted
+    candidates = devices.detect() if request.count else granted
+    if lease := GpuPool(candidates).lease(wanted):
+        return lease
+    raise MachineError(
+        f"--gpus {request.text}: runs or other labs have leased these GPUs; wait until they end, "
+        "or use --gpus none"
+    )
 
 
 def _network_options(client: Any, port: int) -> dict[str, Any]:

@@ -21,6 +21,7 @@ OWNER = "pytorch-course.owner"  # label: the process that made a container
 STUDENT = 1000  # the user id inside if the caller is root
 GIB = 2**30
 COURSE = "/course"  # in a container
+LARGEST_FILE = 2 * GIB  # that a process can write
 PIDS = 512
 PIDS_PER_RANK = 128
 PASSED_ON = re.compile("TZ|NCCL_.*|GLOO_.*|CUDA_LAUNCH_BLOCKING")  # the caller's variables
@@ -57,7 +58,10 @@ def hardened_options(
         "memswap_limit": memory,
         "shm_size": GIB,  # Docker's 64 MB are too few for NCCL and for batches of some MB
         "pids_limit": pids,
-        "ulimits": [Ulimit(name="core", soft=0, hard=0)],
+        "ulimits": [
+            Ulimit(name="core", soft=0, hard=0),
+            Ulimit(name="fsize", soft=LARGEST_FILE, hard=LARGEST_FILE),
+        ],
         "log_config": LogConfig(type="json-file", config={"max-size": "10m", "max-file": "2"}),
         "environment": {**passed_on(), **(environment or {})},
         "labels": {OWNER: owner.current_process()},

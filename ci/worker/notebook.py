@@ -5,6 +5,7 @@ kernel never ran as completed, and raises at an error that a cell is meant to sh
 """
 
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -34,6 +35,7 @@ from ci.worker.import_path import missing_modules
 
 ENGINE = "pytorch-course"
 MOST_PRINTED = 50_000  # characters per cell
+MOST_SHOWN = 16 * 2**20  # characters of the results and pictures of a cell, as JSON
 LONGEST_TMP = 60  # a socket's path has at most 107 bytes, including our own names
 
 
@@ -158,7 +160,7 @@ class LessonClient(PapermillNotebookClient):
         self, nb_man: Any, *, verdict: Verdict, on_cell: Callable[[int, int], None], **options: Any
     ) -> None:
         super().__init__(nb_man, **options)
-        self.verdict, self.on_cell, self.printed = verdict, on_cell, 0
+        self.verdict, self.on_cell, self.printed, self.shown = verdict, on_cell, 0, 0
 
     def papermill_execute_cells(self) -> None:
         """Replaces Papermill's loop. A cell with `raises` may raise; the type is judged later."""
@@ -171,7 +173,7 @@ class LessonClient(PapermillNotebookClient):
 
     def _execute(self, cell: NotebookNode, index: int, among: str = "") -> bool:
         """Execute a cell; False if it failed, which is noted. `among` says where else it runs."""
-        self.printed = 0
+        self.printed = self.shown = 0
         self.allow_error_names = [cell.metadata["raises"]] if "raises" in cell.metadata else []
         try:
             self.execute_cell(cell, index)
@@ -188,6 +190,10 @@ class LessonClient(PapermillNotebookClient):
         except DeadKernelError:
             self._note(cell, f"{among}its kernel {_ending(self.km.provisioner.process)}")
             raise
+        if self.shown > MOST_SHOWN:
+            most = MOST_SHOWN // 2**20
+            self._note(cell, f"{among}it shows {self.shown / 2**20:.0f} MiB, at most {most}")
+            return False
         if "raises" not in cell.metadata and (shown := _shown_error(cell)):
             self._note(cell, among + _reason(shown), "\n".join(shown.traceback))
             return False
@@ -205,7 +211,11 @@ class LessonClient(PapermillNotebookClient):
             self.nb.cells = executed
 
     def process_message(self, msg: dict[str, Any], cell: NotebookNode, index: int) -> Any:
-        """Keep the printed output of a cell up to a length that a person might read."""
+        """Keep of a cell's output as much as a person might read, and a notebook can hold."""
+        if "data" in msg["content"]:
+            self.shown += len(json.dumps(msg["content"]["data"]))
+            if self.shown > MOST_SHOWN:
+                return None
         if msg["msg_type"] == "stream":
             room = MOST_PRINTED - self.printed
             self.printed += len(msg["content"]["text"])

@@ -95,6 +95,7 @@ def test_the_lab_is_examined_from_inside(in_lab: list[Finding]) -> None:
     assert find(in_lab, "isolation").text.endswith(", no network, read-only root")
     assert find(in_lab, "shared memory").text == "1.0 GiB in /dev/shm"
     assert find(in_lab, "torch").text == "2.13.0+cpu, built for the CPU"
+    assert find(in_lab, "kernels").text.startswith("forked: ")
     assert find(in_lab, "all-reduce").text.startswith("2 ranks, gloo: ")
     assert not [finding for finding in in_lab if finding.place == HERE]
 

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from socket import AF_INET
 from textwrap import indent
@@ -15,7 +14,7 @@ import nbformat
 import psutil
 import pytest
 
-from ci.errors import MachineError, UsageError
+from ci.errors import MachineError
 from ci.execute import engine, executor, server_client
 from ci.execute.container import ContainerExecutor
 from ci.execute.events import CellStarted, Event, Execution, Finished
@@ -68,6 +67,10 @@ ESCAPES = {
     ),
     "speak for the first process": ({"EACCES"}, "open('/proc/1/fd/1', 'w')"),
     "see the host's processes": ({"ESRCH"}, "import os; os.kill({pid}, 0)"),
+    "write a large file": (
+        {"EFBIG"},
+        "import os; os.pwrite(open('/tmp/large', 'wb').fileno(), b'x', 2**31)",
+    ),
     "ask the engine": ({"ENOENT"}, "open('/var/run/docker.sock')"),
 }
 OF_A_STUDENT = {
@@ -483,32 +486,6 @@ def test_gpus_need_the_image_with_cuda(lab_image: Image) -> None:
     """An image with the CPU build does not replace it."""
     with pytest.raises(MachineError, match="no image pytorch-course:cuda: invoke build-lab"):
         executor.choose("lab", gpus(0), DOCKER)
-
-
-def test_an_unknown_executor_is_the_command_lines_fault() -> None:
-    """The message lists the valid words."""
-    with pytest.raises(UsageError, match="--on moon: expected auto, here or lab"):
-        executor.choose("moon", [], DOCKER)
-
-
-@pytest.fixture
-def no_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A machine on which no Docker engine answers."""
-    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
-    yield
-
-
-def test_auto_selects_this_machine_if_no_engine_answers(no_engine: None) -> None:
-    """A remark has the reason."""
-    where, remarks = executor.choose("auto", [], DOCKER)
-    assert isinstance(where, LocalExecutor)
-    assert "no Docker engine answers at unix:///nowhere/docker.sock" in remarks[0]
-
-
-def test_lab_without_an_engine_is_the_machines_fault(no_engine: None) -> None:
-    """The executor is strict and has no fallback."""
-    with pytest.raises(MachineError, match="no Docker engine answers"):
-        executor.choose("lab", [], DOCKER)
 
 
 def test_a_lesson_runs_without_its_prerequisites(

@@ -87,6 +87,13 @@ def test_long_output_is_truncated(read: Read, execute: Execute) -> None:
     assert text.endswith("… the rest is left out\n")
 
 
+def test_a_result_that_no_notebook_can_hold_fails_its_cell(read: Read, execute: Execute) -> None:
+    """It would fill the memory of everything that reads the notebook."""
+    verdict = execute(read('# %%\nfrom IPython.display import HTML\nHTML("x" * 2**25)\n'))
+    assert verdict.reason == "it shows 32 MiB, at most 16"
+    assert verdict.notebook.cells[-1].outputs == []
+
+
 PIECES = """\
 # %%
 import sys
