@@ -127,21 +127,24 @@ def _examine_images(client: Any, docker: Path, granted: Sequence[Gpu]) -> list[F
     wanted = image.variants(bool(granted))
     findings = {variant: _examine_image(client, variant, docker) for variant in image.VARIANTS}
     if not any(findings[variant].verdict == Verdict.OK for variant in wanted):
-        remedy = f"invoke build-lab --variant {wanted[0]}"
+        remedy = image.remedy(client, wanted[0])
         findings[wanted[0]] = replace(findings[wanted[0]], verdict=Verdict.FAIL, remedy=remedy)
     return list(findings.values())
 
 
 def _examine_image(client: Any, variant: str, docker: Path) -> Finding:
-    subject, tag = f"{variant} image", image.tag(variant)
-    if not (found := client.images.list(name=tag)):
-        return Finding(LAB, subject, Verdict.ABSENT, f"{tag} is not built")
-    labels, size = found[0].labels, docker_engine.field(found[0].attrs, "Size")
-    about = f"{size / 1e9:.2f} GB, on {labels.get(image.BASE_NAME, 'an unknown base')}"
-    if reason := image.stale_reason(labels, variant, docker):
-        remedy = f"invoke build-lab --variant {variant}"
-        return Finding(LAB, subject, Verdict.WARN, f"stale, {reason}; {about}", remedy)
-    return Finding(LAB, subject, Verdict.OK, f"up to date, {about}")
+    subject = f"{variant} image"
+    if not (found := image.built(client, variant)):
+        return Finding(LAB, subject, Verdict.ABSENT, "not built")
+    tag = image.tag(variant, docker)
+    current = next((each for each in found if tag in each.tags), None)
+    size = docker_engine.field((current or found[0]).attrs, "Size")
+    base = (current or found[0]).labels.get(image.BASE_NAME, "an unknown base")
+    about = f"{size / 1e9:.2f} GB, on {base}"
+    if current:
+        return Finding(LAB, subject, Verdict.OK, f"up to date, {about}")
+    text = f"none of {docker.name}/ as it is now; the newest: {about}"
+    return Finding(LAB, subject, Verdict.WARN, text, image.remedy(client, variant))
 
 
 def _examine_here(granted: Sequence[Gpu]) -> Iterator[Finding]:

@@ -58,7 +58,7 @@ def build_lab(
         base = image.find_base(client, base_image or image.BASE, say)
         if no_cache or not image.is_current(client, variant, base, folder):
             build(variant, base, folder, no_cache=no_cache, on_step=say)
-            image.prune(client)
+            image.prune(client, variant)
         say(str(image.find(client, [variant], folder)))
 
 
@@ -83,7 +83,7 @@ def find_builder() -> Builder:
 
 
 def make_labels(variant: str, base: Base, folder: Path) -> dict[str, str]:
-    """Return an image's labels: the standard ones, and those by which `image` finds it stale."""
+    """Return an image's labels: the standard ones, and those by which `image` finds it."""
     describe = ("describe", "--always", "--dirty", "--exclude=*", "--abbrev=40")
     revision = answer("git", "-C", str(folder), *describe)
     return {
@@ -107,7 +107,7 @@ def build_command(
     return [
         *builder.command,
         # The host's network: it has the proxy of this machine, and some engines have no other.
-        *("--network", "host", "--target", "lab", "--tag", image.tag(variant)),
+        *("--network", "host", "--target", "lab", "--tag", image.tag(variant, folder)),
         *(word for argument in arguments for word in ("--build-arg", argument)),
         *(word for label in labels for word in ("--label", label)),
         *(["--no-cache"] if no_cache else []),
@@ -128,7 +128,7 @@ def build(
     Raises MachineError with the step that failed and its last lines.
     """
     builder = find_builder()
-    on_step(f"building {image.tag(variant)} on {base.name} with {builder.name}")
+    on_step(f"building {image.tag(variant, folder)} on {base.name} with {builder.name}")
     with subprocess.Popen(
         build_command(builder, variant, base, folder, no_cache=no_cache),
         env={**os.environ, **builder.environment},

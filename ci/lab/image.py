@@ -1,7 +1,8 @@
 """The lab's images: their names, what they are built from, and whether one is up to date."""
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ BASE = "python:3.11-slim-bookworm"  # the Dockerfile's own default
 OCI = "org.opencontainers.image"
 BASE_NAME, BASE_DIGEST = f"{OCI}.base.name", f"{OCI}.base.digest"  # labels
 INPUTS = "pytorch-course.inputs"  # label: a digest of everything but the base
+NAME = "pytorch-course"
+KEPT = 3  # images of a variant: of the last changes, and of other checkouts
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,19 @@ class Image:
         return f"{self.name} ({self.id[:19]})"
 
 
-def tag(variant: str) -> str:
-    """Return the name of the image of a variant."""
-    return f"pytorch-course:{variant}"
+def tag(variant: str, folder: Path) -> str:
+    """Return the name of the image of a variant that `folder` builds; other inputs give another.
+
+    Raises MachineError if an input is missing.
+    """
+    return f"{NAME}:{variant}-{digest_inputs(variant, folder)[:12]}"
+
+
+def built(client: Any, variant: str) -> list[Any]:
+    """Return the images of a variant from any inputs, the newest first."""
+    found = client.images.list(name=NAME)
+    own = [each for each in found if any(t.startswith(f"{NAME}:{variant}-") for t in each.tags)]
+    return sorted(own, key=lambda each: str(each.attrs.get("Created")), reverse=True)
 
 
 def variants(with_gpus: bool) -> list[str]:
@@ -68,37 +81,32 @@ def digest_inputs(variant: str, folder: Path) -> str:
     return digest.hexdigest()
 
 
-def stale_reason(labels: Mapping[str, str], variant: str, folder: Path) -> str:
-    """Return why an image with these labels is out of date; empty if it is up to date."""
-    if labels.get(INPUTS) != digest_inputs(variant, folder):
-        return f"{folder.name}/ has changed since it was built"
-    return ""
-
-
 def is_current(client: Any, variant: str, base: Base, folder: Path) -> bool:
     """Return whether the image of a variant is what `folder` would build on `base` now."""
-    found = client.images.list(name=tag(variant))
-    if not found or stale_reason(found[0].labels, variant, folder):
-        return False
-    labels = found[0].labels
-    return bool((labels.get(BASE_NAME), labels.get(BASE_DIGEST)) == (base.name, base.digest))
+    found = client.images.list(name=tag(variant, folder))
+    bases = [(each.labels.get(BASE_NAME), each.labels.get(BASE_DIGEST)) for each in found]
+    return (base.name, base.digest) in bases
 
 
 def find(client: Any, variants: Sequence[str], folder: Path) -> Image:
-    """Return the first image of `variants` that is up to date with `folder`.
+    """Return the first image of `variants` that is built from what is in `folder` now.
 
     Raises MachineError with the command that builds one if there is none.
     """
-    faults = []
     for variant in variants:
-        found = client.images.list(name=tag(variant))
-        if not found:
-            faults.append(f"no image {tag(variant)}")
-        elif reason := stale_reason(found[0].labels, variant, folder):
-            faults.append(f"the image {tag(variant)} is stale ({reason})")
-        else:
-            return Image(tag(variant), found[0].id, variant)
-    raise MachineError(f"{faults[0]}: invoke build-lab --variant {variants[0]}")
+        name = tag(variant, folder)
+        if found := client.images.list(name=name):
+            return Image(name, found[0].id, variant)
+    raise MachineError(
+        f"no {variants[0]} image of {folder.name}/ as it is now: {remedy(client, variants[0])}"
+    )
+
+
+def remedy(client: Any, variant: str) -> str:
+    """Return the command that builds the image of a variant, on the base of the last one."""
+    bases = [each.labels.get(BASE_NAME) for each in built(client, variant)]
+    on_base = f" --base-image {bases[0]}" if bases and bases[0] not in (None, BASE) else ""
+    return f"invoke build-lab --variant {variant}{on_base}"
 
 
 def find_base(client: Any, name: str, on_step: Callable[[str], None]) -> Base:
@@ -124,6 +132,12 @@ def find_base(client: Any, name: str, on_step: Callable[[str], None]) -> Base:
     return Base(name, min(digests, default=found.id))
 
 
-def prune(client: Any) -> None:
-    """Remove unused images without a name that builds have left."""
+def prune(client: Any, variant: str) -> None:
+    """Remove all but the newest images of a variant, and those without a name, unless in use."""
+    from docker.errors import APIError
+
+    for old in built(client, variant)[KEPT:]:
+        for name in old.tags:
+            with contextlib.suppress(APIError):
+                client.images.remove(name)
     client.images.prune(filters={"dangling": True, "label": INPUTS})

@@ -50,21 +50,20 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("part", ["Dockerfile", ".dockerignore", "overrides.json", f"{SMALL}.txt"])
-def test_an_image_is_stale_after_any_input_has_changed(folder: Path, part: str) -> None:
+def test_other_inputs_give_an_image_another_name(folder: Path, part: str) -> None:
     """The Dockerfile, the list of ignored files, the settings and the lock."""
-    labels = builder.make_labels(SMALL, BASE, folder)
-    assert image.stale_reason(labels, SMALL, folder) == ""
+    before = image.tag(SMALL, folder)
     with (folder / part).open("a") as file:
         file.write("\n")
-    assert image.stale_reason(labels, SMALL, folder) == "docker/ has changed since it was built"
+    assert image.tag(SMALL, folder) != before
 
 
 def test_another_lock_or_a_wheel_is_no_input(folder: Path) -> None:
     """The lock's hashes decide which wheels are installed."""
-    labels = builder.make_labels(SMALL, BASE, folder)
+    before = image.tag(SMALL, folder)
     (folder / "cuda.txt").write_text("")
     (folder / "wheels/other-1.0-py3-none-any.whl").write_text("")
-    assert image.stale_reason(labels, SMALL, folder) == ""
+    assert image.tag(SMALL, folder) == before
 
 
 def test_a_missing_input_is_named(folder: Path) -> None:
@@ -165,9 +164,9 @@ def base(
             missing("buildx, or a docker command older than 23")
     with connect() as client:
         yield image.find_base(client, base_image, pytest.fail)
-        for left in client.images.list(name=image.tag(SMALL)):
+        for left in image.built(client, SMALL):
             client.images.remove(left.id, force=True)
-        image.prune(client)
+        image.prune(client, SMALL)
 
 
 def test_each_builder_builds_the_same(base: image.Base, folder: Path) -> None:
@@ -178,7 +177,7 @@ def test_each_builder_builds_the_same(base: image.Base, folder: Path) -> None:
     with connect() as client:
         assert image.is_current(client, SMALL, base, folder)
         assert not image.is_current(client, SMALL, image.Base(base.name, "sha256:2"), folder)
-        name, packages = image.tag(SMALL), "/opt/venv/lib/python3.11/site-packages"
+        name, packages = image.tag(SMALL, folder), "/opt/venv/lib/python3.11/site-packages"
         listed = client.containers.run(
             name,
             ["ls", "/", "/opt/venv/bin", f"{packages}/small"],
@@ -190,19 +189,42 @@ def test_each_builder_builds_the_same(base: image.Base, folder: Path) -> None:
         assert client.images.get(name).attrs["Config"]["User"] == "1000:1000"
 
 
-def test_a_rebuild_leaves_no_image_without_a_name(base: image.Base, folder: Path) -> None:
-    """Neither the previous image nor the stage of the packages, which take gigabytes."""
+def build(base: image.Base, folder: Path, settings: str) -> str:
+    """The id of the image after a change of `folder`."""
+    (folder / "overrides.json").write_text(settings)
+    builder.build(SMALL, base, folder, on_step=lambda step: None)
     with connect() as client:
-        builder.build(SMALL, base, folder, on_step=lambda step: None)
-        first = image.find(client, [SMALL], folder)
-        (folder / "overrides.json").write_text("{}")
-        with pytest.raises(MachineError, match="is stale"):
-            image.find(client, [SMALL], folder)
-        builder.build(SMALL, base, folder, on_step=lambda step: None)
-        image.prune(client)
-        assert image.find(client, [SMALL], folder).id != first.id
-        assert first.id not in [found.id for found in client.images.list(all=True)]
+        return image.find(client, [SMALL], folder).id
+
+
+def test_the_image_of_other_inputs_is_kept(base: image.Base, folder: Path) -> None:
+    """It may be that of another checkout; the stage of the packages is not kept."""
+    first = build(base, folder, "{}")
+    second = build(base, folder, "{ }")
+    with connect() as client:
+        image.prune(client, SMALL)
+        assert [found.id for found in image.built(client, SMALL)] == [second, first]
         assert client.images.list(filters={"label": f"{image.INPUTS}=packages"}) == []
+
+
+def test_old_images_are_removed(
+    base: image.Base, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes gigabytes."""
+    build(base, folder, "{}")
+    second = build(base, folder, "{ }")
+    monkeypatch.setattr(image, "KEPT", 1)
+    with connect() as client:
+        image.prune(client, SMALL)
+        assert [found.id for found in image.built(client, SMALL)] == [second]
+
+
+def test_a_remedy_repeats_the_base_of_the_last_image(base: image.Base, folder: Path) -> None:
+    """Or the next image would be built on another one."""
+    build(base, folder, "{}")
+    (folder / "overrides.json").write_text("{ }")
+    with connect() as client, pytest.raises(MachineError, match=f"--base-image {base.name}$"):
+        image.find(client, [SMALL], folder)
 
 
 def test_a_step_that_fails_is_shown_with_its_last_lines(base: image.Base, folder: Path) -> None:
@@ -214,7 +236,7 @@ def test_a_step_that_fails_is_shown_with_its_last_lines(base: image.Base, folder
     assert "\x1b" not in str(error.value)
     assert len(str(error.value).splitlines()) <= builder.LAST + 1
     with connect() as client:
-        assert client.images.list(name=image.tag(SMALL)) == []
+        assert image.built(client, SMALL) == []
         left = [found.attrs["Config"]["Cmd"] for found in client.containers.list(all=True)]
     assert "--require-hashes" not in str(left)
 
@@ -247,7 +269,7 @@ def test_an_interrupted_build_stops(base: image.Base, folder: Path) -> None:
         builder.build(SMALL, base, folder, on_step=interrupt)
     wait_until(lambda: not asleep(seconds))
     with connect() as client:
-        assert client.images.list(name=image.tag(SMALL)) == []
+        assert image.built(client, SMALL) == []
 
 
 def invoke(*words: str) -> tuple[int, list[str]]:
