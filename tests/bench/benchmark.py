@@ -42,7 +42,7 @@ def run(rows: str, rounds: str, root: Path) -> int:
     CourseError if a reference fails, because nothing can be compared.
     """
     chosen, number = parse(rows, rounds)
-    results, console = [], Console(record=True, width=140, markup=False)
+    results, console = [], Console(width=140, markup=False)
     for row in chosen:
         with TemporaryDirectory(prefix="bench-") as folder:
             lessons = find_lessons(SMALL if row.lessons == "09" else root / "lessons")
@@ -139,7 +139,7 @@ def execute(contender: Contender, row: Row, source: Path, expected: dict[str, st
 def environment(row: Row, contender: Contender, folder: Path) -> dict[str, str]:
     """The environment of a contender: without GPUs and the user's settings of Jupyter.
 
-    It has as many threads as the pipeline gives its kernels, unless a row has its own threads.
+    It has as many threads as the pipeline gives its kernels.
     """
     threads = dict.fromkeys(THREAD_VARIABLES, str(max(1, (os.cpu_count() or 1) // JOBS)))
     threads["OMP_WAIT_POLICY"] = "PASSIVE"
@@ -151,7 +151,7 @@ def environment(row: Row, contender: Contender, folder: Path) -> dict[str, str]:
     variables["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     variables["CONTENDERS"] = str(Path(__file__).with_name("contenders.py"))
     variables["OPTIONS"] = f"-p seed={seeds}" if seeds else ""
-    return variables if row.own_threads else variables | threads
+    return variables | threads
 
 
 def shown_values(results: str, names: Sequence[str], folder: Path) -> dict[str, str]:

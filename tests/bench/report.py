@@ -1,7 +1,6 @@
 """What `invoke bench` measures, as bench.toml lists it, and the report: tables and verdicts."""
 
 import json
-import re
 import shutil
 import statistics
 import tomllib
@@ -48,7 +47,6 @@ class Row:
     lessons: str = ""  # as for `invoke run`
     seeds: int = 0  # a sweep with so many runs of each lesson; 0 for no sweep
     before: str = ""  # a script that is not timed; the contenders then share one folder
-    own_threads: bool = False  # each contender chooses its number of threads
     deadline_s: float = 900.0  # for each contender
 
 
@@ -134,16 +132,21 @@ def spread(numbers: Sequence[float]) -> str:
 
 
 def conclude(results: Sequence[Result], console: Console, folder: Path) -> None:
-    """Print the verdicts on the targets; write bench.json, and all tables, without web fonts."""
-    table, verdicts = Table("target", "at most", "aim", "measured", "verdict"), []
+    """Print the verdicts on the targets; write bench.json, and their table as bench.md."""
+    heads = ("target", "at most", "aim", "measured", "verdict")
+    rows, verdicts = [], []
     for target, result in product(TARGETS, results):
         if target.row == result.row.name:
             values, verdict = judge(target, result)
             verdicts.append(asdict(target) | {"values": values, "verdict": verdict})
-            table.add_row(target.title, str(target.limit), str(target.aim), spread(values), verdict)
+            bounds = str(target.limit), str(target.aim)
+            rows.append((target.title, *bounds, spread(values), verdict))
+    table = Table(*heads)
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
     record = {"machine": keys.machine()[:3], "rows": [*map(asdict, results)], "targets": verdicts}
     record["versions"] = {each.name: each.version for each in metadata.distributions()}
     atomic.write(folder / "bench.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    picture = re.sub(r"(?s)@font-face {.*?}\s*", "", console.export_svg(title="invoke bench"))
-    atomic.write(folder / "bench.svg", picture)
+    lines = [f"| {' | '.join(cells)} |\n" for cells in (heads, ["---"] * len(heads), *rows)]
+    atomic.write(folder / "bench.md", "".join(lines))
