@@ -49,7 +49,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder with everything in it, as far as this user may; it need not exist.
+    """Remove a folder (or a file) with everything in it, as far as this user may, if it exists.
 
     A lesson may have nested thousands of folders or taken rights away, for which Python's `rmtree`
     gives up.

@@ -16,6 +16,7 @@ from ci.plan.gpus import Gpu
 from ci.plan.planner import Run
 
 ATTEMPTS = "/attempts"  # in a container
+PRIVATE = "/tmp:/dev/shm"  # in a container, emptied after each run
 CODE = Path(__file__).parents[1]
 PARTS = ("__init__.py", "errors.py", "atomic.py", "lesson", "worker")  # of ci/, for a fork server
 SERVER = ("python", "-P", "-m", "ci.worker.server")
@@ -106,7 +107,7 @@ class ContainerExecutor:
             self._memory,
             user=self._another_user(),
             pids=containers.PIDS + containers.PIDS_PER_RANK * ranks,
-            environment={**variables, "PYTHONPATH": COURSE},
+            environment={**variables, "PYTHONPATH": COURSE, "PYTORCH_COURSE_PRIVATE": PRIVATE},
             gpus=lease.gpus,
         )
         # The server reaps orphans itself. Docker's init would run as the lesson's user, who could

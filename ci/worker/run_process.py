@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ci import atomic
 from ci.errors import CourseError
 from ci.lesson import reader
 from ci.lesson.lesson import Lesson
@@ -25,6 +26,7 @@ NOTEBOOK, LOG = "executed.ipynb", "log.txt"  # in an attempt
 CGROUP = Path("/sys/fs/cgroup")  # of a container; file names of version 2 and of version 1:
 OOM_KILLS = ("memory.events", "memory/memory.oom_control")
 MEMORY_LIMIT = ("memory.max", "memory/memory.limit_in_bytes")
+PRIVATE = "PYTORCH_COURSE_PRIVATE"  # variable: folders that a run shares with nobody, as in PATH
 GRACE_S = 30.0  # for the execution to end after its kernel was killed
 POLL_S = 1.0
 
@@ -55,6 +57,7 @@ class RunProcess:
         self._request, self._events = request, events
         self._timed_out = False
         self._oom_kills = _oom_kills()
+        self._found = _private_files()
         self._start = time.monotonic()
 
     def execute(self, kernel: ForkedKernel | None) -> None:
@@ -96,6 +99,8 @@ class RunProcess:
         signal.setitimer(signal.ITIMER_REAL, 0)
         seconds = time.monotonic() - self._start
         stuck = sorted(processes.kill_descendants())
+        for left in _private_files() - self._found:
+            atomic.remove(left)  # the next run of this container would see it
         if verdict:
             save(verdict.notebook, Path(self._request["attempt"]) / NOTEBOOK)
         end = "failed" if reason else "completed"
@@ -127,6 +132,12 @@ class RunProcess:
         line = json.dumps({"event": event, "run": self._request["run"], **details}).encode() + b"\n"
         while line:
             line = line[os.write(self._events, line) :]
+
+
+def _private_files() -> set[Path]:
+    """What is in the folders that the run shares with nobody."""
+    folders = filter(None, os.environ.get(PRIVATE, "").split(os.pathsep))
+    return {path for folder in folders for path in Path(folder).iterdir()}
 
 
 def _oom_kills() -> int:

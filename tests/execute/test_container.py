@@ -230,6 +230,21 @@ def test_a_sweep_shares_a_container(the_lab: ContainerExecutor, read: Read, tmp_
 HOG = "# %%\nhog = []\nwhile True:\n    hog.append(bytearray(2**26))\n"
 
 
+def test_a_run_finds_no_file_of_an_earlier_run(
+    the_lab: ContainerExecutor, read: Read, tmp_path: Path
+) -> None:
+    """Its result would depend on the order of the runs."""
+    cells = """\
+# %%
+from pathlib import Path
+for path in (Path("/tmp/mine"), Path("/dev/shm/mine")):
+    print(path.exists())
+    path.write_text("mine")
+"""
+    ends = execute(read(cells), tmp_path / "runs", the_lab, "size=2,3")
+    assert [printed(end) for end in ends] == [["False", "False"]] * 2
+
+
 def test_a_lesson_that_uses_too_much_memory_fails(
     lab_image: Image, read: Read, tmp_path: Path
 ) -> None:
