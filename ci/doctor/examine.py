@@ -9,7 +9,7 @@ import queue
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,7 @@ def _examine_lab(docker: Path, granted: Sequence[Gpu]) -> Iterator[Finding]:
     try:
         with docker_engine.connect() as client:
             yield from _examine_engine(client)
+            docker_engine.require_gpus(client, granted)
             images = _examine_images(client, docker, granted)
             yield from images
             if not diagnosis.has_failed(images):
@@ -103,12 +104,8 @@ def _examine_lab(docker: Path, granted: Sequence[Gpu]) -> Iterator[Finding]:
 
 def _examine_engine(client: Any) -> Iterator[Finding]:
     """Examine the engine, its disk if that is on this machine, and the command that builds."""
-    version, info = client.version(), client.info()
-    rootless = docker_engine.is_rootless(client)
-    rights = "rootless" if rootless else "anyone who can use it has root on this machine"
-    number = version.get("Version", "version unknown")
-    text = f"{number}, API {version.get('ApiVersion', 'unknown')}; {rights}"
-    yield Finding(LAB, "Docker engine", Verdict.OK, text)
+    info = client.info()
+    yield _describe_engine(client, info)
     if not (info.get("MemoryLimit", True) and info.get("PidsLimit", True)):
         text = "none on memory or processes: a lesson can use all of the machine's"
         remedy = "use cgroup v2, and delegate its controllers to the engine's user"
@@ -120,6 +117,24 @@ def _examine_engine(client: Any) -> Iterator[Finding]:
         yield Finding(LAB, "builder", Verdict.OK, builder.find_builder().name)
     except MachineError as error:
         yield Finding(LAB, "builder", Verdict.WARN, str(error))
+
+
+def _describe_engine(client: Any, info: Mapping[str, Any]) -> Finding:
+    """Name the engine; warn of those that the tests of the lab do not run on."""
+    version, rootless = client.version(), docker_engine.is_rootless(client)
+    podman = docker_engine.is_podman(client)
+    containerd = "io.containerd" in str(info.get("DriverStatus"))
+    kinds = {"Podman": podman, "rootless": rootless, "containerd image store": containerd}
+    untested = [kind for kind, found in kinds.items() if found]
+    rights = "" if rootless else "; anyone who can use it has root on this machine"
+    number, api = version.get("Version", "version unknown"), version.get("ApiVersion", "unknown")
+    text = f"{', '.join([number, f'API {api}', *untested])}{rights}"
+    if cdi := info.get("DiscoveredDevices"):
+        text += f"; CDI: {len(cdi)} devices"
+    if not untested:
+        return Finding(LAB, "Docker engine", Verdict.OK, text)
+    remedy = f"{untested[0]}: tried by hand, no test runs on it; if a lesson fails, use --on here"
+    return Finding(LAB, "Docker engine", Verdict.WARN, text, remedy)
 
 
 def _examine_images(client: Any, docker: Path, granted: Sequence[Gpu]) -> list[Finding]:

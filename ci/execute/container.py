@@ -83,6 +83,7 @@ class ContainerExecutor:
         Raises MachineError where the engine does not answer or the image is not up to date.
         """
         with docker_engine.connect() as client:
+            docker_engine.require_gpus(client, gpus)
             found = image.find(client, image.variants(bool(gpus)), docker)
             remarks = [
                 f"removed {name}, left by a run that was killed"

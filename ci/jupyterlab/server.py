@@ -49,6 +49,7 @@ def serve(
     number, request = parse(port), devices.parse(gpus)
     lease = _lease(request)
     with docker_engine.connect() as client:
+        docker_engine.require_gpus(client, lease.gpus)
         found = image.find(client, image.variants(bool(lease.gpus)), docker)
         for name in containers.remove_orphans(client):
             yield f"removed {name}, left by a command that was killed"

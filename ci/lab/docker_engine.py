@@ -2,12 +2,13 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ci import atomic
 from ci.errors import MachineError
+from ci.plan.gpus import Gpu
 
 SOCKET = "unix:///var/run/docker.sock"  # where the SDK looks without DOCKER_HOST
 TIMEOUT_S = 60.0
@@ -68,6 +69,11 @@ def _unreachable(error: BaseException) -> str:
             "root on this machine"
         )
     where = os.environ.get("DOCKER_HOST") or (f"context '{_context()}'" if _context() else "")
+    rootless = Path(os.environ.get("XDG_RUNTIME_DIR", "/nowhere"), "docker.sock")
+    if not where and rootless.exists():
+        return (
+            f"no Docker engine answers; for your rootless one, export DOCKER_HOST=unix://{rootless}"
+        )
     return f"no Docker engine answers{where and f' at {where}'}: start it"
 
 
@@ -96,6 +102,11 @@ def explanation(error: Exception) -> str:
 def _remedy(text: str) -> str:
     if "could not select device driver" in text:
         return f"the Docker engine cannot give GPUs to containers: {INSTALL_TOOLKIT}"
+    if "unresolvable CDI devices" in text:
+        return (
+            "the Docker engine finds no CDI description of this GPU: sudo nvidia-ctk cdi generate "
+            "--output=/etc/cdi/nvidia.yaml, and again after each change of the driver"
+        )
     if "nvidia-container-cli:" in text:
         fault = text.partition("nvidia-container-cli:")[2].strip().partition("\n")[0]
         return f"NVIDIA's hook: {fault}"
@@ -117,6 +128,20 @@ def field(answer: Mapping[str, Any], key: str) -> Any:
 def memory_share(client: Any, slots: int = 1) -> int:
     """Return the memory limit of one container, in bytes, if `slots` containers run at once."""
     return int(field(client.info(), "MemTotal") * MEMORY_FRACTION / slots)
+
+
+def is_podman(client: Any) -> bool:
+    """Return whether Podman answers in the place of Docker."""
+    parts = client.version().get("Components") or []
+    return any("Podman" in str(part.get("Name")) for part in parts)
+
+
+def require_gpus(client: Any, gpus: Sequence[Gpu]) -> None:
+    """Raise MachineError for Podman, whose API ignores a request for GPUs without an error."""
+    if gpus and is_podman(client):
+        raise MachineError(
+            "Podman's API gives no GPUs to containers: use Docker's own engine, or --gpus none"
+        )
 
 
 def is_rootless(client: Any) -> bool:

@@ -43,13 +43,14 @@ MOST_DESCRIPTORS = 253  # that Linux sends with one message
 
 def main(fresh: str = "") -> None:
     """Import, then serve. `fresh` is the reason why run processes must not be forks."""
+    # At once: the first process of a container ignores a signal without a handler.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ.update(VARIABLES)
     environment = None if fresh else _preload()
     requests, events = os.dup(0), os.dup(1)
     with open(os.devnull) as nothing:  # noqa: PTH123 - a lesson inherits these streams
         os.dup2(nothing.fileno(), 0), os.dup2(2, 1)
     processes.adopt_orphans()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
     server = Server(requests, events, environment)
     try:

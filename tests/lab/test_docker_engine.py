@@ -12,6 +12,7 @@ from requests.exceptions import ReadTimeout
 
 from ci.errors import MachineError
 from ci.lab import containers, docker_engine
+from ci.plan.gpus import Gpu
 
 # `docker info` of Debian's docker.io 20.10.24, started by its dockerd-rootless.sh, shortened
 ROOTLESS: dict[str, Any] = {
@@ -54,6 +55,39 @@ def test_root_cannot_use_another_users_engine(monkeypatch: pytest.MonkeyPatch) -
     assert not containers.needs_root(client(ROOTFUL))
 
 
+PODMAN = {"Components": [{"Name": "Podman Engine", "Version": "4.3.1"}]}  # of `version`
+DOCKER = {"Components": [{"Name": "Engine", "Version": "20.10.24"}]}
+
+
+def test_podman_gives_no_gpus() -> None:
+    """It would ignore the request, and the lessons would run on the CPU."""
+    podman, gpu = SimpleNamespace(version=lambda: PODMAN), Gpu("0", "GPU-0", "NVIDIA H100")
+    with pytest.raises(MachineError, match="Podman's API gives no GPUs"):
+        docker_engine.require_gpus(podman, [gpu])
+    docker_engine.require_gpus(podman, [])
+
+
+@pytest.mark.parametrize("version", [DOCKER, {}])
+def test_other_engines_give_gpus(version: dict[str, Any]) -> None:
+    """Or say that they cannot."""
+    gpu = Gpu("0", "GPU-0", "NVIDIA H100")
+    docker_engine.require_gpus(SimpleNamespace(version=lambda: version), [gpu])
+
+
+def test_a_rootless_engine_that_nobody_named_is_named(
+    tmp_path: Path, docker_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The `docker` command would not find it either."""
+    (tmp_path / "docker.sock").touch()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(docker_engine, "SOCKET", "unix:///nowhere.sock")
+    with (
+        pytest.raises(MachineError, match=f"export DOCKER_HOST=unix://{tmp_path}/docker.sock"),
+        docker_engine.connect(),
+    ):
+        pass
+
+
 def test_users_inside_are_not_remapped() -> None:
     """With userns-remap, the user inside would be another user of the machine."""
     assert containers.hardened_options(2**30, user="1000:1000")["userns_mode"] == "host"
@@ -89,6 +123,11 @@ def test_silence_is_the_machines_fault() -> None:
         (
             "nvidia-container-cli: device error: GPU-9: unknown device\nmore: unknown",
             "NVIDIA's hook: device error: GPU-9: unknown device",
+        ),
+        (
+            "CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=GPU-9",
+            "the Docker engine finds no CDI description of this GPU: sudo nvidia-ctk cdi generate "
+            "--output=/etc/cdi/nvidia.yaml, and again after each change of the driver",
         ),
         ("no\n space", "the Docker engine: no space"),
     ],
