@@ -49,17 +49,21 @@ def build_lab(
 ) -> None:
     """Build the image of `--variant` on `--base-image` from `folder` unless it is up to date.
 
-    Prints the progress, and at the end the image. Raises UsageError, and MachineError with the last
+    Prints the progress, the image and the sizes of the layers of a new one. Raises UsageError, and MachineError with the last
     lines of a step that fails.
     """
     say = partial(print, flush=True)
     variant = image.parse_variant(variant)
     with docker_engine.connect(REMOVE_S) as client:
         base = image.find_base(client, base_image or image.BASE, say)
-        if no_cache or not image.is_current(client, variant, base, folder):
+        is_new = no_cache or not image.is_current(client, variant, base, folder)
+        if is_new:
             build(variant, base, folder, no_cache=no_cache, on_step=say)
             image.prune(client, variant)
-        say(str(image.find(client, [variant], folder)))
+        found = image.find(client, [variant], folder)
+        say(str(found))
+        for line in image.layers(client, found) if is_new else []:
+            say(line)
 
 
 def find_builder() -> Builder:

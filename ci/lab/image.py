@@ -132,6 +132,14 @@ def find_base(client: Any, name: str, on_step: Callable[[str], None]) -> Base:
     return Base(name, min(digests, default=found.id))
 
 
+def layers(client: Any, image: Image) -> list[str]:
+    """Return a line for each layer of at least a megabyte, the largest first."""
+    history = client.images.get(image.id).history()
+    sizes = [(layer["Size"] / 1e6, " ".join(layer["CreatedBy"].split())) for layer in history]
+    large = sorted((size, step) for size, step in sizes if size >= 1)
+    return [f"{size:7.0f} MB  {step[:80]}" for size, step in reversed(large)]
+
+
 def prune(client: Any, variant: str) -> None:
     """Remove all but the newest images of a variant, and those without a name, unless in use."""
     from docker.errors import APIError

@@ -207,6 +207,15 @@ def test_the_image_of_other_inputs_is_kept(base: image.Base, folder: Path) -> No
         assert client.images.list(filters={"label": f"{image.INPUTS}=packages"}) == []
 
 
+def test_the_layers_of_an_image_are_listed_by_size(base_image: str, lab_image: Image) -> None:
+    """The packages are the largest, before the base."""
+    with connect() as client:
+        lines = image.layers(client, lab_image)
+    sizes = [int(line.split()[0]) for line in lines]
+    assert sizes == sorted(sizes, reverse=True)
+    assert "/opt/venv" in lines[0]
+
+
 def test_old_images_are_removed(
     base: image.Base, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
