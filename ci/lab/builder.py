@@ -49,8 +49,8 @@ def build_lab(
 ) -> None:
     """Build the image of `--variant` on `--base-image` from `folder` unless it is up to date.
 
-    Prints the progress, the image and the sizes of the layers of a new one. Raises UsageError, and MachineError with the last
-    lines of a step that fails.
+    Prints the progress, the image, and the sizes of the layers of a new one. Raises UsageError, and
+    MachineError with the last lines of a step that fails.
     """
     say = partial(print, flush=True)
     variant = image.parse_variant(variant)
