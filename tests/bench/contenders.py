@@ -7,6 +7,7 @@ Imports are local, because each contender pays for its own.
 import ast
 import io
 import json
+import linecache
 import os
 import sys
 from pathlib import Path
@@ -66,8 +67,10 @@ def _run_cell(source: str, names: dict[str, Any]) -> Any:
     *statements, last = ast.parse(source).body or [ast.Pass()]
     shown = last.value if isinstance(last, ast.Expr) else None
     rest = statements if shown else [*statements, last]
-    exec(compile(ast.Module(rest, []), "<cell>", "exec"), names)
-    value = eval(compile(ast.Expression(shown), "<cell>", "eval"), names) if shown else None
+    file = f"<cell {hash(source)}>"  # where `inspect` finds the source, as in a kernel
+    linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file
+    exec(compile(ast.Module(rest, []), file, "exec"), names)
+    value = eval(compile(ast.Expression(shown), file, "eval"), names) if shown else None
     if pyplot := sys.modules.get("matplotlib.pyplot"):  # draws its figures, as a kernel does
         for number in pyplot.get_fignums():
             pyplot.figure(number).savefig(io.StringIO(), format="svg", bbox_inches="tight")

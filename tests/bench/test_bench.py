@@ -359,13 +359,15 @@ def test_files_hold_what_was_measured(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_the_lower_bound_shows_what_a_kernel_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It saves and closes figures; the last line of a cell is its value."""
+    """It saves and closes figures and finds sources; the last line of a cell is its value."""
     cells = [
         {"cell_type": "markdown", "source": "prose", "metadata": {}},
         code("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nassert plt.get_fignums()"),
         code("plt.get_fignums()", "left"),
         code("x = 1", "nothing"),
         code("for i in [x]:\n    y = i\ny, 'z'", "pair"),
+        code("def f(): pass"),
+        code("import inspect\ninspect.getsource(f)", "source"),
     ]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -375,7 +377,7 @@ def test_the_lower_bound_shows_what_a_kernel_shows(
     contenders.plain("a.ipynb")
     cells = json.loads((tmp_path / "out" / "a.ipynb").read_text())["cells"]
     shown = [cell["outputs"][0]["data"]["text/plain"] for cell in cells if cell.get("outputs")]
-    assert shown == ["[]", "(1, 'z')"]
+    assert shown == ["[]", "(1, 'z')", "'def f(): pass\\n'"]
 
 
 def code(source: str, check: str = "") -> dict[str, object]:
