@@ -377,7 +377,7 @@ def test_the_lower_bound_shows_what_a_kernel_shows(
     contenders.plain("a.ipynb")
     cells = json.loads((tmp_path / "out" / "a.ipynb").read_text())["cells"]
     shown = [cell["outputs"][0]["data"]["text/plain"] for cell in cells if cell.get("outputs")]
-    assert shown == ["[]", "(1, 'z')", "'def f(): pass\\n'"]
+    assert shown == ["[]", "(1, 'z')", "'def f(): pass'"]
 
 
 def code(source: str, check: str = "") -> dict[str, object]:
