@@ -79,6 +79,8 @@ def _run(
         pool = pool or stack.enter_context(HandoutPool())
         makes_handouts = options.handouts != "none"
         if makes_handouts:
+            if any(run.is_default for run in ordered):
+                pool.start()
             _check_prose(work.lessons)  # while the kernels start
         stack.enter_context(terminal)
         for remark in (*planned.remarks, *(note["en"] for note in notes)):

@@ -63,6 +63,11 @@ class HandoutPool:
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(mp_context=context, initializer=_set_up_process)
 
+    def start(self) -> None:
+        """Start two processes, which import the converters while the first lessons are executed."""
+        for _ in range(2):
+            self._processes.submit(_import_converters)
+
     def submit(
         self, outcome: Outcome, notes: Sequence[Note], editions: Sequence[Edition] = EDITIONS
     ) -> None:
@@ -144,6 +149,12 @@ class HandoutPool:
 
 def _key(outcome: Outcome, notes: Sequence[Note], edition: Edition) -> Key:
     return id(outcome), json.dumps([dict(note) for note in notes]), edition
+
+
+def _import_converters() -> None:
+    from ci.handout import converters, pdf  # noqa: F401 - slow to import
+
+    pdf.typeset("")  # loads the fonts
 
 
 def _write(

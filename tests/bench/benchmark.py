@@ -38,20 +38,25 @@ CLASS = re.compile(r"<class'([\w.]+)'>")  # what a class is in plain Python, wit
 def run(rows: str, rounds: str, root: Path) -> int:
     """Measure rows of the project in `root`, and report.
 
-    The exit status is 1 if a contender failed, was late or showed other values. Raises UsageError;
-    CourseError if a reference fails, because nothing can be compared.
+    The exit status is 1 if a contender failed, was late or showed other values. Of a row whose
+    reference fails nothing is reported, because nothing can be compared. Raises UsageError.
     """
     chosen, number = parse(rows, rounds)
-    results, console = [], Console(width=140, markup=False)
+    results, console, failed = [], Console(width=140, markup=False), False
     for row in chosen:
         with TemporaryDirectory(prefix="bench-") as folder:
             lessons = find_lessons(SMALL if row.lessons == "09" else root / "lessons")
             scripts = select_lessons(lessons, row.lessons)
             prepare(scripts, root, Path(folder, "work"), row.seeds)
-            results.append(measure(row, Path(folder, "work"), number))
-        report.show(results[-1], console)
+            try:
+                results.append(measure(row, Path(folder, "work"), number))
+            except CourseError as error:
+                console.print(str(error))
+                failed = True
+            else:
+                report.show(results[-1], console)
     report.conclude(results, console, root / "build")
-    return int(any(result.faults for result in results))
+    return int(failed or any(result.faults for result in results))
 
 
 def parse(rows: str, rounds: str) -> tuple[list[Row], int]:
@@ -66,13 +71,14 @@ def parse(rows: str, rounds: str) -> tuple[list[Row], int]:
 
 
 def prepare(scripts: Sequence[Path], root: Path, folder: Path, seeds: int = 0) -> None:
-    """Make `folder` a project like `root` with these lessons, and with notebooks/ for competitors.
+    """Make `folder` a project like `root` with the lessons of a folder, and notebooks/ of `scripts`
+    among them for competitors.
 
-    There is one notebook of each lesson for each seed below `seeds`, or one with its defaults.
+    There is one notebook of each script for each seed from 1 to `seeds`, or one with its defaults,
+    of which seed 0 is one.
     """
     lessons, notebooks, source = folder / "lessons", folder / "notebooks", scripts[0].parent
-    others = {path.name for path in find_lessons(source)} - {path.name for path in scripts}
-    shutil.copytree(source, lessons, ignore=shutil.ignore_patterns("__pycache__", *others))
+    shutil.copytree(source, lessons, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(lessons, notebooks, ignore=shutil.ignore_patterns("expected", "0*.py"))
     for name in ("tasks.py", "pyproject.toml"):
         shutil.copy(root / name, folder)
@@ -80,7 +86,7 @@ def prepare(scripts: Sequence[Path], root: Path, folder: Path, seeds: int = 0) -
     profile = folder / "ipython" / "profile_default"
     profile.mkdir(parents=True)
     (profile / "ipython_kernel_config.py").write_text(SVG_FIGURES)
-    for lesson, seed in product(map(reader.read, scripts), range(seeds) if seeds else [None]):
+    for lesson, seed in product(map(reader.read, scripts), range(1, seeds + 1) or [None]):
         path = notebooks / f"{lesson.name}-{seed or 0:03}.ipynb"
         nbformat.write(notebook(lesson.notebook, seed), path)
 
@@ -146,11 +152,12 @@ def environment(row: Row, contender: Contender, folder: Path) -> dict[str, str]:
     variables = {name: value for name, value in os.environ.items() if name not in threads}
     for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"):
         variables[name] = str(folder / "ipython")
-    seeds = ",".join(map(str, range(contender.first or row.seeds)))
+    seeds = ",".join(map(str, range(1, (contender.first or row.seeds) + 1)))
     variables |= {"CUDA_VISIBLE_DEVICES": "", "PYTEST_ADDOPTS": ""}
     variables["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     variables["CONTENDERS"] = str(Path(__file__).with_name("contenders.py"))
-    variables["OPTIONS"] = f"-p seed={seeds}" if seeds else ""
+    chosen = f"--lessons {row.lessons} " if row.lessons else ""
+    variables["OPTIONS"] = chosen + (f"-p seed={seeds}" if seeds else "")
     return variables | threads
 
 
