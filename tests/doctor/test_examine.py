@@ -162,7 +162,7 @@ def test_requested_gpus_that_are_missing_fail() -> None:
     assert re.search(r"all-reduce +ok", output)
 
 
-@pytest.mark.parametrize("words", [("--on", "slurm"), ("--gpus", "some")])
+@pytest.mark.parametrize("words", [("--on", "moon"), ("--gpus", "some")])
 def test_a_bad_command_line_gets_one_line_and_status_2(words: tuple[str, str]) -> None:
     """Nothing is examined."""
     status, output = command(*words)

@@ -17,7 +17,7 @@ def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_unknown_executor_is_the_command_lines_fault() -> None:
     """The message lists the valid words."""
-    with pytest.raises(UsageError, match="--on moon: expected auto, here or lab"):
+    with pytest.raises(UsageError, match="--on moon: expected auto, here, lab or slurm"):
         executor.choose("moon", [], DOCKER)
 
 
@@ -50,5 +50,5 @@ def test_the_command_line_comes_before_the_pin(monkeypatch: pytest.MonkeyPatch) 
 def test_a_misspelt_pin_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """It must not mean the default, which may leave the lab."""
     monkeypatch.setenv("COURSE_ON", "lap")
-    with pytest.raises(UsageError, match="^COURSE_ON=lap: expected auto, here or lab"):
+    with pytest.raises(UsageError, match="^COURSE_ON=lap: expected auto, here, lab or slurm"):
         executor.choose("auto", [], DOCKER)
