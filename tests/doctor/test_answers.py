@@ -39,8 +39,47 @@ def test_a_rootless_engine_is_named(examined: Examined) -> None:
     """Its users do not have root on this machine."""
     info = {"DockerRootDir": "/nowhere", "SecurityOptions": ["name=rootless"]}
     findings = examined({"Version": "20.10.24", "ApiVersion": "1.41"}, info)
-    assert findings["Docker engine"].text == "20.10.24, API 1.41; rootless"
+    assert findings["Docker engine"].text == "20.10.24, API 1.41, rootless"
     assert "limits" not in findings
+
+
+# Of `docker version` and `docker info`, shortened: Podman 4.3.1, and Docker 29 with its default
+# image store and two GPUs described by CDI.
+PODMAN = {"Version": "4.3.1", "Components": [{"Name": "Podman Engine", "Version": "4.3.1"}]}
+DOCKER_29 = {"Version": "29.0.1", "Components": [{"Name": "Engine", "Version": "29.0.1"}]}
+CONTAINERD = {
+    "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]],
+    "DiscoveredDevices": [{"Source": "cdi", "ID": f"nvidia.com/gpu={n}"} for n in range(2)],
+}
+
+
+@pytest.mark.parametrize(
+    ("version", "info", "kind"),
+    [
+        (PODMAN, {}, "Podman"),
+        (DOCKER_29, {"SecurityOptions": ["name=rootless"]}, "rootless"),
+        (DOCKER_29, CONTAINERD, "containerd image store"),
+    ],
+)
+def test_an_untested_engine_is_named(
+    examined: Examined, version: dict[str, Any], info: dict[str, Any], kind: str
+) -> None:
+    """A warning says that no test runs on it."""
+    finding = examined(version, info)["Docker engine"]
+    assert finding.verdict == Verdict.WARN
+    assert kind in finding.text
+    assert finding.remedy.startswith(f"{kind}: tried by hand, no test runs on it")
+
+
+def test_gpus_described_by_cdi_are_counted(examined: Examined) -> None:
+    """An engine with CDI needs no hook."""
+    assert examined(DOCKER_29, CONTAINERD)["Docker engine"].text.endswith("; CDI: 2 devices")
+
+
+def test_a_plain_engine_is_ok(examined: Examined) -> None:
+    """Such as the tests' own."""
+    info = {"DriverStatus": [["Backing", "ext4"]]}
+    assert examined(DOCKER_29, info)["Docker engine"].verdict == Verdict.OK
 
 
 def test_an_engine_that_limits_nothing_is_reported(examined: Examined) -> None:
@@ -54,7 +93,7 @@ def test_missing_parts_of_an_answer_are_findings(examined: Examined) -> None:
     findings = examined({}, {})
     assert findings["Docker engine"].text.startswith("version unknown, API unknown")
     assert findings["cpu image"].verdict == Verdict.FAIL
-    findings = examined({}, {}, SimpleNamespace(labels={}, attrs={}))
+    findings = examined({}, {}, SimpleNamespace(labels={}, attrs={}, tags=["pytorch-course:cpu-1"]))
     assert findings["Docker"].verdict == Verdict.FAIL
     assert "the Docker engine's answer has no Size" in findings["Docker"].text
 

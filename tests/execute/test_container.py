@@ -69,7 +69,7 @@ ESCAPES = {
     "see the host's processes": ({"ESRCH"}, "import os; os.kill({pid}, 0)"),
     "write a large file": (
         {"EFBIG"},
-        "import os; os.pwrite(open('/tmp/large', 'wb').fileno(), b'x', 2**31)",
+        "import os; file = open('/tmp/large', 'wb'); os.pwrite(file.fileno(), b'x', 2**31)",
     ),
     "ask the engine": ({"ENOENT"}, "open('/var/run/docker.sock')"),
 }
