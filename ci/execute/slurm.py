@@ -10,6 +10,7 @@ import math
 import os
 import re
 import shlex
+import subprocess
 import sys
 import threading
 import time
@@ -21,9 +22,9 @@ from ci.errors import MachineError, UsageError
 from ci.execute import cluster
 from ci.execute.executor import NodeLostError
 from ci.execute.leases import Lease
-from ci.execute.local import LocalExecutor, Process
+from ci.execute.local import SOON_S, LocalExecutor, Process
 from ci.plan.planner import Run
-from ci.program import ask
+from ci.program import answer, ask
 
 STARTUP_S = 120.0  # of a job's time limit: the fork server imports
 LONGEST_S = 1800.0  # of a job's time limit: how long a job serves runs, beyond the longest of them
@@ -176,7 +177,12 @@ class Job(Process):
         )
 
     def close(self) -> None:
-        """End the fork server, and with it the job; cancel a job that waits."""
+        """End the fork server, and with it the job; cancel a job that waits or does not end."""
+        self._input.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(SOON_S if self.node else 0)
+        if self.id and self._process.poll() is None:
+            answer("scancel", self.id)
         super().close()
         self._listener.join(1)
         self._active.discard(self)
