@@ -1,0 +1,193 @@
+"""lessons/parallel/train.py on two hosts: network namespaces with a link between them.
+
+Each host has its own name, address and folder, and torchrun starts as the script's docstring says.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import ROOT, missing
+
+pytestmark = pytest.mark.kernel
+
+SCRIPT = ROOT / "lessons" / "parallel" / "train.py"
+EPOCHS = 30
+OPTIONS = ("--dtype", "float64", "--epochs", str(EPOCHS))
+ENTER = 'hostname "$1" && mount --bind "$2" /etc/hosts && shift 2 && exec "$@"'
+LIMIT_S = 150
+
+
+class Hosts:
+    """Two hosts, of which the first is the meeting place."""
+
+    def __init__(self, folder: Path) -> None:
+        mark = f"course{os.getpid()}"
+        self.names = [f"{mark}a", f"{mark}b"]
+        self._folder = folder
+        self._processes: list[subprocess.Popen[str]] = []
+        hosts = [f"10.99.0.{i} {name}\n" for i, name in enumerate(self.names, start=1)]
+        (folder / "hosts").write_text("127.0.0.1 localhost\n" + "".join(hosts))
+
+    def connect(self) -> None:
+        """Create the hosts and the link."""
+        one, other = self.names
+        for name in self.names:
+            ip("netns", "add", name)
+        peer = ["peer", "name", "eth0", "netns", other]
+        ip("link", "add", "eth0", "netns", one, "type", "veth", *peer)
+        for i, name in enumerate(self.names, start=1):
+            ip("-n", name, "address", "add", f"10.99.0.{i}/24", "dev", "eth0")
+            ip("-n", name, "link", "set", "lo", "up")
+            ip("-n", name, "link", "set", "eth0", "up")
+
+    def disconnect(self) -> None:
+        """Kill everything on the hosts, and remove them."""
+        for name in self.names:
+            self.kill(name)
+            ip("netns", "delete", name)
+        for process in self._processes:
+            process.communicate()
+
+    def folder(self, name: str) -> Path:
+        """The folder of a host."""
+        return self._folder / name
+
+    def train(self, name: str) -> subprocess.Popen[str]:
+        """The commands of the docstring on one host, with CPUs."""
+        self.folder(name).mkdir()
+        shutil.copy(SCRIPT, self.folder(name))
+        rendezvous = ["--rdzv-id", "1", "--rdzv-backend", "c10d"]
+        rendezvous += ["--rdzv-endpoint", f"{self.names[0]}:29400"]
+        workers = ["--nnodes", "1:2", "--nproc-per-node", "2", "--max-restarts", "3"]
+        command = ["-m", "torch.distributed.run", *workers, *rendezvous, "train.py", *OPTIONS]
+        inside = [
+            "ip",
+            "netns",
+            "exec",
+            name,
+            "unshare",
+            "--mount",
+            "--uts",
+            "sh",
+            "-c",
+            ENTER,
+            "sh",
+            name,
+        ]
+        self._processes.append(
+            subprocess.Popen(
+                [*inside, self._folder / "hosts", sys.executable, *command],
+                cwd=self.folder(name),
+                env={**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "PYTHONPATH": ""},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+        return self._processes[-1]
+
+    def kill(self, name: str) -> None:
+        """Kill all processes of a host, as a power failure would."""
+        for pid in ip("netns", "pids", name).split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+
+    def wait_for_step(self, name: str, step: int) -> None:
+        """Wait until a host has saved this many steps."""
+        end = time.monotonic() + LIMIT_S
+        path = self.folder(name) / "checkpoint.pt"
+        while not path.exists() or torch.load(path)["step"] < step:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
+def ip(*words: str) -> str:
+    """The output of a command of iproute2, which must succeed."""
+    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[Hosts]:
+    """Two hosts with a link between them."""
+    if os.getuid() != 0 or not all(map(shutil.which, ("ip", "unshare"))):
+        missing("root, ip and unshare")
+    found = Hosts(tmp_path)
+    try:
+        found.connect()
+        yield found
+    finally:
+        found.disconnect()
+
+
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The weights that one process arrives at."""
+    folder = tmp_path_factory.mktemp("one")
+    shutil.copy(SCRIPT, folder)
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", "train.py"]
+    subprocess.run([sys.executable, *command, *OPTIONS], cwd=folder, check=True)
+    return weights(folder)
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    """The weights in the last checkpoint of a folder."""
+    state: dict[str, Any] = torch.load(folder / "checkpoint.pt")
+    assert state["step"] == EPOCHS * 1024 // 64
+    return dict(state["network"])
+
+
+def assert_close(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """The weights agree to 1e-12 of the largest of each tensor."""
+    for name, weight in expected.items():
+        assert (found[name] - weight).abs().max() <= 1e-12 * weight.abs().max(), name
+
+
+def finish(processes: Sequence["subprocess.Popen[str]"]) -> None:
+    """All have succeeded."""
+    for process in processes:
+        output, _ = process.communicate(timeout=LIMIT_S)
+        assert process.returncode == 0, output
+
+
+def test_two_hosts_arrive_at_the_weights_of_one_device(
+    hosts: Hosts, one_device: dict[str, Any]
+) -> None:
+    """With two processes each, in float64."""
+    finish([hosts.train(name) for name in hosts.names])
+    for name in hosts.names:
+        assert_close(weights(hosts.folder(name)), one_device)
+
+
+def test_training_goes_on_when_a_host_is_killed(hosts: Hosts, one_device: dict[str, Any]) -> None:
+    """The other host restarts its processes from the last step, and ends at the same weights."""
+    head, other = hosts.names
+    process = hosts.train(head)
+    hosts.train(other)
+    hosts.wait_for_step(other, 20)
+    hosts.kill(other)
+    finish([process])
+    assert_close(weights(hosts.folder(head)), one_device)
+
+
+def test_without_the_meeting_place_the_other_host_ends(hosts: Hosts) -> None:
+    """With an error, and not after many minutes; its last step is kept."""
+    head, other = hosts.names
+    hosts.train(head)
+    process = hosts.train(other)
+    hosts.wait_for_step(other, 20)
+    hosts.kill(head)
+    output, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode != 0
+    assert "RendezvousConnectionError" in output
+    assert (hosts.folder(other) / "checkpoint.pt").exists()
