@@ -71,20 +71,7 @@ class Hosts:
         rendezvous += ["--rdzv-endpoint", f"{self.names[0]}:29400"]
         workers = ["--nnodes", "1:2", "--nproc-per-node", "2", "--max-restarts", "3"]
         command = ["-m", "torch.distributed.run", *workers, *rendezvous, "train.py", *OPTIONS]
-        inside = [
-            "ip",
-            "netns",
-            "exec",
-            name,
-            "unshare",
-            "--mount",
-            "--uts",
-            "sh",
-            "-c",
-            ENTER,
-            "sh",
-            name,
-        ]
+        inside = [*f"ip netns exec {name} unshare --mount --uts sh -c".split(), ENTER, "sh", name]
         self._processes.append(
             subprocess.Popen(
                 [*inside, self._folder / "hosts", sys.executable, *command],
