@@ -15,15 +15,15 @@
 # derivatives. Without a library, each new network would need new derivatives and new code for the
 # GPU. **PyTorch** provides both, from Python.
 #
-# After this lesson PyTorch runs on your machine, you have checked it yourself, and you know where
-# to look things up.
+# By the end of this lesson, PyTorch will run on your machine, you will have checked it yourself,
+# and you will know where to look things up.
 
 # %% [markdown] lang="zh"
 # # PyTorch：简介、安装与学习资源
 #
 # 神经网络是一长串数组运算，靠导数一步一步地改进。如果没有现成的库，每换一个网络，就要重新推导导数，重新编写 GPU 程序。**PyTorch** 替我们做好这两件事，我们只需写 Python。
 #
-# 学完这一课，PyTorch 已经在你的机器上运行，你亲自检查过它，也知道到哪里查资料。
+# 学完这一课，你会在自己的机器上装好 PyTorch，亲自检查它能否正常工作，还会知道到哪里查资料。
 
 # %% tags=["parameters"]
 size: int = 4  # size of the vectors and matrices
@@ -56,10 +56,11 @@ import torch
 # a single company but to the PyTorch Foundation, a part of the Linux Foundation.
 #
 # > **If your notes say** that PyTorch is "a Python implementation of Torch, which is written in
-# > Lua": Lua was only the language of its users. The core was written in C and C++.
+# > Lua", correct them: Lua was only the language in which Torch's users programmed. The core of
+# > Torch was written in C and C++.
 
 # %% [markdown] lang="zh"
-# 后来，旧的核心逐步换成了 PyTorch 自己的 C++ 核心，即张量库 ATen。2018 年的 1.0 版并入了同一家公司的另一个框架 Caffe2，它的代码现在已经移除。2022 年 9 月起，PyTorch 不再属于哪家公司，而归 PyTorch 基金会（隶属 Linux 基金会）。
+# 后来，旧的核心逐步换成了 PyTorch 自己的 C++ 核心，即张量库 ATen。2018 年，为推出 1.0 版，Facebook 的另一个框架 Caffe2 并入 PyTorch；Caffe2 的代码如今已经移除。2022 年 9 月起，PyTorch 不再属于某一家公司，而是归 PyTorch 基金会（隶属 Linux 基金会）所有。
 #
 # > **如果笔记上写着**“PyTorch 是基于 Lua 编写的 Torch 库的 Python 实现”：Lua 只是用户使用的语言，核心是用 C 和 C++ 写的。
 
@@ -94,7 +95,7 @@ plt.show()
 # replaced the old one step by step.
 
 # %% [markdown] lang="zh"
-# **图**。上层是我们写的语言，下层是负责计算的核心。从 Torch7 到 PyTorch，换了语言，新增了 autograd；从 1.0 版起，核心逐步换成 PyTorch 自己的。
+# **图**。上层是用户编程所用的语言，下层是负责计算的核心。从 Torch7 到 PyTorch，换了语言，新增了 autograd；从 1.0 版起，核心逐步换成 PyTorch 自己的。
 
 # %% [markdown] lang="en"
 # ## Why people choose it
@@ -141,8 +142,9 @@ np.ones(size).nbytes, torch.ones(size).nbytes
 # 每个数在 NumPy 里占 8 个字节，在 PyTorch 里占 4 个，内存省了一半。还有两件事是 NumPy 做不到的：让同样的代码在 GPU 上运行，以及求导。这一课的最后就会看到。
 
 # %% [markdown] lang="en"
-# **You see each step.** PyTorch computes a line when Python reaches it. This is called **eager
-# execution**. Therefore `print` and a debugger work, and a traceback points to the right line.
+# **You see each step.** PyTorch executes each operation as soon as Python reaches it. This is
+# called **eager execution**. Therefore you can use `print` and a debugger as in any other program,
+# and a traceback points to the right line.
 # Here is a function of three lines, and a target that has one element too many. Which line will
 # the traceback point to?
 
@@ -205,7 +207,7 @@ prediction, difference, (difference**2).sum()
 # training loops. There is official documentation, and there are tutorials and a forum.
 
 # %% [markdown] lang="zh"
-# **使用者多**。PyTorch 在学术界和工业界都应用广泛，同类框架还有出自 Google 的 TensorFlow 和 JAX。它是开源的，GitHub 上越来越多的论文代码用它写成。许多扩展库以它为基础，不必重复造轮子：torchvision 处理图像，torchaudio 处理声音，Transformers 处理文本，PyTorch Geometric 处理图结构数据，Lightning 组织训练循环。它还有官方的文档、教程和论坛。
+# **使用者多**。PyTorch 在学术界和工业界都应用广泛，同类框架还有出自 Google 的 TensorFlow 和 JAX。它是开源的，越来越多的论文附有 PyTorch 代码。许多扩展库以它为基础，不必重复造轮子：torchvision 处理图像，torchaudio 处理声音，Transformers 处理文本，PyTorch Geometric 处理图结构数据，Lightning 组织训练循环。它还有官方的文档、教程和论坛。
 
 # %% [markdown] lang="en"
 # ## Installing it
@@ -320,20 +322,21 @@ prediction, difference, (difference**2).sum()
 # | 上海交通大学 | PyTorch 官方源的各种版本 | `-i https://mirror.sjtu.edu.cn/pytorch-wheels/cpu` |
 # | 阿里云 | PyTorch 官方源的各种版本 | `-f https://mirrors.aliyun.com/pytorch-wheels/cpu` |
 #
-# 要 CUDA 版，就把 `cpu` 换成 `cu130` 或 `cu126`。用 `-f` 时，还要把版本写成 `torch==2.13.0+cpu`，否则 pip 可能从 PyPI 选中另一个版本。其余软件包（numpy 等）从清华或阿里云的 PyPI 镜像安装即可。
+# 要 CUDA 版，就把 `cpu` 换成 `cu130` 或 `cu126`。用 `-f` 时，还要在版本号后写明是哪一种，例如 `torch==2.13.0+cpu` 或 `torch==2.13.0+cu130`，否则 pip 可能从 PyPI 选中另一种。其余软件包（numpy 等）从清华或阿里云的 PyPI 镜像安装即可。
 
 # %% [markdown] lang="en"
 # ## Checking the installation
 #
-# Do not trust an installation before you have checked it. On Linux and Windows, `CUDA None` together
-# with `ROCm None` means a CPU build, which finds no GPU even if there is one. The accelerator is
-# the device that this build can use besides the CPU: `cuda` for NVIDIA and also for AMD (ROCm),
-# `mps` on a Mac, `xpu` for Intel.
+# Do not trust an installation before you have checked it. On Linux and Windows, `CUDA None`
+# together with `ROCm None` means a build without support for NVIDIA and AMD GPUs, usually the CPU
+# build: it finds no such GPU even if there is one. The accelerator is the device that this build
+# can use besides the CPU: `cuda` for NVIDIA and also for AMD (ROCm), `mps` on a Mac, `xpu` for
+# Intel, and `None` if there is no such device.
 
 # %% [markdown] lang="zh"
 # ## 检查安装结果
 #
-# 装好之后要检查一遍。在 Linux 和 Windows 上，`CUDA` 和 `ROCm` 都是 `None`，表示这是 CPU 版：即使机器上有 GPU，它也找不到。accelerator（加速器）是这个版本除 CPU 之外能用的设备：NVIDIA 的 GPU 是 `cuda`，AMD 的（ROCm）也叫 `cuda`，Mac 上是 `mps`，Intel 的是 `xpu`。
+# 装好之后要检查一遍。在 Linux 和 Windows 上，`CUDA` 和 `ROCm` 都是 `None`，表示这一版不支持 NVIDIA 和 AMD 的 GPU，通常就是 CPU 版：即使机器上有这样的 GPU，它也找不到。accelerator（加速器）是这个版本除 CPU 之外能用的设备：NVIDIA 的 GPU 是 `cuda`，AMD 的（ROCm）也叫 `cuda`，Mac 上是 `mps`，Intel 的是 `xpu`；没有这样的设备时显示 `None`。
 
 # %%
 print("Python ", platform.python_version())
@@ -352,7 +355,7 @@ for i in range(torch.cuda.device_count()):
 # must be the version that this course was written for.
 
 # %% [markdown] lang="zh"
-# 版本号中 `+` 后面的是构建方式，例如 `cpu` 或 `cu130`；前面的部分应当等于本课程所用的版本。
+# 版本号中 `+` 后面的部分表示装的是哪一种构建（build），例如 `cpu` 或 `cu130`；前面的部分应当与本课程所用的版本号一致。
 
 # %% check="version"
 torch.__version__.split("+")[0]
@@ -371,11 +374,12 @@ torch.cuda.is_available()
 torch.cuda.device_count()
 
 # %% [markdown] lang="en"
-# If an NVIDIA GPU is missing here, check in this order: Does `nvidia-smi` list it? Is its driver 580
-# or newer? Does the line `CUDA` above show a version? If it shows `None`, install the CUDA build.
+# If an NVIDIA GPU is missing here, check in this order: Does `nvidia-smi` list it? Does the `CUDA`
+# line above show a version? If it shows `None`, install the CUDA build. If it shows 13, is the
+# driver 580 or newer? If not, update the driver or install the `cu126` build.
 
 # %% [markdown] lang="zh"
-# 如果少了 NVIDIA 的 GPU，按这个顺序查：`nvidia-smi` 列出它了吗？驱动是 580 或更新的版本吗？上面的 `CUDA` 一行是版本号吗？如果是 `None`，就改装 CUDA 版。
+# 如果少了 NVIDIA 的 GPU，按这个顺序查：`nvidia-smi` 列出它了吗？上面的 `CUDA` 一行是版本号吗？如果是 `None`，就改装 CUDA 版。如果是 13，驱动是 580 或更新的版本吗？不是就更新驱动，或者改装 `cu126` 版。
 
 # %% [markdown] lang="en"
 # ## The first computation, on each device
@@ -393,8 +397,8 @@ devices = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
 {d: torch.arange(1, size + 1, device=d).sum() for d in devices}
 
 # %% [markdown] lang="en"
-# Then each device multiplies a matrix by itself, the kind of work that GPUs are made for. The element in
-# row $i$ and column $j$ is
+# Then each device multiplies a matrix $A$ by itself, the kind of work that GPUs are made for. The
+# element in row $i$ and column $j$ of the product $C$ is
 #
 # $$C_{ij} = \sum_{k} A_{ik} A_{kj}$$
 
@@ -441,8 +445,8 @@ def gradient(d):
 # ## Where to learn more
 #
 # 1. [PyTorch documentation](https://docs.pytorch.org/docs/stable/): every function, with examples.
-# 2. [PyTorch tutorials](https://docs.pytorch.org/tutorials/): official. Each opens in Google Colab, so
-#    that you can run it in the browser while you read.
+# 2. [PyTorch tutorials](https://docs.pytorch.org/tutorials/): the official tutorials. Most of them
+#    open in Google Colab, so you can run the code in your browser while you read.
 # 3. [PyTorch forum](https://discuss.pytorch.org/): PyTorch's developers answer questions there, too.
 # 4. [Dive into Deep Learning](https://d2l.ai/), by Zhang, Lipton, Li and Smola: a book whose code you
 #    can run, with video lectures by Mu Li (in Chinese).
@@ -451,7 +455,7 @@ def gradient(d):
 # ## 学习资源
 #
 # 1. [PyTorch 官方文档](https://docs.pytorch.org/docs/stable/)：每个函数都有说明和例子。
-# 2. [PyTorch 官方教程](https://docs.pytorch.org/tutorials/)：每一篇都可以在 Google Colab 里打开，边学边动手。
+# 2. [PyTorch 官方教程](https://docs.pytorch.org/tutorials/)：大多数都可以在 Google Colab 里打开，边读边运行。
 # 3. [PyTorch 官方论坛](https://discuss.pytorch.org/)：PyTorch 的开发者也在这里回答问题。
 # 4. [《动手学深度学习》](https://zh.d2l.ai/)：阿斯顿·张、扎卡里·立顿、李沐、亚历山大·斯莫拉著，书中的代码都能运行；李沐的课程录像在 B 站和 YouTube 上都有。
 
@@ -474,7 +478,7 @@ def gradient(d):
 # %% [markdown] lang="en"
 # ## What to remember
 #
-# - One environment for each project, and in it one build: CPU, CUDA or ROCm.
+# - Give each project its own environment, and install one build in it: CPU, CUDA or ROCm.
 # - After installing, look at `torch.__version__`, `torch.version.cuda` and
 #   `torch.cuda.device_count()`.
 # - Then compute, on each device, something whose result you know.

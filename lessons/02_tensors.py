@@ -93,11 +93,12 @@ image[0]  # (H, W)
 # %% [markdown] lang="en"
 # A network reads many images at a time, a **batch**: (N, C, H, W). A **video** is a sequence of
 # images, so it has a time axis as well; a batch of videos is (N, T, C, H, W). `torch.stack` joins
-# tensors of equal shape along a new first axis. How many axes does `video` have, and how long is
-# each of them?
+# tensors of equal shape along a new first axis. In `clip`, `roll` moves the picture one pixel to
+# the right from each frame to the next. How many axes does `video` have, and how long is each of
+# them?
 
 # %% [markdown] lang="zh"
-# 网络一次读入许多幅图像，称为一个**批量**（batch），形状是 (N, C, H, W)。**视频**是图像的序列，所以又多一个时间轴；一批视频的形状是 (N, T, C, H, W)。`torch.stack` 把形状相同的张量沿一个新的轴叠起来，这个轴排在最前面。`video` 有几个轴？每个轴有多长？
+# 网络一次读入许多幅图像，称为一个**批量**（batch），形状是 (N, C, H, W)。**视频**是图像的序列，所以又多一个时间轴；一批视频的形状是 (N, T, C, H, W)。`torch.stack` 把形状相同的张量沿一个新的轴叠起来，这个轴排在最前面。在 `clip` 中，`roll` 让每一帧的图像比前一帧右移一个像素。`video` 有几个轴？每个轴有多长？
 
 # %% check="axes"
 batch = torch.stack([image, image.flip(-1)])  # (N, C, H, W); flip mirrors
@@ -133,12 +134,13 @@ plt.show()
 # **图**。从左到右：`image` 的三个通道；三者合成的图像；批量，沿 N 轴（向下）有两幅图像；视频，沿 N 轴有两段，每段沿 T 轴（向右）有四帧。
 
 # %% [markdown] lang="en"
-# An index fixes one axis and keeps the others. `batch[1, 1, 3]` selects the second image, which is
-# mirrored, its green channel, and row 3. `video[1, 3, 2, 3]` selects the mirrored clip, its fourth
-# frame, the blue channel, and row 3. One axis of each remains. Which elements belong to the sun?
+# An index fixes one axis and keeps the others. `batch[1, 1, 3]` selects the second image (the
+# mirrored one), the green channel in it, and there the row with index 3. `video[1, 3, 2, 3]`
+# selects the mirrored clip, its fourth frame, the blue channel, and again the row with index 3.
+# Only the axis W remains in each. Which elements belong to the sun?
 
 # %% [markdown] lang="zh"
-# 一个索引固定一个轴，其余的轴保留。`batch[1, 1, 3]` 取第二幅图（左右翻转过的那幅）、绿色通道、第 3 行；`video[1, 3, 2, 3]` 取翻转过的那一段、第四帧、蓝色通道、第 3 行。两者都只剩下一个轴。哪几个元素属于太阳？
+# 一个索引固定一个轴，其余的轴保留。`batch[1, 1, 3]` 取出第二幅图（左右翻转过的那幅）绿色通道中索引为 3 的一行；`video[1, 3, 2, 3]` 取出翻转过的那一段中第四帧的蓝色通道里索引为 3 的一行。两者都只剩下一个轴。哪几个元素属于太阳？
 
 # %% check="pixels"
 batch[1, 1, 3], video[1, 3, 2, 3]  # (W,) each
@@ -188,13 +190,13 @@ torch.zeros(rows, cols, device=device), torch.ones(rows, cols, device=device)
 # same release of PyTorch.
 #
 # We draw, start again from the same seed, and then draw twice. Which of `again` and `later` equals
-# `draws`? And is the mean of the $n$ draws close to 0? Its standard deviation is $1/\sqrt{n}$, so it is
-# very rarely more than five times that away from 0.
+# `draws`? And is the mean of the $n$ draws close to 0? The standard deviation of this mean is
+# $1/\sqrt{n}$, so the mean very rarely lies more than five standard deviations away from 0.
 
 # %% [markdown] lang="zh"
-# 网络的权重从随机数开始。`randn` 从均值为 0、标准差为 1 的**标准正态分布**中抽样。`manual_seed` 设定随机数生成器的状态：在同一种设备、同一个 PyTorch 版本上，种子相同，抽到的数就相同。
+# 网络的权重用随机数初始化。`randn` 从均值为 0、标准差为 1 的**标准正态分布**中抽样。`manual_seed` 设定随机数生成器的状态：在同一种设备、同一个 PyTorch 版本上，种子相同，抽到的数就相同。
 #
-# 先抽样一次，再从同一个种子重新开始，连抽两次。`again` 和 `later`，哪一个与 `draws` 相同？另外，$n$ 个样本的均值接近 0 吗？这个均值的标准差是 $1/\sqrt{n}$，它与 0 的距离极少超过标准差的五倍。
+# 先抽样一次，再从同一个种子重新开始，连抽两次。`again` 和 `later`，哪一个与 `draws` 相同？另外，$n$ 个样本的均值接近 0 吗？均值的标准差是 $1/\sqrt{n}$，所以均值偏离 0 极少超过五倍标准差。
 
 # %% check="same_seed"
 torch.manual_seed(seed)
@@ -215,7 +217,7 @@ draws.shape, near_zero, torch.equal(again, draws), torch.equal(later, draws)
 # %% [markdown] lang="zh"
 # ## 逐元素运算
 #
-# 算术运算符都是**逐元素**的：第一个元素对第一个元素，第二个对第二个，依此类推。对两个整数向量做五种运算，哪一个结果不是整数？
+# 算术运算符都是**逐元素**的：第一个元素对第一个元素，第二个对第二个，依此类推。对两个整数向量做五种运算，哪一种运算的结果不再是整数类型？
 
 # %% check="arithmetic"
 x = torch.arange(1, size + 1, device=device)  # 1, 2, ..., size
@@ -230,14 +232,15 @@ x + y, x - y, x * y, x / y, x**y
 # turns integers into `float32` as well. It grows fast: $e^{88}$ still fits into `float32`, but
 # $e^{89}$ becomes `inf`, without an error.
 #
-# > **If your notes call** `exp` a power: a power is, for example, $x^2$, written `x**2`.
+# > **If your notes call** `exp` the power operator: that is `**`, as in `x**2` for $x^2$. `exp` is
+# > a function, and its base is always $e$.
 
 # %% [markdown] lang="zh"
 # 第四个：整数相除总是得到 `float32`，即使每个商都是整数。其余四个结果仍是 `int64`。
 #
 # 指数函数 $e^x$ 不是运算符 `**`，而是单独的函数 `exp`，它也把整数变成 `float32`。指数函数增长极快：$e^{88}$ 还在 `float32` 的范围之内，$e^{89}$ 就变成了 `inf`，而且不报错。
 #
-# > **如果笔记上把 `exp` 叫作“幂运算”**：幂运算是 $x^2$ 之类，写作 `x**2`。
+# > **如果笔记上把 `exp` 叫作“幂运算”**：幂运算是运算符 `**`，例如 $x^2$ 写作 `x**2`；`exp` 是函数，它的底数总是 $e$。
 
 # %% check="exponential"
 torch.exp(x), torch.exp(torch.tensor([88, 89], device=device)).isinf()
@@ -360,7 +363,7 @@ column + row  # (rows, cols)
 # > **If your notes say** that broadcasting needs tensors that are not empty: it does not.
 
 # %% [markdown] lang="zh"
-# 规则没有例外。标量也能广播，因为它的轴全都缺少；空张量（有一个轴的长度是 0）同样可以广播，另一个张量中对应的 1 变成 0。
+# 规则没有例外。标量也能广播：它一个轴也没有，缺少的轴全部补 1。空张量（有一个轴的长度是 0）同样可以广播，这时另一个张量中对应的 1 变成 0。
 #
 # > **如果笔记上说**“两个张量必须不为空”才能广播：其实没有这个限制。
 
@@ -470,7 +473,7 @@ z
 # they the same object? Do they have the same memory?
 
 # %% [markdown] lang="zh"
-# **视图**（view）是另一个对象，用的却是同一块内存。我们通过 `flat` 写入，再看 `m`：它们是同一个对象吗？是同一块内存吗？
+# **视图**（view）是另一个对象，用的却是同一块内存。我们通过 `flat` 写入，再看 `m`：它们是同一个对象吗？用的是同一块内存吗？
 
 # %% check="view_writes"
 m = torch.zeros(rows, cols, device=device)
@@ -555,15 +558,15 @@ spellings = ["a += b", "a[:] = a + b", "torch.add(a, b, out=a)", "a = a + b"]
 
 # %% [markdown] lang="en"
 # Three of them keep the address. Do all three save memory? Look again at `a[:] = a + b`: Python
-# computes the right side first, and because `a` is still needed, the result is a temporary tensor
-# with memory of its own. Therefore `a[:] = a + b` keeps the address, yet it allocates as much memory
-# as `a = a + b`. Only `+=` (also written `a.add_(b)`) and `out=` allocate nothing. (The end of this
-# lesson shows how to count the bytes.)
+# computes the right side first, and `a + b` always creates a new tensor with memory of its own.
+# Then the elements are copied into `a`. Therefore `a[:] = a + b` keeps the address, yet it
+# allocates as much memory as `a = a + b`. Only `+=` (also written `a.add_(b)`) and `out=` allocate
+# nothing. (The end of this lesson shows how to count the bytes.)
 #
 # > **If your notes say** that `a[:] = a + b` saves memory: it does not.
 
 # %% [markdown] lang="zh"
-# 三种写法保留了地址。那么这三种都节省内存吗？再看 `a[:] = a + b`：Python 先算右边，而这时 `a` 还要用，所以结果是一个临时张量，需要另一块内存。因此 `a[:] = a + b` 虽然保留地址，分配的内存却和 `a = a + b` 一样多。只有 `+=`（也可写作 `a.add_(b)`）和 `out=` 不分配内存。（本课末尾说明怎样统计字节数。）
+# 三种写法保留了地址。那么这三种都节省内存吗？再看 `a[:] = a + b`：Python 先算右边，而 `a + b` 总是得到一个新张量，占用另一块内存；然后才把它的元素复制到 `a` 里。因此 `a[:] = a + b` 虽然保留地址，分配的内存却和 `a = a + b` 一样多。只有 `+=`（也可写作 `a.add_(b)`）和 `out=` 不分配内存。（本课末尾说明怎样统计字节数。）
 #
 # > **如果笔记上说** `a[:] = a + b` 节省内存：其实不省。
 
@@ -582,8 +585,8 @@ column += row  # (rows, 1) and (1, cols)
 
 # %% [markdown] lang="en"
 # The dtype stays as well. For example, `k /= 2` raises an error if `k` holds integers, because a
-# quotient is `float32`. The third trap raises no error: an assignment converts the number to the
-# dtype of `k`. What does `k` hold now?
+# quotient is `float32`. The third trap raises no error: an assignment to the elements, `k[:] = …`,
+# converts the number to the dtype of `k`. What does `k` hold after the next cell?
 
 # %% [markdown] lang="zh"
 # 数据类型也不能变。例如，`k` 里是整数时，`k /= 2` 会报错，因为商是 `float32`。第三个陷阱不会报错：赋值时，所赋的数会转换成 `k` 的数据类型。现在 `k` 里是什么？
@@ -730,10 +733,10 @@ in_place
 # %% [markdown] lang="en"
 # ## For the curious
 #
-# This section is optional. How many bytes does each of the four ways to write a sum allocate? A
-# `TorchDispatchMode` is called for every operation. If the result has another address than all
-# inputs, its memory was newly allocated. (The underscore in the module's name warns that the module
-# may change.) Predict how many bytes each of the four spellings allocates. A `float32` takes 4
+# This section is optional. Here we count the bytes that each of the four ways to write a sum
+# allocates. PyTorch calls a `TorchDispatchMode` for every operation. If the address of the result
+# differs from the addresses of all inputs, its memory was newly allocated. (The underscore in the
+# module's name warns that the module may change.) Predict the four counts. A `float32` takes 4
 # bytes.
 
 # %% [markdown] lang="zh"
@@ -767,7 +770,8 @@ allocated
 # %% [markdown] lang="en"
 # ## Change this and run it again
 #
-# - Let the sun sink: `image.roll(t, dims=-2)`. How does the blue row of the last frame change?
+# - Make the sun set: `image.roll(t, dims=-2)`. How does `video[1, 3, 2, 3]`, a row of blue values,
+#   change?
 # - Set `rows = 4`, `cols = 7`, and write down every shape first.
 # - Add `a *= b` and `a = a.add_(b)` to `spellings`, and predict their bytes.
 # - Apply `exp` to `float64`. From which integer on is the result `inf`?
@@ -775,7 +779,7 @@ allocated
 # %% [markdown] lang="zh"
 # ## 改一改，再运行
 #
-# - 让太阳下落：`image.roll(t, dims=-2)`。最后一帧的那一行蓝色有什么变化？
+# - 让太阳下落：`image.roll(t, dims=-2)`。最后一帧蓝色通道中索引为 3 的一行（`video[1, 3, 2, 3]`）有什么变化？
 # - 设 `rows = 4`、`cols = 7`，先把每个形状写下来。
 # - 在 `spellings` 里加上 `a *= b` 和 `a = a.add_(b)`，预测它们分配的字节数。
 # - 让 `exp` 作用于 `float64`。从哪个整数起，结果是 `inf`？

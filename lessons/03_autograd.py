@@ -26,7 +26,7 @@
 #
 # 训练就是一点一点地修改网络的参数，使损失下降，也就是沿着与**梯度**相反的方向前进。梯度中，每个参数对应一个导数；而参数可能有几十亿个，没有人能逐个手算。
 #
-# 学完这一课，你写下的任何计算都能交给 PyTorch 求导（**自动求导**，学名自动微分）；你会知道梯度何时累积、在哪里中断，也会独立地检验一个梯度。
+# 学完这一课，你能让 PyTorch 对自己写的任何计算求导（即**自动求导**，又称自动微分），知道梯度何时累积、在哪里中断，还能用另一种独立的方法检验梯度。
 
 # %% tags=["parameters"]
 size: int = 4  # length of x, the vector to differentiate with respect to
@@ -61,7 +61,7 @@ kind = getattr(torch, dtype)
 #
 # $$\frac{\partial y}{\partial x_i} = 4 x_i .$$
 #
-# 要对 `x` 求导，PyTorch 必须记录 `x` 参与的每一步运算；`requires_grad_(True)` 就是这个要求。梯度将存放在 `x.grad` 里。在做任何计算之前，`x.grad` 是什么？
+# 要对 `x` 求导，PyTorch 必须记录 `x` 参与的每一步运算；调用 `requires_grad_(True)`，就是要求它这样做。梯度将存放在 `x.grad` 里。在做任何计算之前，`x.grad` 是什么？
 
 # %% check="no_gradient_yet"
 x = torch.arange(size, dtype=kind, device=device)
@@ -92,9 +92,9 @@ y.backward()
 x.grad
 
 # %% [markdown] lang="en"
-# This is the gradient that we derived. Only a **leaf tensor** keeps its gradient. A leaf is a tensor
-# that is not the result of an operation: `x` is a leaf, and `y` is not. (`y` keeps its gradient, too,
-# if you call `y.retain_grad()` before the backward pass.)
+# This is the gradient that we derived. Only a **leaf tensor** keeps its gradient. A leaf is a
+# tensor that is not the result of a recorded operation: `x` is a leaf, and `y` is not. (`y` keeps
+# its gradient, too, if you call `y.retain_grad()` before the backward pass.)
 #
 # The computer can compare the two results. For this function both are exact, because multiplying by 2
 # or 4 only changes the exponent of a floating-point number.
@@ -102,7 +102,7 @@ x.grad
 # %% [markdown] lang="zh"
 # 与手算的梯度一致。只有**叶子张量**才保存梯度，叶子张量就是不由运算得来的张量：`x` 是叶子张量，`y` 不是。（如果在反向传播之前调用 `y.retain_grad()`，`y` 也会保存梯度。）
 #
-# 也可以让计算机来验证。对这个函数，两边都是精确的，因为乘以 2 或 4 只改变浮点数的指数。
+# 也可以让计算机来验证。对这个函数，两个结果都没有舍入误差，因为乘以 2 或 4 只改变浮点数的指数。
 
 # %% check="gradient_is_4x"
 x.grad == 4 * x
@@ -159,9 +159,9 @@ slopes(lambda x: 2 * torch.dot(x, x), x64)
 y.backward()
 
 # %% [markdown] lang="en"
-# An error. The graph has saved values for the chain rule, and the backward pass frees them, because
-# they take memory. (The error message suggests `retain_graph=True`, which keeps the values. You need
-# it only if you go back through the same graph twice on purpose.)
+# It raises an error. The graph had saved values for the chain rule, and the first backward pass
+# freed them, because they take up memory. (The error message suggests `retain_graph=True`, which
+# keeps the values. You need it only if you go back through the same graph twice on purpose.)
 
 # %% [markdown] lang="zh"
 # 报错了。计算图为链式法则保存了一些中间值，反向传播会释放它们，因为它们要占内存。（报错信息里提到的 `retain_graph=True` 会保留这些值，只有确实要在同一张计算图上反向传播两次时才需要它。）
@@ -337,10 +337,10 @@ plt.show()
 # **图**。行向量 $\mathbf{v}^\top$ 乘以雅可比矩阵 $J$（这里取前四个元素），就是 `backward` 加到 `x.grad` 上的行向量。$y_i$ 只依赖 $x_i$，所以 $J$ 是对角矩阵；`backward` 从不真的构造这个矩阵。
 
 # %% [markdown] lang="en"
-# A tensor with one element needs no `gradient`: its shape can be (1, 1), as here, or that of a scalar.
+# A tensor with one element needs no `gradient`, whether its shape is (1, 1), as here, or `()`.
 
 # %% [markdown] lang="zh"
-# 只有一个元素的张量不需要 `gradient`，无论形状是 (1, 1)（如下例）还是标量。
+# 只有一个元素的张量不需要 `gradient`，无论它是标量，还是形状为 (1, 1)（如下例）。
 
 # %% check="one_element"
 w = torch.full((1, 1), float(size), dtype=kind, device=device, requires_grad=True)
@@ -392,9 +392,9 @@ z.sum().backward()
 x.grad
 
 # %% [markdown] lang="en"
-# There are two more facts about `detach`. The graph of $\mathbf{y}$ itself stays intact and still gives
-# $2\mathbf{x}$. And nothing is copied: $\mathbf{u}$ and $\mathbf{y}$ share memory, so writing into
-# one changes the other.
+# Remember two more things about `detach`. First, the graph of $\mathbf{y}$ stays intact, so
+# $\mathbf{y}$ still has the gradient $2\mathbf{x}$. Second, nothing is copied: $\mathbf{u}$ and
+# $\mathbf{y}$ share memory, so writing into one of them changes the other.
 
 # %% [markdown] lang="zh"
 # 关于 `detach` 还有两点。$\mathbf{y}$ 自己的计算图不受影响，求导仍得 $2\mathbf{x}$。数据也没有复制：$\mathbf{u}$ 与 $\mathbf{y}$ 共用底层存储（共享内存），改动其中一个，另一个也会变。
@@ -502,9 +502,9 @@ a.add_(1)
 y.backward()
 
 # %% [markdown] lang="en"
-# An error, and this is the good case. Each tensor counts its changes in place, and the graph notices
-# that the count is no longer the one that it saved. But a change through `.data` is not counted.
-# Predict the gradient.
+# PyTorch raises an error, which is the better outcome. Each tensor counts its in-place changes, and
+# the graph notices that this count has changed since it saved the tensor. But a change through
+# `.data` is not counted. Predict the gradient that the next cell computes.
 
 # %% [markdown] lang="zh"
 # 报错了，这还算是好的情形。每个张量都记录自己被原地改动的次数，计算图发现这个次数与保存时不同。但是，通过 `.data` 的改动不计入次数。先预测梯度，再往下看。
@@ -517,9 +517,10 @@ y.backward()
 x.grad
 
 # %% [markdown] lang="en"
-# There is no error, and the gradient is wrong: $8 x_i + 4$. The backward pass used the changed
-# $\mathbf{a} = 2\mathbf{x} + 1$ instead of the saved one, which gives $2 \cdot 2 (2 x_i + 1)$. The
-# remedy is to leave $\mathbf{a}$ alone and to compute a new tensor, `b = a + 1`.
+# There is no error, and the gradient is wrong: $8 x_i + 4$. The graph saves no copy, so the
+# backward pass used the changed values $\mathbf{a} = 2\mathbf{x} + 1$ and computed
+# $2 \cdot 2 (2 x_i + 1)$. The remedy is to leave $\mathbf{a}$ alone and to compute a new tensor,
+# `b = a + 1`.
 #
 # A change through a NumPy array that shares the memory is not counted, either. We convert
 # $\mathbf{a}$ to NumPy, for example for a plot, and add 1 to the array. We do this twice, with
@@ -545,7 +546,8 @@ def gradient_after(convert):
 gradient_after(lambda a: a.numpy()), gradient_after(lambda a: a.numpy().copy())
 
 # %% [markdown] lang="en"
-# The second. In the first, each element is 4 too large, and again there is no error.
+# The second gradient is right, because its array was a copy. In the first gradient, each element
+# is 4 too large, and again there is no error.
 #
 # ## Through Python's control flow
 #
@@ -557,7 +559,7 @@ gradient_after(lambda a: a.numpy()), gradient_after(lambda a: a.numpy().copy())
 #
 # ## 对控制流求导
 #
-# 能求导的不只是公式。下面的函数把参数不断加倍，直到达到界限，然后走两个分支之一。计算图记录的是真正执行过的运算。
+# 能求导的不只是公式。下面的函数把参数不断加倍，直到达到界限，然后执行两个分支中的一个。计算图记录的是真正执行过的运算。
 
 
 # %%
@@ -569,8 +571,9 @@ def f(a):
 
 
 # %% [markdown] lang="en"
-# We draw $a$ at random and also use $-a$, so that both branches are executed. (If $a$ were zero, the
-# loop would never end, and close to zero it would take long; therefore we then draw again.)
+# We draw $a$ at random and also use $-a$, so that both branches are executed. (If $a$ were zero,
+# the loop would never end, and if $a$ were close to zero, the loop would take a long time. In these
+# cases we draw again.)
 
 # %% [markdown] lang="zh"
 # 随机抽一个 $a$，同时取 $-a$，这样两个分支都会执行。（如果 $a$ 等于零，循环就永远不会结束；如果 $a$ 接近零，循环就要执行很久。遇到这种情况就重新抽。）
@@ -619,7 +622,7 @@ plt.show()
 # difference across a jump would be huge and meaningless.)
 
 # %% [markdown] lang="zh"
-# **图**。对正的 $a$，函数由一段段线段组成（粗线），每一段都在一条过原点的直线上（细线），上方标出了几个斜率。每经过一个跳跃，加倍的次数就差一次。自动求导给出的是 $a$ 所在那一段的斜率，与跳跃无关。（跨过跳跃的中心差分会得到很大而没有意义的数。）
+# **图**。$a > 0$ 时，函数由一段段线段组成（粗线），每一段都在一条过原点的直线上（细线），上方标出了几个斜率。每跨过一个跳跃点，加倍的次数就相差一次。自动求导给出的是 $a$ 所在那一段的斜率，不考虑跳跃。（如果中心差分的两点分居跳跃点两侧，就会得到一个很大而没有意义的数。）
 
 # %% [markdown] lang="en"
 # ## Exact, or close?
@@ -652,7 +655,7 @@ d == a * a.grad
 # numbers for which the result is not exactly 100.
 
 # %% [markdown] lang="zh"
-# 这种情况多不多？原因在于因子 100。所以我们取一千个数，每个先乘以 100，再除以原来的数，看结果不恰好等于 100 的占多大比例。
+# 这种情况多不多？误差来自因子 100，所以只看这一个因子就够了：取一千个数，每个先乘以 100，再除以原来的数，看有多大比例的结果不恰好等于 100。
 
 # %% check="quotient_misses"
 many = torch.from_numpy(np.random.default_rng(seed).standard_normal(1000)).to(a)

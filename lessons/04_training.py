@@ -21,15 +21,15 @@
 # opposite direction. In this lesson you first write the training loop yourself, and then replace
 # its parts one by one with those of PyTorch. The results stay the same, but the code gets shorter.
 #
-# After this lesson you can read a training script, save the result of a training, and continue it
-# later. At the end you write an autograd of your own in 40 lines.
+# After this lesson you can read a training script, save the state of a training run, and continue
+# the run later. At the end you will write an autograd of your own in about 25 lines.
 
 # %% [markdown] lang="zh"
 # # 从梯度到训练
 #
 # 梯度指出损失增长的方向，训练就是朝相反的方向走许多小步。这一课先亲手写出训练循环，再把各个部分逐一换成 PyTorch 提供的工具。结果不变，代码却更短。
 #
-# 学完这一课，你能读懂训练脚本，会保存训练结果，也会在以后接着训练。最后，你还会用 40 行代码写出自己的自动求导。
+# 学完这一课，你能读懂训练脚本，能保存训练结果，还能在以后接着训练。最后，你还会用大约 25 行代码写出自己的自动求导。
 
 # %% tags=["parameters"]
 samples: int = 20  # number of samples
@@ -194,7 +194,7 @@ def train_by_hand(w, b):
 
 
 # %% [markdown] lang="en"
-# Does the loss fall in every step? Note that each step uses other samples than the step before.
+# Does the loss fall in every step? Note that each step uses different samples from the step before.
 
 # %% [markdown] lang="zh"
 # 每一步损失都会下降吗？注意，每一步用的样本都与前一步不同。
@@ -219,12 +219,12 @@ panel.spines[["top", "right"]].set_visible(False)
 plt.show()
 
 # %% [markdown] lang="en"
-# **Figure.** The loss of each step (small dots), and its mean over each epoch (large dots). No model
-# can get far below the variance of the noise, $0.1^2$ (dashed). The loss of a single step can go up,
-# because one batch can be harder than another.
+# **Figure.** The loss of each step (small dots), and its mean over each epoch (large dots). On
+# average, this model cannot get far below the variance of the noise, $0.1^2$ (dashed). The loss of
+# a single step can go up, because one batch can be harder than another.
 
 # %% [markdown] lang="zh"
-# **图**。每一步的损失（小点），以及它在每个轮次上的平均值（大点）。噪声的方差是 $0.1^2$（虚线），任何模型的损失都不会比它低很多。个别步的损失会上升，因为各批样本的难度不同。
+# **图**。每一步的损失（小点），以及它在每个轮次上的平均值（大点）。噪声的方差是 $0.1^2$（虚线），这个模型的平均损失不会比它低很多。个别步的损失会上升，因为各批样本的难度不同。
 
 # %% [markdown] lang="en"
 # The loss falls. What about the weights? The true weights are $2, -1, 3, -2$ (as many as there are
@@ -241,15 +241,16 @@ joined(w, b)
 #
 # ## The same with PyTorch's parts
 #
-# **The model.** An `nn.Module` holds the parameters and defines the forward pass. `nn.Parameter` turns
-# a tensor into a parameter, which requires a gradient and which the module knows by its name.
+# **The model.** An `nn.Module` holds the parameters and defines the forward pass. `nn.Parameter`
+# turns a tensor into a parameter: autograd computes a gradient for it, and the module registers it
+# under the name of the attribute, here `w` or `b`.
 
 # %% [markdown] lang="zh"
 # 权重和偏置正在接近真实值，轮次再多一些会更接近。
 #
 # ## 换用 PyTorch 的工具
 #
-# **模型**。`nn.Module` 保存参数，并定义前向传播。`nn.Parameter` 把张量变成参数：参数需要求梯度，模块也知道它的名字。
+# **模型**。`nn.Module` 保存参数，并定义前向传播。`nn.Parameter` 把张量变成参数：它需要求梯度，并且以自己的名字登记在模块中。
 
 
 # %% tags=["setup"]
@@ -269,17 +270,17 @@ model = Line().to(device)
 
 # %% [markdown] lang="en"
 # (`nn.Linear(features, 1)` is a ready-made layer of this kind. It starts from random weights; our
-# model starts from zeros, so that we can compare.)
+# model starts from zeros, so that we can compare its results with those of the handwritten loop.)
 #
-# **The data.** A `DataLoader` makes batches of a data set. With `shuffle=True` it draws a new
+# **The data.** A `DataLoader` divides a data set into batches. With `shuffle=True` it draws a new
 # order in each epoch, which is what you want in practice. Does every sample still appear exactly
 # once? We send the numbers $0, 1, 2, \dots$ through it. Do they keep their order, and what do we get
 # if we sort them?
 
 # %% [markdown] lang="zh"
-# （`nn.Linear(features, 1)` 就是这样一个现成的层。它的权重从随机数开始；我们的模型从零开始，便于比较。）
+# （`nn.Linear(features, 1)` 就是这样一个现成的层。它的权重用随机数初始化；我们的模型把参数初始化为零，便于与手写的循环比较。）
 #
-# **数据**。`DataLoader` 把数据集分成批量。加上 `shuffle=True`，每个轮次都重新打乱顺序，实际训练时就该这样做。打乱之后，每个样本还是恰好出现一次吗？我们让数 $0, 1, 2, \dots$ 通过它。顺序还是原来的吗？排序之后又会得到什么？
+# **数据**。`DataLoader` 把数据集分成批量。加上 `shuffle=True`，每个轮次都重新打乱顺序，实际训练时就该这样做。打乱之后，每个样本还是恰好出现一次吗？我们用 $0, 1, 2, \dots$ 作数据，交给它来分批。顺序还是原来的吗？排序之后又会得到什么？
 
 # %% check="each_sample_once"
 from torch.utils.data import DataLoader, TensorDataset
@@ -325,8 +326,9 @@ optimizer = torch.optim.SGD(model.parameters(), lr=lr)
 train(model, loader, optimizer, epochs)
 
 # %% [markdown] lang="en"
-# None: all steps agree, and so do the final weights. The first row below comes from the loop by hand,
-# and the second row from PyTorch's parts. NumPy confirms both, by the formulas from above.
+# None: all steps agree, and so do the final weights. The first row below comes from the handwritten
+# loop, and the second row from the loop with PyTorch's parts. The automatic check of this cell
+# computes the same weights in NumPy from the formulas above.
 
 # %% [markdown] lang="zh"
 # 一个也没有：每一步都一致，最后的权重也一致。下面第一行来自手写的循环，第二行来自 PyTorch 的工具；NumPy 按上面的公式计算，结果与这两行都一致。
@@ -369,7 +371,7 @@ dropout(ones).unique(), dropout(ones).sum()
 # values, so that a prediction does not depend on the other samples of its batch.
 
 # %% [markdown] lang="zh"
-# **批量归一化**在两种模式下的行为也不同。训练时，它减去**本批**的均值，再除以本批的标准差，同时让滑动均值和滑动方差朝本批的值移动十分之一。评估时，它改用这两个滑动值，这样一个样本的预测就不取决于同批的其他样本。
+# **批量归一化**在两种模式下的行为也不同。训练时，它减去**本批**的均值，再除以本批的标准差，同时让滑动均值和滑动方差向本批的值靠近，每次缩小差距的十分之一。评估时，它改用这两个滑动值，因此每个样本的预测都不受同批其他样本的影响。
 
 # %% check="normalized"
 norm = nn.BatchNorm1d(features, dtype=kind, device=device)
@@ -379,10 +381,11 @@ with torch.no_grad():
 in_training[0], norm.running_mean, norm.running_var, in_evaluation[0]
 
 # %% [markdown] lang="en"
-# The running mean started at 0 and the running variance at 1. Both have moved only a tenth of the way,
-# so the two results for the same sample differ. If you forget `eval()` before a test, or `train()` after it, there is no
-# error, but the values are wrong. Make it a habit: `model.eval()` and `torch.no_grad()` to test,
-# `model.train()` to continue.
+# The running mean started at 0 and the running variance at 1. Both have moved only a tenth of the
+# way, so the two results for the same sample differ. If you forget `eval()` before a test, or
+# `train()` after it, there is no error, but the values are wrong. Make it a habit to call
+# `model.eval()` and use `torch.no_grad()` before you test, and to call `model.train()` before you
+# continue.
 
 # %% [markdown] lang="zh"
 # 滑动均值从 0 开始，滑动方差从 1 开始，两者都只移动了十分之一，所以同一个样本的两个结果不同。测试前忘了 `eval()`，或测试后忘了 `train()`，都不会报错，结果却是错的。要养成习惯：测试用 `model.eval()` 和 `torch.no_grad()`，继续训练用 `model.train()`。
@@ -390,12 +393,14 @@ in_training[0], norm.running_mean, norm.running_var, in_evaluation[0]
 # %% [markdown] lang="en"
 # ## Saving and loading
 #
-# The **state** of a module is a dictionary with the name and the values of each parameter.
+# The **state** of a module is a dictionary with the name and the values of each parameter. It also
+# contains the values that a layer keeps without training them, such as the running mean and the
+# running variance of batch normalization.
 
 # %% [markdown] lang="zh"
 # ## 保存与加载
 #
-# 模块的**状态**是一个字典，包含每个参数的名字和值。
+# 模块的**状态**是一个字典，包含每个参数的名字和值，也包含各层保存的、不参与训练的值，例如批量归一化的滑动均值和滑动方差。
 
 # %% check="state"
 model.state_dict()
@@ -414,9 +419,9 @@ model.state_dict()
 # Therefore we save the optimizer's state as well. Here we train one epoch, save, and train another.
 
 # %% [markdown] lang="zh"
-# `torch.save` 把它写入文件，`torch.load` 把它读回来。（默认的 `weights_only=True` 会拒绝可能执行代码的文件；在没有 GPU 的机器上读取 GPU 写的文件，用 `map_location="cpu"`。）
+# `torch.save` 把它写入文件，`torch.load` 把它读回来。（默认的 `weights_only=True` 会拒绝可能执行代码的文件；如果文件保存的是 GPU 上的张量，在没有 GPU 的机器上读取时要加上 `map_location="cpu"`。）
 #
-# 要让训练像从未中断过一样继续下去，只有权重还不够。带**动量** $\mu$ 的 SGD 沿着一个速度更新权重，并把这个速度从一步保留到下一步：
+# 要让训练像从未中断过一样继续下去，只有权重还不够。带**动量** $\mu$ 的 SGD 按照“速度” $\mathbf{v}$ 更新权重，而每一步的速度都要用到上一步的速度：
 #
 # $$\mathbf{v} \leftarrow \mu \mathbf{v} + \nabla L, \qquad
 # \mathbf{w} \leftarrow \mathbf{w} - \text{lr} \cdot \mathbf{v} 。$$

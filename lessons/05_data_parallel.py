@@ -149,7 +149,7 @@ plt.show()
 # (a) and (b), which lesson 07 explains.
 
 # %% [markdown] lang="zh"
-# 正如你的笔记所说，**目前主流的是数据并行**：网络不用改动，设备之间每步只通信一次。只要一台设备放得下模型，就选它。放不下，就要把模型也切开。全分片数据并行（**FSDP**，第 06 课）仍是数据并行，但权重、梯度和优化器状态都分片存放。最大的模型还要与 (a) 和 (b) 结合，那是第 07 课的内容。
+# 正如你的笔记所说，**目前主流的是数据并行**：网络不用改动，设备之间每步只通信一次。只要一台设备放得下模型，就用数据并行。放不下，就要把模型也切开。全分片数据并行（**FSDP**，第 06 课）仍是数据并行，但权重、梯度和优化器状态都分片存放。最大的模型还要与 (a) 和 (b) 结合，那是第 07 课的内容。
 
 # %% [markdown] lang="en"
 # ## The right answer first
@@ -208,8 +208,9 @@ right = gradients(network)  # name -> .grad, of each parameter
 row(right)  # W1, then W2, in one long row
 
 # %% [markdown] lang="en"
-# From now on, `compare` prints how far each result is from one device: the largest difference, relative
-# to the largest element. Rounding alone causes about $10^{-16}$ in float64 and $10^{-7}$ in float32.
+# From now on, `compare` prints how far each result is from the result of one device: the largest
+# difference, divided by the largest element. Rounding alone causes differences of about $10^{-16}$
+# in float64 and $10^{-7}$ in float32.
 
 # %% [markdown] lang="zh"
 # 从现在起，每得到一个结果，就用 `compare` 打印它与一台设备的差：最大的差除以最大的元素。如果只有舍入误差，float64 下约为 $10^{-16}$，float32 下约为 $10^{-7}$。
@@ -286,7 +287,7 @@ if world_size == 1:
 # %% [markdown] lang="zh"
 # ## 亲手实现数据并行
 #
-# `tensor_split` 把一个批量恰好切成 $W$ 个大小几乎相等的**分片**（shard）。每个进程拿到自己的分片之后，数据并行只多一行：对梯度做一次全归约。我们用整数的线性回归来试，它的梯度 $\mathbf{X}^\top(\mathbf{X}\mathbf{w} - \mathbf{t})$ 也是整数，无论按什么次序相加都没有舍入误差。因此每个进程的梯度必须与预期值完全相等；漏掉或者多算一个样本，都无法藏在容差后面。（每个进程一行。）
+# `tensor_split` 把一个批量恰好切成 $W$ 个大小几乎相等的**分片**（shard）。每个进程拿到自己的分片之后，数据并行只多一行：对梯度做一次全归约。我们用整数的线性回归来试，它的梯度 $\mathbf{X}^\top(\mathbf{X}\mathbf{w} - \mathbf{t})$ 的元素也都是整数。这样大小的整数，无论按什么次序相加都没有舍入误差。因此每个进程的梯度必须与预期值完全相等；漏掉或者多算一个样本，都无法藏在容差后面。（每个进程一行。）
 
 # %%
 print(inspect.getsource(data_parallel.my_samples))
@@ -318,7 +319,7 @@ by_hand  # (world_size, features)
 #
 # `DistributedDataParallel`（分布式数据并行，简称 **DDP**）把网络包装起来，在 `backward()` 期间完成这次全归约。它对各进程的梯度取**平均**，而不是求和。既然损失是各样本的平均，这似乎正合适。果真如此吗？
 #
-# 下面的程序求两次梯度。第一次用 `no_sync()` 关掉取平均，好看清每个进程单独的梯度。没有样本的进程（例如 3 个样本分给 4 个进程）损失是 NaN，梯度是 0；它也必须带着这个 0 参与通信，否则其他进程会一直等待。
+# 下面的程序求两次梯度。第一次用 `no_sync()` 跳过取平均这一步，以便看到每个进程单独的梯度。没有样本的进程（例如 3 个样本分给 4 个进程）损失是 NaN，梯度是 0；它也必须带着这个 0 参与通信，否则其他进程会一直等待。
 
 # %%
 print(inspect.getsource(data_parallel.local_loss))
@@ -388,8 +389,8 @@ plt.show()
 
 # %% [markdown] lang="en"
 # Rounding differences from one device are expected, because the sums are grouped differently. Between
-# ranks the results must be identical, or their weights would drift apart. The largest difference between
-# ranks, over all parameters:
+# ranks the results must be identical, or the weights of the ranks would drift apart. The next cell
+# computes the largest difference between ranks, over the gradients of all parameters:
 
 # %% [markdown] lang="zh"
 # 与一台设备相比，有舍入误差是正常的，因为求和的分组不同。各进程之间则必须完全相同，否则它们的权重会渐渐不一致。下面是各进程之间、所有参数中的最大差别：
@@ -401,13 +402,13 @@ torch.stack([difference.abs().max() for difference in differences]).max()
 # %% [markdown] lang="en"
 # ## What happens in a step
 #
-# The older `nn.DataParallel` drives all devices from one process. Each device gets a **replica**, a copy of the
-# network. The idea is the same, but every phase of a step differs:
+# The older `nn.DataParallel` drives all devices from one process. Each device gets a **replica**, a
+# copy of the network. The idea is the same, but the devices communicate in more phases of a step:
 
 # %% [markdown] lang="zh"
 # ## 一个训练步的过程
 #
-# 较早的 `nn.DataParallel` 由一个进程控制所有设备，每台设备得到网络的一个**副本**（replica）。思路与 DDP 相同，但训练步的每个阶段都不一样：
+# 较早的 `nn.DataParallel` 由一个进程控制所有设备，每台设备得到网络的一个**副本**（replica）。思路与 DDP 相同，但一个训练步中有更多阶段需要通信：
 
 # %% tags=["figure"]
 draw_step()
@@ -415,13 +416,13 @@ plt.show()
 
 # %% [markdown] lang="en"
 # **Figure.** One step on a blue and an orange device; dashed frames are processes, red arrows are
-# communication. Phases: 1 scatter the batch, 2 forward, 3 loss, 4 backward, 5 all-reduce, 6 update.
-# Above, the second device receives samples and weights in phase 1, returns its outputs in phase 3,
-# receives their gradient in phase 4, and returns the gradient of the weights in phase 5. Below, only phase
-# 5 communicates.
+# communication. Phases: 1 scatter the batch, 2 forward, 3 loss, 4 backward, 5 reduce the gradients,
+# 6 update. In the upper half, the second device receives samples and weights in phase 1, returns
+# its outputs in phase 3, receives their gradient in phase 4, and returns the gradient of the
+# weights in phase 5. In the lower half, the devices communicate only in phase 5, by an all-reduce.
 
 # %% [markdown] lang="zh"
-# **图**。蓝、橙两台设备上的一个训练步；虚线框是进程，红色箭头是通信。各阶段为：1 分发批量，2 前向传播，3 损失，4 反向传播，5 全归约，6 更新。上：第二台设备在阶段 1 收到样本和权重，在阶段 3 发回输出，在阶段 4 收到输出的梯度，在阶段 5 发回权重的梯度。下：只有阶段 5 需要通信。
+# **图**。蓝、橙两台设备上的一个训练步；虚线框是进程，红色箭头是通信。各阶段为：1 分发批量，2 前向传播，3 损失，4 反向传播，5 归约梯度，6 更新。上：第二台设备在阶段 1 收到样本和权重，在阶段 3 发回输出，在阶段 4 收到输出的梯度，在阶段 5 发回权重的梯度。下：只有阶段 5 需要通信，即一次全归约。
 
 # %% [markdown] lang="en"
 # > **If your notes say** that the outputs are gathered and then differentiated: that is
@@ -492,7 +493,7 @@ plt.show()
 # **Figure.** The loss over all samples in each step: all ranks together (blue), and one device (orange).
 
 # %% [markdown] lang="zh"
-# **图**。每一步在所有样本上的损失：蓝色是所有进程合起来，橙色是一台设备。
+# **图**。每一步在所有样本上的损失：蓝色由所有进程合起来算出，橙色由一台设备算出。
 
 # %% [markdown] lang="en"
 # ## Accumulate gradients
@@ -505,7 +506,7 @@ plt.show()
 # %% [markdown] lang="zh"
 # ## 梯度累积
 #
-# 一个批量可能太大，$W$ 台设备合起来也无法一次处理。这时每个进程把自己的样本再分成几份，让各份的梯度累积起来（见第 03 课）。DDP 本来在每次反向传播时都要做一次全归约；用 `no_sync()`，就只做最后一次。下面的结果先给出每个进程全归约的次数：分成 `pieces` 份时，是几次？
+# 一个批量可能太大，$W$ 台设备合起来也无法一次处理。这时每个进程把自己的样本再分成几份，让各份的梯度累积起来（见第 03 课）。DDP 本来在每次反向传播时都要做一次全归约；除最后一次外，都可以用 `no_sync()` 省去。下面的结果首先列出每个进程做全归约的次数。分成 `pieces` 份时，是几次？
 
 # %%
 print(inspect.getsource(data_parallel.accumulated_gradients))
@@ -529,7 +530,7 @@ compare("DDP, accumulated", row(found[-1][1]), row(right))
 # %% [markdown] lang="zh"
 # ## 桶
 #
-# 大型网络有成百上千个梯度，最后几层的梯度比前几层早得多就算好了。DDP 把梯度收集到**桶**（bucket）里。一个桶装满，它的全归约就开始，同时 `backward()` 继续计算前面各层的梯度。默认情况下，第一个桶装到 1 MiB 就满，其余的装到 25 MiB；我们的小网络只用一个桶，没有任何重叠。
+# 大型网络有成百上千个梯度，而最后几层的梯度远早于前几层算好。DDP 把梯度收集到**桶**（bucket）里。一个桶装满，它的全归约就开始，同时 `backward()` 继续计算前面各层的梯度。默认情况下，第一个桶装到 1 MiB 就满，其余的装到 25 MiB；我们的小网络只用一个桶，没有任何重叠。
 #
 # 换成八层、每层 512 × 512 个权重的网络，并把上限设为 2 MiB。每个桶有多少字节？
 
@@ -543,11 +544,12 @@ plt.show()
 
 # %% [markdown] lang="en"
 # **Figure.** One backward pass on rank 0. Upper bar: when the gradient of each layer was ready, layer 8
-# first. Red bars: the all-reduce of each bucket. A red bar below the upper bar **overlaps** with
-# computation and costs no extra time; only the part to its right does.
+# first. Red bars: the all-reduce of each bucket. Where a red bar lies under the upper bar,
+# communication **overlaps** with computation and costs no extra time; only the part that extends
+# beyond the right end of the upper bar does.
 
 # %% [markdown] lang="zh"
-# **图**。进程 0 上的一次反向传播。上面的长条：各层的梯度何时算好，最先是第 8 层。红条：每个桶的全归约。红条位于长条范围之内时，通信与计算**重叠**，不多花时间；超出右端的部分才是额外的代价。
+# **图**。进程 0 上的一次反向传播。上面的长条：各层的梯度何时算好，最先是第 8 层。红条：每个桶的全归约。红条与上面的长条在时间上**重叠**的部分，通信和计算同时进行，不额外花时间；只有超出长条右端的部分才是额外的代价。
 
 # %% [markdown] lang="en"
 # ## A script of your own
@@ -566,7 +568,7 @@ plt.show()
 # %% [markdown] lang="zh"
 # ## 你自己的脚本
 #
-# `launch` 只属于本课程。通常的工具是 `torchrun`：它启动各个进程，并用环境变量告诉每个进程它的编号。文件 `parallel/train.py` 是一个完整的脚本，保存下来，换上自己的网络和数据，就可以使用：
+# `launch` 只在本课程中使用，实际项目通常用 `torchrun`：它启动各个进程，并用环境变量告诉每个进程它的编号。文件 `parallel/train.py` 是一个完整的脚本，保存下来，换上自己的网络和数据，就可以使用：
 #
 # ```sh
 # torchrun --nproc-per-node 2 train.py
@@ -615,7 +617,8 @@ compare("train.py by torchrun", row(saved), row(alone.state_dict()).to(device))
 # %% [markdown] lang="en"
 # ## Compared with one device
 #
-# Rounding has the size of `eps`, the gap between 1 and the next larger number:
+# Rounding errors are about as large as `eps`, the gap between 1 and the next larger number. This
+# table lists all differences so far, and then `eps`:
 
 # %% [markdown] lang="zh"
 # ## 与一台设备比较
@@ -626,7 +629,7 @@ compare("train.py by torchrun", row(saved), row(alone.state_dict()).to(device))
 print_table(dtype)
 
 # %% [markdown] lang="en"
-# Unless all ranks have equally many samples, one line stands out: the plain mean. All other lines show
+# Unless all ranks have the same number of samples, one line stands out: the plain mean. All other lines show
 # rounding. A loss curve would not have shown the mistake.
 
 # %% [markdown] lang="zh"
@@ -636,13 +639,14 @@ print_table(dtype)
 # ## Recipe for DDP
 #
 # 1. Start one process per device: `torchrun --nproc-per-node 4 train.py`.
-# 2. Call `init_process_group`; on GPUs, pass `LOCAL_RANK` to `set_device`.
+# 2. On GPUs, pass `LOCAL_RANK` to `set_device`. Then call `init_process_group`.
 # 3. Give each rank its own samples with a `DistributedSampler`, and call its `set_epoch` in each epoch.
 #    It repeats samples to make shards even.
 # 4. Wrap the network in `DistributedDataParallel`.
 # 5. Weight the loss by $n_r W / n$ if shards are uneven.
 # 6. Call `backward()` and `step()` as usual, and `no_sync()` to accumulate gradients.
-# 7. Save `replica.module.state_dict()` on one rank; replace the file as a whole.
+# 7. Save `replica.module.state_dict()` on one rank. Write a temporary file and rename it, so that
+#    an interruption never leaves half a checkpoint.
 # 8. Delete the DDP object and call `destroy_process_group`. A group that is alive when Python exits can
 #    abort the process.
 
@@ -650,12 +654,12 @@ print_table(dtype)
 # ## DDP 步骤小结
 #
 # 1. 每台设备启动一个进程：`torchrun --nproc-per-node 4 train.py`。
-# 2. 调用 `init_process_group`；用 GPU 时，再把 `LOCAL_RANK` 传给 `set_device`。
+# 2. 用 GPU 时，先把 `LOCAL_RANK` 传给 `set_device`，再调用 `init_process_group`。
 # 3. 用 `DistributedSampler` 给每个进程分配自己的样本，并在每一轮调用它的 `set_epoch`。它会重复某些样本，使分片大小相等。
 # 4. 用 `DistributedDataParallel` 包装网络。
 # 5. 分片大小不等时，损失乘以 $n_r W / n$。
 # 6. `backward()` 和 `step()` 照旧；累积梯度时用 `no_sync()`。
-# 7. 由一个进程保存 `replica.module.state_dict()`，并且整体替换文件。
+# 7. 由一个进程保存 `replica.module.state_dict()`，先写入临时文件，再改名，这样即使中断也不会留下不完整的检查点。
 # 8. 最后删除 DDP 对象，再调用 `destroy_process_group`：如果 Python 退出时进程组还在，进程可能异常中止。
 
 # %% [markdown] lang="en"
@@ -721,7 +725,7 @@ collected
 # %% [markdown] lang="en" tags=["exercise"]
 # ### 2. Repair a script
 #
-# This program should make one step of linear regression over all samples, starting from weights of zero.
+# This program should take one step of linear regression over all samples, starting from weights of zero.
 # It runs without an error, but the weights are wrong. Find four mistakes and repair them.
 
 # %% [markdown] lang="zh" tags=["exercise"]

@@ -27,7 +27,7 @@
 # %% [markdown] lang="zh"
 # # 并行训练的代价
 #
-# 在第 05 课里，多个进程合起来算出了一台设备的结果。这样做值得吗？进程之间要通信，要互相等待，每个进程还要在内存里保存整个网络。
+# 在第 05 课里，多个进程合起来，算出了与一台设备相同的结果。这样做值得吗？进程之间要通信，要互相等待，每个进程还要在内存里保存整个网络。
 #
 # 学完这一课，你能推导出一个训练步要通信多少字节、占用多少内存，能测出时间花在哪里，还能把一台设备放不下的网络分片存放。
 
@@ -175,7 +175,7 @@ torch.stack([found for found, sent in ringed])  # (world_size, all weights)
 # %% [markdown] lang="zh"
 # ## 时间花在哪里
 #
-# 进程等待消息时，就没有在计算。等待在一步里占多少时间？我们亲手训练一个更大的网络，它的计算量足够大，通信不会占主导。一步中的每个部分结束时，各进程都记录一次时间：
+# 进程等待消息时，就没有在计算。等待在一步里占多少时间？我们不用 DDP，自己写训练循环来训练一个更大的网络，它的计算量足够大，通信时间不会占主导。一步中的每个部分结束时，各进程都记录一次时间：
 
 # %%
 print(inspect.getsource(timing.watch))
@@ -213,7 +213,7 @@ plt.show()
 # it. With several buckets, DDP would overlap a part of it with `backward()`.
 
 # %% [markdown] lang="zh"
-# **图**。本次运行中最短的一步，它受其他程序的干扰最小；每行一个进程。红色部分包括等待，因为最慢的进程到达之前，谁也不能离开全归约。网络有几个桶时，DDP 能让其中一部分与 `backward()` 重叠。
+# **图**。本次运行中最短的一步，它受其他程序的干扰最小；每行一个进程。红色部分也包括等待的时间，因为在最慢的进程开始全归约之前，任何进程都无法完成它。如果梯度分成几个桶，DDP 能让一部分全归约与 `backward()` 重叠。
 
 # %% [markdown] lang="en"
 # For the same batch, the **speed-up** is the time $T_1$ of a step on one rank, divided by the time $T_W$
@@ -251,10 +251,12 @@ plt.show()
 # How to read the figure:
 #
 # - A point near the dashes means that the ranks mostly compute.
-# - A point well below the dashes, but left of the red line, has one of two causes. Either the cores were
-#   busy with other programs (two busy cores gain little, because the ranks then take turns), or the
-#   all-reduce takes long compared with the computation. The red part of the previous figure shows which.
-# - A point to the right of the red line cannot be higher, because several ranks share a core.
+# - A point well below the dashes, but left of the red line, usually has one of three causes. The
+#   cores are busy with other programs, so that the ranks have to take turns; or two ranks share one
+#   physical core, which can count as two logical cores; or the all-reduce takes long compared with
+#   the computation. In the last case, the red part of the previous figure is long on *every* rank.
+# - To the right of the red line, the speed-up cannot rise any further, because several ranks share
+#   a core.
 #
 # These times belong to this run on this machine, and no check depends on them. Measure your own machine.
 
@@ -262,16 +264,17 @@ plt.show()
 # 怎样读这张图：
 #
 # - 点靠近虚线，说明各进程大部分时间都在计算。
-# - 点在红线左边，却远低于虚线，原因有两种：要么核正忙于别的程序（核忙的时候，两个核也快不了多少，因为各进程要轮流使用它们），要么与计算相比，全归约花的时间太长。看上一张图的红色部分，就知道是哪一种。
-# - 点在红线右边，就不会再高了，因为几个进程共用一个核。
+# - 点在红线左边，却远低于虚线，通常有三种原因：要么核被别的程序占用（这时用两个核也快不了多少，因为各进程要轮流使用它们），要么两个进程共用一个物理核（它可能算作两个逻辑核），要么全归约的时间与计算相比太长。如果是最后一种，上一张图中*每个*进程的红色部分都很长。
+# - 点在红线右边，加速比就不会再提高，因为此时几个进程共用一个核（或一块 GPU）。
 #
-# 这些时间只属于这台机器上的这一次运行，没有检查项依赖它们。请在自己的机器上测一测。
+# 这些时间只反映本机的这一次运行，检查项都不依赖它们。请在自己的机器上也测一测。
 
 # %% [markdown] lang="en"
 # ## The memory of a weight
 #
-# Memory holds more than the weights: each weight has a gradient, and the optimizer Adam keeps two averages
-# for it. In float32, how many bytes does each of the four take? They are listed in this order:
+# Memory holds more than the weights: each weight has a gradient, and the optimizer Adam keeps two
+# averages for it. In float32, how many bytes does each of these four values take? The cell lists
+# the weight, its gradient, and the two averages, in this order:
 
 # %% [markdown] lang="zh"
 # ## 一个权重占用的内存
@@ -311,14 +314,14 @@ averages = [v for v in optimizer.state[weight].values() if v.shape == weight.sha
 # %% [markdown] lang="en"
 # ## ZeRO by hand
 #
-# The program below trains in any of these stages. Its optimizer is SGD with momentum, which keeps one
-# average for each weight. All weights are in one long row, padded with zeros so that all shards have the
-# same length.
+# The program below trains in any of these stages. Its optimizer is SGD with momentum, which keeps
+# one value for each weight, the momentum. All weights are in one long row, padded with zeros so
+# that all shards have the same length.
 
 # %% [markdown] lang="zh"
 # ## 亲手实现 ZeRO
 #
-# 下面的程序可以按其中任何一个阶段训练。优化器是带动量的 SGD，它为每个权重保存一个平均值。所有权重排成一长行，末尾补零，使各分片一样长。
+# 下面的程序可以按其中任何一个阶段训练。优化器是带动量的 SGD，它为每个权重保存一个值，即动量。所有权重排成一长行，末尾补零，使各分片一样长。
 
 # %%
 print(inspect.getsource(zero.reduce_scatter))
@@ -347,24 +350,26 @@ torch.stack([trained for memory, trained in stages])  # (4, all weights)
 # %% [markdown] lang="en"
 # How much does each stage communicate? A reduce-scatter and an all-gather are the two halves of the ring
 # all-reduce, so stages 1 and 2 can send as few bytes as DDP. (Our stage 1 sends more, because it runs a
-# whole all-reduce before the all-gather.) Stage 3 gathers the weights twice, for the forward and for the
-# backward pass, and reduce-scatters the gradient: $3 \frac{W-1}{W} P$ elements instead of
-# $2 \frac{W-1}{W} P$.
+# whole all-reduce before the all-gather.) Stage 3 gathers the weights twice, for the forward and
+# for the backward pass, and reduce-scatters the gradient: $3 \frac{W-1}{W} P$ elements instead of
+# $2 \frac{W-1}{W} P$. (Our stage 3 keeps the gathered weights for both passes, so it gathers them
+# once.)
 
 # %% [markdown] lang="zh"
-# 各阶段的通信量是多少？reduce-scatter 和全收集正是环的两半，所以阶段 1 和 2 的通信量可以与 DDP 相同。（我们的阶段 1 要多一些，因为它在全收集之前做了一次完整的全归约。）阶段 3 在前向和反向传播时各收集一次权重，再对梯度做一次 reduce-scatter，共 $3 \frac{W-1}{W} P$ 个元素，而不是 $2 \frac{W-1}{W} P$。
+# 各阶段的通信量是多少？reduce-scatter 和全收集正是环形全归约的前后两半，所以阶段 1 和 2 的通信量可以与 DDP 相同。（我们的阶段 1 要多一些，因为它在全收集之前做了一次完整的全归约。）阶段 3 在前向和反向传播时各收集一次权重，再对梯度做一次 reduce-scatter，共 $3 \frac{W-1}{W} P$ 个元素，而不是 $2 \frac{W-1}{W} P$。（我们的阶段 3 在两次传播中共用收集到的权重，所以只收集一次。）
 
 # %% [markdown] lang="en"
 # ## FSDP
 #
 # In torch, stage 3 is called **FSDP**, fully sharded data parallelism. `fully_shard` shards each
-# parameter along its first axis. (It replaces the older class `FullyShardedDataParallel`, FSDP1.) Apply it
-# to each block of a large network, so that only one or two blocks are whole at a time.
+# parameter along its first axis. (It replaces the older class `FullyShardedDataParallel`, FSDP1.)
+# Apply it first to each block of a large network and then to the network itself, so that only one
+# or two blocks are whole at a time.
 
 # %% [markdown] lang="zh"
 # ## FSDP
 #
-# 在 torch 里，阶段 3 叫作 **FSDP**，即全分片数据并行。`fully_shard` 沿第一个轴切分每个参数（它取代了较早的类 `FullyShardedDataParallel`，即 FSDP1）。对大型网络，要逐个模块调用它，这样同一时刻只有一两个模块的权重是完整的。
+# 在 torch 里，阶段 3 叫作 **FSDP**，即全分片数据并行。`fully_shard` 沿第一个轴切分每个参数（它取代了较早的类 `FullyShardedDataParallel`，即 FSDP1）。对大型网络，要先逐个模块调用它，最后对整个网络调用，这样同一时刻只有一两个模块的权重是完整的。
 
 # %%
 print(inspect.getsource(sharded.train_sharded))
@@ -393,8 +398,8 @@ row(first), row(trained)
 # %% [markdown] lang="en"
 # ## Exercises
 #
-# `launch_cell` runs a function that a cell defines on several ranks. The function may use its arguments,
-# `torch` and `dist`.
+# `launch_cell` takes a function from a cell and runs it on several ranks. The function may use its
+# arguments, `torch` and `dist`.
 
 # %% [markdown] lang="zh"
 # ## 练习
@@ -446,13 +451,14 @@ halves
 # %% [markdown] lang="en" tags=["exercise"]
 # ### 2. What fits?
 #
-# A GPU has 80 GB of memory, and activations need half of it. For each stage of ZeRO from 0 to 3: how many
-# billion weights can a network have at most on `world_size` such GPUs, in float32 and with Adam?
+# A GPU has 80 GB of memory, and activations need half of it. For each stage of ZeRO from 0 to 3,
+# what is the largest number of weights, in billions, that a network can have on `world_size` such
+# GPUs, in float32 and with Adam?
 
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 2. 放得下多少？
 #
-# 一块 GPU 有 80 GB 内存，其中一半要留给激活值。用 `world_size` 块这样的 GPU，数据类型为 float32，优化器为 Adam，网络最多可以有多少个权重（以十亿为单位）？对 ZeRO 的阶段 0 到 3 各求一个数。
+# 一块 GPU 有 80 GB 显存，其中一半要留给激活值。用 `world_size` 块这样的 GPU，数据类型为 float32，优化器为 Adam，网络最多可以有多少个权重（以十亿为单位）？对 ZeRO 的阶段 0 到 3 各求一个数。
 
 # %% tags=["exercise"]
 bytes_each = [...]  # of a weight, for each stage

@@ -92,9 +92,9 @@ weights, x, y = task  # of two layers; (batch, features); (batch, 1)
 # %% [markdown] lang="zh"
 # ## 在层与层之间切分
 #
-# 在**流水线并行**（网络划分）中，每个进程持有一个**阶段**（stage），即相邻的若干层。前向传播时，进程从前一个进程接收激活值，再把自己的激活值发给后一个进程。反向传播时，它收到所发出的激活值的梯度，再发回所收到的激活值的梯度。这就是链式法则，只是各阶段之间多了通信。
+# 在**流水线并行**（网络划分）中，每个进程持有一个**阶段**（stage），即相邻的若干层。前向传播时，进程从前一个进程接收激活值，再把自己的激活值发给后一个进程。反向传播时方向相反：进程从后一个进程接收自己发出的激活值的梯度，再把自己收到的激活值的梯度发回前一个进程。这就是链式法则，只是各阶段之间多了通信。
 #
-# 两层网络不够分成流水线，所以换成八层，每层之后都接 tanh：前七个权重矩阵是方阵，最后一个只有一行。
+# 流水线只有两层太少了，所以换成八层，每层之后都接 tanh：前七个权重矩阵是方阵，最后一个只有一行。
 
 # %%
 print(inspect.getsource(Stage))
@@ -214,9 +214,9 @@ for panel, (name, table) in zip(panels, schedules.items(), strict=True):
 plt.show()
 
 # %% [markdown] lang="en"
-# **Figure.** Two schedules. A row is a rank, a column is a time slot, and a number is a microbatch. Forward
-# passes are blue and backward passes are orange, as if both took equally long. In a white slot the rank
-# waits; the white slots are the **bubble**.
+# **Figure.** Two schedules. A row is a rank, a column is a time slot, and a number is a microbatch.
+# Forward passes are blue and backward passes are orange; the figure assumes that both take equally
+# long. In a white slot the rank waits; the white slots are the **bubble**.
 
 # %% [markdown] lang="zh"
 # **图**。两种调度。每行是一个进程，每列是一个时间段，数字是微批的编号；蓝色是前向传播，橙色是反向传播，这里假设两者用时相同。进程在白格里只能等待，这些白格就是**气泡**（bubble）。
@@ -235,9 +235,9 @@ plt.show()
 ]
 
 # %% [markdown] lang="en"
-# The bubbles are equal, so what is the advantage of 1F1B? A rank keeps the activations of a microbatch from
-# its forward pass to its backward pass. For how many microbatches does each rank keep activations at once,
-# at most?
+# The bubbles are equal, so what is the advantage of 1F1B? A rank keeps the activations of a
+# microbatch from its forward pass to its backward pass. For each rank, what is the largest number
+# of microbatches whose activations it keeps at the same time?
 
 # %% [markdown] lang="zh"
 # 气泡一样大，那么 1F1B 好在哪里？从一个微批的前向传播到它的反向传播，进程要一直保存它的激活值。每个进程最多同时保存几个微批的激活值？
@@ -252,15 +252,16 @@ def most_kept(table, r):
 [[most_kept(table, r) for r in range(world_size)] for table in schedules.values()]
 
 # %% [markdown] lang="en"
-# GPipe keeps all microbatches. With 1F1B, a rank keeps at most as many as there are stages from its own to
-# the last one. Therefore large models are trained with 1F1B or with an improved version of it.
+# GPipe keeps the activations of all microbatches. With 1F1B, a rank keeps those of at most one
+# microbatch for each stage from its own to the last. Therefore large models are trained with 1F1B
+# or with an improved version of it.
 #
 # Here is the whole training program, with GPipe. In `backward`, the derivative is divided by the number of
 # samples in the whole batch, so microbatches of different sizes need no weights. (`Found` stands for the
 # outputs and gradients of the first step, and the weights after the last step.)
 
 # %% [markdown] lang="zh"
-# GPipe 要保存全部微批的激活值。用 1F1B 时，一个进程最多保存的微批数，等于从它自己到最后一个阶段的阶段数。所以训练大模型用的是 1F1B，或由它改进而来的调度。
+# GPipe 要保存全部微批的激活值。用 1F1B 时，一个进程最多同时保存的微批数，等于从它自己的阶段到最后一个阶段（含两端）的阶段数。所以训练大模型用的是 1F1B，或由它改进而来的调度。
 #
 # 下面是完整的训练程序，用的是 GPipe。`backward` 里的导数除以整个批量的样本数，所以微批大小不等也不需要加权。（`Found` 表示第一步的输出和梯度，以及最后一步之后的权重。）
 
@@ -312,8 +313,9 @@ print(inspect.getsource(pipeline.train_by_torch))
 
 # %% [markdown] lang="en"
 # These schedules take the mean of the microbatches' gradients, which is right only if all microbatches have
-# the same size. (Otherwise it is the plain mean of lesson 05 again.) Therefore we drop the last samples.
-# Again, the result is the gradients of the first step and the weights after the last:
+# the same size. (Otherwise it is the plain mean of lesson 05 again.) Therefore we drop the samples
+# that are left over when the batch is divided evenly. Again, the results are the gradients of the
+# first step and the weights after the last step:
 
 # %% [markdown] lang="zh"
 # 这两种调度对各微批的梯度取平均，只有各微批一样大时才正确。（否则又是第 05 课里的普通平均。）所以要先舍去最后几个样本。结果同样是第一步的梯度，以及最后一步之后的权重：
@@ -355,10 +357,11 @@ compare("pipeline by torch", staged, row(gradients(single)))
 # 两个矩阵之间不用通信，因为 tanh 对每个隐藏单元单独计算。最后做一次全归约，把各部分的输出相加。
 
 # %% [markdown] lang="en"
-# In the backward pass, the output is a sum over ranks, so its derivative with respect to each part is 1.
-# Every rank has the whole output, computes the same $\mathbf{d}$, and passes it into its own part without
-# communication. (In a deeper network, the layers before this one need the gradient of $\mathbf{x}$, which is
-# a sum over ranks too and takes another all-reduce.)
+# Now the backward pass. Because the output is a sum over ranks, its derivative with respect to each
+# partial output is 1. Every rank has the whole output, computes the same derivative $\mathbf{d}$ of
+# the loss, and propagates it back through its own slices without communication. (In a deeper
+# network, the earlier layers need the gradient with respect to $\mathbf{x}$. It is a sum over ranks
+# too, and takes another all-reduce.)
 
 # %% [markdown] lang="zh"
 # 反向传播时，因为输出是各进程的部分和相加，它对每一部分的导数都是 1。每个进程都有完整的输出，各自算出同一个 $\mathbf{d}$，传回自己的那一部分，不用通信。（在更深的网络里，前面的层还需要 $\mathbf{x}$ 的梯度；它也是各进程之和，要再做一次全归约。）
@@ -413,10 +416,11 @@ compare("tensor by hand", join(gradient_slices), right)
 
 # %% [markdown] lang="en"
 # In torch, the network is written as for one device. A **plan** says how each layer is split, and
-# `parallelize_module` applies the plan. The program does not show the all-reduce:
+# `parallelize_module` applies the plan. The all-reduce does not appear in the program, because
+# `RowwiseParallel` adds it:
 
 # %% [markdown] lang="zh"
-# 在 torch 里，网络的写法与一台设备时相同。用一个**方案**（plan）说明每一层怎样切分，再由 `parallelize_module` 执行。程序里看不到全归约：
+# 在 torch 里，网络的写法与只用一台设备时相同。**方案**（plan）规定每一层怎样切分，`parallelize_module` 按方案执行切分。程序里看不到全归约的代码：
 
 # %%
 print(inspect.getsource(tensor_parallel.train_by_torch))
@@ -443,7 +447,7 @@ row(found), row(after)
 # %% [markdown] lang="zh"
 # ## 与一台设备比较
 #
-# 下表列出各梯度与一台设备的梯度之间最大的差，除以最大的元素：
+# 下表列出各梯度的相对误差，即它与一台设备的梯度之间的最大差值除以最大的元素：
 
 # %%
 print_table(dtype)
@@ -495,7 +499,7 @@ elements = [2 * share * P, 3 * share * P, 2 * n * d, 4 * 2 * share * n * d]
 # %% [markdown] lang="zh"
 # - **流水线并行**的通信量最少，与一个阶段里有多少个模块无关，而且只在相邻进程之间通信，所以用在机器之间。它的代价是气泡。
 # - **张量并行**对*每个*模块的通信量都与数据并行相当，词元越多，通信量越大，而且通信时不能做别的计算。所以它需要机器内部的高速连接。
-# - **DDP 和 FSDP** 的通信量随权重的个数增长，不随词元数增长，还能与计算重叠。它们可以扩展到最多的设备。
+# - **DDP 和 FSDP** 的通信量随权重的个数增长，不随词元数增长，而且通信能与计算重叠。几种方式中，它们能扩展到的设备数最多。
 #
 # 最大的模型把它们结合起来：机器内部用张量并行，机器之间用流水线并行，各组机器之间再用数据并行。
 
@@ -508,8 +512,8 @@ elements = [2 * share * P, 3 * share * P, 2 * n * d, 4 * 2 * share * n * d]
 # %% [markdown] lang="en" tags=["exercise"]
 # ### 1. A smaller bubble
 #
-# In a pipeline of `world_size` stages, the bubble may fill at most a tenth of the slots. At least how many
-# microbatches are needed?
+# In a pipeline of `world_size` stages, the bubble should fill at most a tenth of the slots. What is
+# the smallest number of microbatches that achieves this?
 
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 1. 小一点的气泡
@@ -534,7 +538,7 @@ enough
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 2. 传下去
 #
-# 每个进程有一个数。让每个进程得到从进程 0 到它自己的各数之和，像流水线那样，把和一个进程接一个进程地传下去。使用 `dist.send(tensor, rank)` 和 `dist.recv(tensor, rank)`，每个进程最多发送一次。（`launch_cell` 在多个进程上运行这个函数。）
+# 每个进程有一个数。让每个进程得到从进程 0 到它自己的各数之和，像流水线那样，把累加的结果从一个进程传给下一个进程。使用 `dist.send(tensor, rank)` 和 `dist.recv(tensor, rank)`，每个进程最多发送一次。（`launch_cell` 在多个进程上运行这个函数。）
 
 # %% tags=["setup"]
 numbers = torch.from_numpy(np.random.default_rng(seed).integers(1, 100, world_size))

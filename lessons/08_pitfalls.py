@@ -18,11 +18,11 @@
 # %% [markdown] lang="en"
 # # Parallel pitfalls
 #
-# Every program in this lesson runs to its end. There is no error and no warning, and all GPUs are busy.
-# But ten times, the result is wrong.
+# The programs in this lesson run to completion, without an error or a warning, and keep all GPUs
+# busy. But ten of the results are wrong.
 #
-# After this lesson you recognize each of the ten mistakes by the values that it leaves behind. You also
-# have a habit that finds nine of them: compare with one device.
+# After this lesson you can recognize each of the ten mistakes by the values that it leaves behind.
+# You also have a habit that finds nine of them: compare with one device.
 
 # %% [markdown] lang="zh"
 # # 并行训练的陷阱
@@ -106,9 +106,9 @@ right = network.w.grad
 right
 
 # %% [markdown] lang="en"
-# Each mistake follows one pattern: a symptom, a program, your prediction, and the comparison with one
-# device. The program takes an argument `mended`, and runs without the remedy and then with it. Each
-# result has one row per rank.
+# Most sections follow one pattern: a symptom, a program, your prediction, and the comparison with
+# one device. The program takes an argument `mended` and runs twice, first without the remedy and
+# then with it. Each result has one row per rank.
 
 # %% [markdown] lang="zh"
 # 每种错误都按同样的步骤讲：症状、程序、你的预测，以及与一台设备的比较。程序有一个参数 `mended`：先不补救运行一次，再补救后运行一次。结果中每个进程占一行。
@@ -127,7 +127,8 @@ def descend(w):  # on one device
 
 
 # %% [markdown] lang="en"
-# All programs share these parts; `my_shard` returns samples and targets of this rank.
+# Most programs use these two functions, and `my_shard`, which returns the samples and targets of
+# its rank.
 
 # %% [markdown] lang="zh"
 # 各个程序共用下面几段；`my_shard` 返回本进程的样本和目标值。
@@ -139,8 +140,8 @@ print(inspect.getsource(pitfalls.local_loss))
 # %% [markdown] lang="en"
 # ## 1. The ranks never communicate
 #
-# **Symptom.** The loss falls on every rank, but the saved model is only as good as if it had seen a part of
-# the data.
+# **Symptom.** The loss falls on every rank, but the saved model is no better than a model that was
+# trained on a part of the data.
 #
 # `no_sync()` is meant for gradients that accumulate: the ranks communicate only in the last backward pass.
 # Here the last pass is inside `no_sync()` too. What do the weights of the ranks look like after training?
@@ -162,7 +163,7 @@ compare("1 mended", mended, descend(w))
 wrong, mended  # (world_size, features) each
 
 # %% [markdown] lang="en"
-# Without the remedy, each rank has trained its own model, and rank 0 saves one of $W$. (Calling `replica.module(x)` instead of
+# Without the remedy, each rank has trained its own model, and rank 0 saves one of the $W$ models. (Calling `replica.module(x)` instead of
 # `replica(x)` has the same effect, because that pass bypasses DDP.) **Remedy**: keep the last forward and
 # backward pass outside `no_sync()`, and let it go through DDP.
 
@@ -229,7 +230,7 @@ compare("3 mended", mended, one_device)
 wrong, mended  # (world_size,) each
 
 # %% [markdown] lang="en"
-# A rank with one sample less counts as much as the others, and a rank without samples reports 0/0.
+# A rank with one sample fewer counts as much as the others, and a rank without samples reports 0/0.
 # **Remedy**: never communicate a mean. Communicate the sum and the count, and divide at the end.
 
 # %% [markdown] lang="zh"
@@ -249,7 +250,7 @@ wrong, mended  # (world_size,) each
 #
 # **症状**：用了四块 GPU，一个**轮次**（epoch，即把所有样本过一遍）的步数却与一块时一样多。如果不打乱次序，各进程的损失直到最后一位都相同。
 #
-# 没有采样器时，数据加载器就是人人在一台设备上都会写的那种，它不知道进程编号和进程总数。每个进程读哪些样本？它们的梯度是什么？
+# 没有采样器时，数据加载器的写法与只用一台设备时一样，它不知道进程编号和进程总数。每个进程读哪些样本？它们的梯度是什么？
 
 # %%
 print(inspect.getsource(pitfalls.load))
@@ -356,7 +357,7 @@ drawn.cpu(), wrong, mended  # (world_size, features) each
 # on every rank. By hand this takes a `broadcast`; DDP does it when it wraps a network.
 
 # %% [markdown] lang="zh"
-# 不补救就不会：更新完全相同，差距就保持不变：训练之后各行之差，与训练之前一样大。而且，各进程共用的梯度不属于其中任何一个模型。**办法**：所有进程都从进程 0 的权重开始。亲手实现时，要做一次**广播通信**（`broadcast`）；DDP 在包装网络时就会做。
+# 不补救就不会。更新完全相同，差距也就保持不变：训练之后各行之差，与训练之前一样大。而且，各进程共用的梯度并不是其中任何一个模型的梯度。**办法**：所有进程都从进程 0 的权重开始。亲手实现时，要做一次**广播通信**（`broadcast`）；DDP 在包装网络时就会做。
 
 # %% [markdown] lang="en"
 # ## 7. Statistics of a shard
@@ -364,16 +365,17 @@ drawn.cpu(), wrong, mended  # (world_size, features) each
 # **Symptom.** Gradients and weights are equal on all ranks, but the model depends on the number of GPUs. The
 # smaller the shards, the worse the model.
 #
-# **Batch normalization** subtracts the mean of the batch from each column and divides by the root of its
-# variance. On each rank, the batch is only a shard. These readings grow by about 3 from one to the next, and
-# each rank gets five or six of them. Are the variances larger or smaller than that of all readings?
+# **Batch normalization** subtracts from each column its mean over the batch, and divides the column
+# by the square root of its variance. On each rank, the batch is only a shard. The readings below
+# grow by about 3 from one to the next, and each rank gets five or six of them. Are the variances on
+# the ranks larger or smaller than the variance of all readings?
 
 # %% [markdown] lang="zh"
 # ## 7. 局部的统计量
 #
 # **症状**：各进程的梯度和权重都相同，模型却与 GPU 的块数有关；分片越小，模型越差。
 #
-# **批量归一化**从每一列减去批量的均值，再除以批量方差的平方根。可在每个进程上，批量只是一个分片。下面的读数每一个比前一个大约增大 3，每个进程分到五六个。各进程的方差比全部读数的方差大，还是小？
+# **批量归一化**从每一列减去批量的均值，再除以批量方差的平方根。可在每个进程上，批量只是一个分片。下面的读数，每一个大约比前一个大 3，每个进程分到五六个。各进程的方差比全部读数的方差大，还是小？
 
 # %%
 print(inspect.getsource(pitfalls.normalize))
@@ -393,12 +395,14 @@ compare("7 mended", mended, climb.var(dim=0))
 # %% [markdown] lang="en"
 # With more than one rank they are smaller. DDP does not repair this: before each forward pass it copies the
 # statistics of rank 0, and thus of one shard, to all ranks. **Remedy**: `convert_sync_batchnorm` replaces each
-# such layer of a network by **SyncBatchNorm**. It needs two all-reduces: of sums and counts for the mean of all
-# readings, and of the squared distances from *this* mean. (SyncBatchNorm works on GPUs only. On the CPU,
-# `reduce_statistics` does the same by hand, and this check does *not* verify SyncBatchNorm.)
+# such layer of a network with **SyncBatchNorm**, which gathers the mean, variance and count of
+# every rank and combines them, as you do in exercise 1. By hand, two all-reduces are enough: one of
+# sums and counts, for the mean of all readings, and one of the squared distances from *this* mean.
+# (SyncBatchNorm works on GPUs only. On the CPU, `reduce_statistics` runs these two all-reduces
+# instead, so this check does *not* verify SyncBatchNorm.)
 
 # %% [markdown] lang="zh"
-# 只要多于一个进程，方差就更小。DDP 也补救不了：每次前向传播之前，它把进程 0 的统计量（仍只是一个分片的）复制给所有进程。**办法**：用 `convert_sync_batchnorm` 把网络中每个这样的层换成**同步批量归一化**（SyncBatchNorm）。它要做两次全归约：先对总和与个数，得到全部读数的均值；再对各读数与**这个**均值之差的平方。（SyncBatchNorm 只能在 GPU 上运行。在 CPU 上，由 `reduce_statistics` 亲手完成同样的计算，所以这个检查项**没有**验证 SyncBatchNorm。）
+# 只要多于一个进程，方差就更小。DDP 也补救不了：每次前向传播之前，它把进程 0 的统计量（仍只是一个分片的）复制给所有进程。**办法**：用 `convert_sync_batchnorm` 把网络中每个这样的层换成**同步批量归一化**（SyncBatchNorm）。它收集每个进程的均值、方差和个数，再合并起来，做法与练习 1 相同。自己实现时，做两次全归约就够了：第一次对总和与个数，由此得到全部读数的均值；第二次对各读数与**这个**均值之差的平方和，由此得到方差。（SyncBatchNorm 只能在 GPU 上运行。在 CPU 上，改由 `reduce_statistics` 做这两次全归约，所以这个检查项**没有**验证 SyncBatchNorm。）
 
 # %% [markdown] lang="en"
 # ## 8. The same order in every epoch
@@ -447,9 +451,9 @@ differences(forgotten), differences(orders)
 # **Symptom.** When gradients accumulate over microbatches, results change a little with the number of
 # microbatches, but only for some batch sizes.
 #
-# The pipeline schedule of torch takes the mean of the microbatches' gradients. If the microbatches are not
-# equally large, it stops with an error on several ranks, but raises no error on one rank. Therefore we use one.
-# Is this the gradient of one device?
+# The pipeline schedule of torch takes the mean of the microbatches' gradients. If the microbatches
+# are not equally large, a pipeline of several ranks stops with an error, but a pipeline of one rank
+# does not. Therefore we use a single rank. Is the result the gradient of one device?
 
 # %% [markdown] lang="zh"
 # ## 9. 大小不等的微批
@@ -472,7 +476,7 @@ wrong
 # pieces that divides the batch; or use sums, divided by the number of samples in the *whole* batch:
 
 # %% [markdown] lang="zh"
-# 这又是平均的平均，一个进程就会出现。在一块 GPU 上，对大小不等的几份累积梯度，再把每份的平均损失除以份数，犯的也是同样的错误。**办法**：让微批的个数整除批量大小；或者求和，再除以**整个**批量的样本数：
+# 这又是平均的平均，一个进程就会出现。在一块 GPU 上累积梯度时，如果各份大小不等，却把每份的平均损失除以份数，犯的也是同样的错误。**办法**：让微批的个数整除批量大小；或者求和，再除以**整个**批量的样本数：
 
 # %% check="accumulated"
 network = Regression(w)
@@ -510,7 +514,7 @@ torch.stack([losses[0], losses_mended[0]])  # (2, steps)
 # before the first `step()`:
 
 # %% [markdown] lang="zh"
-# Adam 把梯度的平均除以梯度平方的平均的平方根，所以公共的倍数被约掉了。用 SGD 时，同样的错误相当于学习率加倍。**办法**：在第一次 `step()` 之前，把**梯度**与一台设备的梯度作比较：
+# Adam 的更新量是一个分式：分子是梯度的平均，分母是梯度平方的平均再开平方，所以公共的倍数被约掉了。用 SGD 时，同样的错误相当于学习率加倍。**办法**：在第一次 `step()` 之前，把**梯度**与一台设备的梯度作比较：
 
 # %% check="doubled"
 compare("10 wrong", wrong, right)
@@ -520,43 +524,44 @@ torch.stack([wrong[0], mended[0]])  # (2, features)
 # %% [markdown] lang="en"
 # ## Ten mistakes on a page
 #
+# One habit finds all of them but the eighth: do the same on one device and compare, with a batch that
+# the ranks do not share evenly and with samples that differ. Compare values instead of curves: sample
+# numbers, weights, and gradients before `step()`. (The forgotten `set_epoch` also happens on one
+# device, and takes two epochs to show.) Comparing ranks only with each other is not enough: in 2 to 5
+# and in 10 they agree, and all are wrong.
+
+# %% [markdown] lang="zh"
+# ## 一页看懂十种错误
+#
+# 有一个习惯能查出其中九种，只有第 8 种除外：在一台设备上做同样的计算并比较，批量大小要取各进程不能平分的数，样本要互不相同。比较的是数值而不是曲线：样本编号、权重，以及 `step()` 之前的梯度。（忘记 `set_epoch` 在一台设备上也会发生，而且要比较两轮才看得出来。）只在进程之间互相比较是不够的：在第 2 到第 5 种和第 10 种情形里，各进程完全一致，却全都错了。
+
+# %% [markdown] lang="en"
 # |  | symptom | remedy | how to notice |
 # |---|---|---|---|
-# | 1 | losses fall, the saved model is poor | last pass outside | compare **weights** between ranks |
+# | 1 | losses fall, the saved model is poor | last pass outside `no_sync()` | compare **weights** between ranks |
 # | 2 | loss explodes with more ranks, or Adam hides it | weights $n_r / n$ | compare the **gradient** with one device |
 # | 3 | validation depends on the number of ranks, or is NaN | all-reduce of sum and count | a batch that ranks do not share evenly |
 # | 4 | more ranks, as many steps per epoch | `DistributedSampler` | **gather sample numbers**, count them |
 # | 5 | more samples evaluated than there are | weight $1/k$ | gather sample numbers, count them |
 # | 6 | equal gradients, different models | `broadcast`, or DDP | compare weights **before** the first step |
 # | 7 | model depends on the size of the shards | `SyncBatchNorm` | shards that differ: sorted samples |
-# | 8 | every epoch has the same curve | call it in each epoch | compare the orders of two epochs |
+# | 8 | every epoch has the same curve | `set_epoch` each epoch | compare the orders of two epochs |
 # | 9 | gradient depends on the number of microbatches | sums, divided by $n$ | a batch that the pieces do not share evenly |
 # | 10 | none | one pass per step | compare the gradient **before** `step()` |
 
 # %% [markdown] lang="zh"
-# ## 一页看懂十种错误
-#
 # |  | 症状 | 办法 | 怎样发现 |
 # |---|---|---|---|
-# | 1 | 损失下降，保存的模型却不好 | 把最后一次放在外面 | 比较各进程的**权重** |
+# | 1 | 损失下降，保存的模型却不好 | 把最后一次放在 `no_sync()` 外面 | 比较各进程的**权重** |
 # | 2 | 进程一多，损失就爆炸，或被 Adam 掩盖 | 权重 $n_r / n$ | 与一台设备比较**梯度** |
 # | 3 | 验证结果随进程数而变，或是 NaN | 对总和与个数做全归约 | 用不能平分的批量试一次 |
 # | 4 | 进程增多，每一轮的步数不变 | `DistributedSampler` | **收集样本编号**，数一数 |
 # | 5 | 评估的样本数比数据还多 | 权重 $1/k$ | 收集样本编号，数一数 |
 # | 6 | 梯度相同，模型不同 | `broadcast`，或 DDP | 第一步**之前**比较权重 |
 # | 7 | 模型与分片大小有关 | `SyncBatchNorm` | 用互不相同的分片：排好序的样本 |
-# | 8 | 每一轮的曲线都一样 | 每轮调用一次 | 比较两轮的次序 |
+# | 8 | 每一轮的曲线都一样 | 每轮调用 `set_epoch` | 比较两轮的次序 |
 # | 9 | 梯度随微批的个数而变 | 求和，再除以 $n$ | 用微批不能平分的批量试一次 |
 # | 10 | 没有 | 每步只做一次 | 在 `step()` **之前**比较梯度 |
-
-# %% [markdown] lang="en"
-# One habit finds all of them but the eighth: do the same on one device, with a batch that the ranks do not share
-# evenly and with samples that differ. Compare values instead of curves: sample numbers, weights, and gradients
-# before `step()`. (The forgotten `set_epoch` also happens on one device, and takes two epochs to show.) Comparing
-# ranks only with each other is not enough: in 2 to 5 and in 10 they agree, and all are wrong.
-
-# %% [markdown] lang="zh"
-# 有一个习惯能查出其中九种，只有第 8 种除外：在一台设备上做同样的事，批量要取得各进程不能平分，样本要互不相同。比较的是数值而不是曲线：样本编号、权重，以及 `step()` 之前的梯度。（忘记 `set_epoch` 在一台设备上也会发生，而且要比较两轮才看得出来。）只在进程之间互相比较是不够的：在第 2 到第 5 种和第 10 种情形里，各进程完全一致，却全都错了。
 
 # %% [markdown] lang="en"
 # ## Exercises

@@ -23,14 +23,22 @@ OPTIONS = ["--dtype", "float64", "--epochs", str(EPOCHS)]
 
 
 def torchrun(folder: Path, *options: str, restarts: int = 0) -> subprocess.Popen[str]:
-    """Two processes of the script alone in a folder, in a session of their own."""
+    """Two processes of the script alone in a folder, in a session of their own.
+
+    With restarts, torchrun only chooses the port of the processes, and another test may take it
+    before they do; then they are restarted. Otherwise torchrun itself listens there.
+    """
     if not (folder / "train.py").exists():
         shutil.copy(SCRIPT, folder)
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     return subprocess.Popen(
         [sys.executable, *command, f"--max-restarts={restarts}", "train.py", *options],
         cwd=folder,
-        env={**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "PYTHONPATH": ""},
+        env={
+            **os.environ,
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": str(int(restarts > 0)),
+            "PYTHONPATH": "",
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -121,7 +129,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
 @pytest.mark.kernel
 def test_a_killed_rank_is_restarted(undisturbed: dict[str, Any], tmp_path: Path) -> None:
     """torchrun starts all processes again, and they go on from the last step."""
-    process = torchrun(tmp_path, *OPTIONS, restarts=1)
+    process = torchrun(tmp_path, *OPTIONS, restarts=2)
     wait_for_steps(tmp_path)
     ranks = [
         child for child in psutil.Process(process.pid).children() if "train.py" in child.cmdline()
