@@ -644,10 +644,9 @@ print_table(dtype)
 #    It repeats samples to make shards even.
 # 4. Wrap the network in `DistributedDataParallel`.
 # 5. Weight the loss by $n_r W / n$ if shards are uneven.
-# 6. Call `backward()` and `step()` as usual, and `no_sync()` to accumulate gradients.
-# 7. Save `replica.module.state_dict()` on one rank. Write a temporary file and rename it, so that
-#    an interruption never leaves half a checkpoint.
-# 8. Delete the DDP object and call `destroy_process_group`. A group that is alive when Python exits can
+# 6. Call `backward()` and `step()`, and `no_sync()` to accumulate gradients.
+# 7. Save `replica.module.state_dict()` on one rank, in a temporary file, and rename the file.
+# 8. Delete the DDP object and call `destroy_process_group`: a group that is alive at the exit can
 #    abort the process.
 
 # %% [markdown] lang="zh"

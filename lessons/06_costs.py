@@ -257,8 +257,6 @@ plt.show()
 #   the computation. In the last case, the red part of the previous figure is long on *every* rank.
 # - To the right of the red line, the speed-up cannot rise any further, because several ranks share
 #   a core.
-#
-# These times belong to this run on this machine, and no check depends on them. Measure your own machine.
 
 # %% [markdown] lang="zh"
 # 怎样读这张图：
@@ -266,7 +264,12 @@ plt.show()
 # - 点靠近虚线，说明各进程大部分时间都在计算。
 # - 点在红线左边，却远低于虚线，通常有三种原因：要么核被别的程序占用（这时用两个核也快不了多少，因为各进程要轮流使用它们），要么两个进程共用一个物理核（它可能算作两个逻辑核），要么全归约的时间与计算相比太长。如果是最后一种，上一张图中*每个*进程的红色部分都很长。
 # - 点在红线右边，加速比就不会再提高，因为此时几个进程共用一个核（或一块 GPU）。
-#
+
+# %% [markdown] lang="en"
+# These times belong to this run on this machine, and no check depends on them. Measure your own
+# machine.
+
+# %% [markdown] lang="zh"
 # 这些时间只反映本机的这一次运行，检查项都不依赖它们。请在自己的机器上也测一测。
 
 # %% [markdown] lang="en"
