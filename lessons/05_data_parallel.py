@@ -640,7 +640,7 @@ print_table(dtype)
 #
 # 1. Start one process per device: `torchrun --nproc-per-node 4 train.py`.
 # 2. On GPUs, pass `LOCAL_RANK` to `set_device`. Then call `init_process_group`.
-# 3. Give each rank its own samples with a `DistributedSampler`, and call its `set_epoch` in each epoch.
+# 3. Give each rank its own samples by a `DistributedSampler`; call `set_epoch` in each epoch.
 #    It repeats samples to make shards even.
 # 4. Wrap the network in `DistributedDataParallel`.
 # 5. Weight the loss by $n_r W / n$ if shards are uneven.
