@@ -34,7 +34,7 @@ BREAK = {"t": "SoftBreak"}
 A_FEW = 250  # texts, which pandoc reads in a tenth of a second
 FORMULA_OR_CODE = re.compile(r"(\$[^\s$`](?:[^$`]*[^\s$`])?\$|`[^`]+`)")
 # Escaped, they would begin and end a formula.
-BRACKETS = {"(": "(", ")": ")", "[": "&#91;", "]": "&#93;"}
+BRACKETS = {"(": "&#40;", ")": "&#41;", "[": "&#91;", "]": "&#93;"}
 BRACKET = re.compile(r"\\([()\[\]])")
 SEPARATOR = "\x1e"  # before or after texts, which contain no control characters
 # Kangxi radicals and compatibility ideographs, which look like usual characters and are others.
@@ -61,13 +61,14 @@ def escape(text: str) -> str:
 
 
 def _escape(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|$~&-])", r"\\\1", text)
+    escaped = re.sub(r"([\\`*_{}\[\]<>()#+!|$~&-])", r"\\\1", text)
+    return BRACKET.sub(lambda found: BRACKETS[found[1]], escaped)
 
 
 def escape_words(text: str) -> str:
     """`text` as Markdown in which only formulas, as `$x^2$`, and code have a meaning."""
     parts = FORMULA_OR_CODE.split(" ".join(text.split()))
-    parts[::2] = (BRACKET.sub(lambda found: BRACKETS[found[1]], _escape(p)) for p in parts[::2])
+    parts[::2] = map(_escape, parts[::2])
     parts[1::2] = map(_without_bars, parts[1::2])
     return re.sub(r"\A(\d+)([.)])", r"\1\\\2", "".join(parts))
 

@@ -1,5 +1,7 @@
 """Prose and formulas through pandoc: what each becomes, and what is refused."""
 
+from html import unescape
+
 import pypandoc
 import pytest
 
@@ -191,3 +193,10 @@ def test_a_text_is_read_once_for_all_formats(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(markdown, "_parse", None)
     assert markdown.render(["read *once* only"], "typst")
     assert markdown.spoken(["read *once* only"]) == {"read *once* only": "read once only"}
+
+
+@pytest.mark.parametrize("text", ["[0. 1. 2.], True", "f(x)[0]", r"\[1\] \(x\)"])
+def test_escaped_text_is_no_formula(text: str) -> None:
+    """A notebook of ours can be converted again: its check table shows arrays."""
+    source = markdown.escape(text)
+    assert unescape(markdown.render([source], "html")[source]).strip() == f"<p>{text}</p>"
