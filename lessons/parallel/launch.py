@@ -101,7 +101,7 @@ def _wait(ranks: Sequence[BaseProcess], timeout_s: float) -> list[int]:
 
 
 def _end(ranks: Sequence[BaseProcess]) -> None:
-    """End all ranks, whatever they are doing."""
+    """End all ranks, even those that ignore signals or wait."""
     for rank in ranks:
         if rank.is_alive():
             rank.kill()

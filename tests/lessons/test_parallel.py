@@ -362,7 +362,7 @@ def test_two_hundred_launches_in_a_row() -> None:
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 @pytest.mark.parametrize("rows", [3, 8, 23])
 def test_weighted_gradients_are_those_of_the_whole_batch(world_size: int, rows: int) -> None:
-    """Whatever the split, with an empty rank too, DDP gives the gradient of one device."""
+    """For each split, also with an empty rank, DDP gives the gradient of one device."""
     double = {"dtype": torch.float64}
     weights = {"W1": torch.randn(8, 4, **double), "W2": torch.randn(1, 8, **double)}
     x, y = torch.randn(rows, 4, **double), torch.randn(rows, 1, **double)

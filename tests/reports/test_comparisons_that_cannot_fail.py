@@ -95,7 +95,7 @@ EMPTY: dict[str, tuple[Any, Any]] = {
 
 @pytest.mark.parametrize("case", EMPTY)
 def test_an_empty_value_is_vacuous(case: str) -> None:
-    """Whatever its dtype, and also with `zero=True`."""
+    """For each dtype, also with `zero=True`."""
     assert "empty" in compare(*EMPTY[case], zero=True).invalid[0]
 
 

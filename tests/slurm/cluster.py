@@ -130,7 +130,7 @@ class Cluster:
         return {*self.ask("squeue", "-h", f"--name={name}", "-o", "%T").splitlines()}
 
     def last_job(self) -> str:
-        """The id of the job that was submitted last, whatever became of it."""
+        """The id of the job that was submitted last, also if it has ended."""
         return max(self.ask("squeue", "-h", "--states=all", "-o", "%i").splitlines(), key=int)
 
     def processes(self, *nodes: str) -> list[psutil.Process]:
