@@ -27,7 +27,7 @@
 
 # %% tags=["parameters"]
 size: int = 4  # size of the vectors and matrices
-gpus: int = 0  # GPUs that should be found; filled in when the pipeline runs the lesson
+gpus: int = 0  # GPUs in your machine; the pipeline of the course fills this in
 
 # %% tags=["setup"]
 import platform
@@ -51,9 +51,9 @@ import torch
 
 # %% [markdown] lang="en"
 # Since then, PyTorch has replaced the old core step by step with its own C++ core, the tensor
-# library ATen. For version 1.0, in 2018, Caffe2, another framework of the same company, was merged
-# into PyTorch; its code has since been removed. Since September 2022, PyTorch has belonged not to
-# a single company but to the PyTorch Foundation, a part of the Linux Foundation.
+# library ATen. For version 1.0, in 2018, Caffe2, another framework from Facebook, was merged into
+# PyTorch; its code has since been removed. Since September 2022, PyTorch has belonged not to a
+# single company but to the PyTorch Foundation, a part of the Linux Foundation.
 #
 # > **If your notes say** that PyTorch is "a Python implementation of Torch, which is written in
 # > Lua", correct them: Lua was only the language in which Torch's users programmed. The core of
@@ -62,7 +62,7 @@ import torch
 # %% [markdown] lang="zh"
 # 后来，旧的核心逐步换成了 PyTorch 自己的 C++ 核心，即张量库 ATen。2018 年，为推出 1.0 版，Facebook 的另一个框架 Caffe2 并入 PyTorch；Caffe2 的代码如今已经移除。2022 年 9 月起，PyTorch 不再属于某一家公司，而是归 PyTorch 基金会（隶属 Linux 基金会）所有。
 #
-# > **如果笔记上写着**“PyTorch 是基于 Lua 编写的 Torch 库的 Python 实现”：Lua 只是用户使用的语言，核心是用 C 和 C++ 写的。
+# > **如果笔记上写着**“PyTorch 是基于 Lua 编写的 Torch 库的 Python 实现”：请改正。Lua 只是 Torch 的用户编程用的语言，Torch 的核心是用 C 和 C++ 写的。
 
 
 # %% tags=["figure"]
@@ -135,11 +135,12 @@ a @ b  # (2, 2)
 np.ones(size).nbytes, torch.ones(size).nbytes
 
 # %% [markdown] lang="en"
-# NumPy takes 8 bytes per number, and PyTorch takes 4, half the memory. At the end of this lesson you
-# will see two things that NumPy cannot do: run the same code on a GPU, and compute derivatives.
+# By default, a floating-point number takes 8 bytes in NumPy and 4 in PyTorch, half the memory. At
+# the end of this lesson you will see two things that NumPy cannot do: run the same code on a GPU,
+# and compute derivatives.
 
 # %% [markdown] lang="zh"
-# 每个数在 NumPy 里占 8 个字节，在 PyTorch 里占 4 个，内存省了一半。还有两件事是 NumPy 做不到的：让同样的代码在 GPU 上运行，以及求导。这一课的最后就会看到。
+# 默认情况下，一个浮点数在 NumPy 里占 8 个字节，在 PyTorch 里占 4 个，内存省了一半。还有两件事是 NumPy 做不到的：让同样的代码在 GPU 上运行，以及求导。这一课的最后就会看到。
 
 # %% [markdown] lang="en"
 # **You see each step.** PyTorch executes each operation as soon as Python reaches it. This is
@@ -149,7 +150,7 @@ np.ones(size).nbytes, torch.ones(size).nbytes
 # the traceback point to?
 
 # %% [markdown] lang="zh"
-# **每一步都看得见**。Python 执行到哪一行，PyTorch 就算到哪一行，这叫**即时执行**。所以可以用 `print` 和调试器，报错也会指向出错的那一行。下面的函数有三行，而传入的 `target` 多了一个元素。报错会指向哪一行？
+# **每一步都看得见**。Python 执行到哪一行，PyTorch 就算到哪一行，这叫**即时执行**（eager execution）。所以可以用 `print` 和调试器，报错也会指向出错的那一行。下面的函数有三行，而传入的 `target` 多了一个元素。报错会指向哪一行？
 
 
 # %%
@@ -327,11 +328,11 @@ prediction, difference, (difference**2).sum()
 # %% [markdown] lang="en"
 # ## Checking the installation
 #
-# Do not trust an installation before you have checked it. On Linux and Windows, `CUDA None`
-# together with `ROCm None` means a build without support for NVIDIA and AMD GPUs, usually the CPU
-# build: it finds no such GPU even if there is one. The accelerator is the device that this build
-# can use besides the CPU: `cuda` for NVIDIA and also for AMD (ROCm), `mps` on a Mac, `xpu` for
-# Intel, and `None` if there is no such device.
+# Do not trust an installation before you have checked it. The next cell prints what PyTorch finds.
+# On Linux and Windows, `CUDA None` together with `ROCm None` means a build without support for
+# NVIDIA and AMD GPUs, usually the CPU build: it finds no such GPU even if there is one. The
+# accelerator is the device that this build can use besides the CPU: `cuda` for NVIDIA and also for
+# AMD (ROCm), `mps` on a Mac, `xpu` for Intel, and `None` if there is no such device.
 
 # %% [markdown] lang="zh"
 # ## 检查安装结果
@@ -345,7 +346,7 @@ print("CUDA   ", torch.version.cuda)
 print("ROCm   ", torch.version.hip)
 print("accelerator", torch.accelerator.current_accelerator(check_available=True))
 print("threads", torch.get_num_threads())
-print("GPUs   ", torch.cuda.device_count(), "found,", gpus, "expected")
+print("GPUs   ", torch.cuda.device_count())
 for i in range(torch.cuda.device_count()):
     gpu = torch.cuda.get_device_properties(i)
     print(f"cuda:{i}  {gpu.name}, {gpu.total_memory / 2**30:.1f} GiB")
@@ -403,7 +404,7 @@ devices = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
 # $$C_{ij} = \sum_{k} A_{ik} A_{kj}$$
 
 # %% [markdown] lang="zh"
-# 再让矩阵乘以它自己，这正是 GPU 最擅长的计算。第 $i$ 行第 $j$ 列的元素是
+# 再让每个设备计算矩阵 $A$ 与它自己的乘积 $C$，这正是 GPU 最擅长的计算。$C$ 的第 $i$ 行第 $j$ 列的元素是
 #
 # $$C_{ij} = \sum_{k} A_{ik} A_{kj}$$
 
@@ -581,5 +582,5 @@ steepness
 # ## 改一改，再运行
 #
 # - 把 `size` 改成 16。乘积的元素仍然精确吗？`float32` 可以精确表示不超过 24 个二进制位的整数。
-# - 让 `target` 太短而不是太长。再让它的长度为 1：为什么这次不报错？
+# - 刚才的 `target` 太长，这次把它改得太短。再把长度改为 1：为什么这时不报错？
 # - 在 `squared_error` 里加一行 `print(difference)`，再调用一次。

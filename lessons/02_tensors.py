@@ -32,7 +32,7 @@
 rows: int = 3  # length of the first axis, in joining and broadcasting
 cols: int = 2  # length of the second axis; take another value than rows
 size: int = 5  # length of the vectors x and y
-samples: int = 10000  # how many normal numbers are drawn
+samples: int = 10000  # how many random numbers are drawn
 seed: int = 0  # seed of the random draws
 device: str = "cpu"  # where the tensors live
 
@@ -85,9 +85,8 @@ scalar, vector, matrix, matrix.ndim, matrix.shape, matrix[1, 2]
 # %% check="red"
 image = torch.zeros(3, 6, 9, device=device)  # (C, H, W)
 image[2] = 0.8  # blue, everywhere
-image[2, 1:4, 1:4] = 0.0  # but not in the sun,
-image[0, 1:4, 1:4] = 1.0  # which is red
-image[1, 1:4, 1:4] = 0.7  # and somewhat green
+for channel, level in enumerate([1.0, 0.7, 0.0]):  # the sun: red, some green, no blue
+    image[channel, 1:4, 1:4] = level
 image[0]  # (H, W)
 
 # %% [markdown] lang="en"
@@ -162,7 +161,7 @@ torch.arange(size, device=device), torch.arange(float(size), device=device)
 
 # %% [markdown] lang="en"
 # A nested list becomes a tensor with one axis for each level of brackets. Count the brackets at the
-# left before you look: is this shape (3, 3)?
+# left before you look: is the shape (3, 3)?
 
 # %% [markdown] lang="zh"
 # 嵌套列表也能变成张量：有几层方括号，就有几个轴。先数一数最左边的方括号：下面的形状是 (3, 3) 吗？
@@ -186,12 +185,12 @@ torch.zeros(rows, cols, device=device), torch.ones(rows, cols, device=device)
 # %% [markdown] lang="en"
 # The weights of a network start as random numbers. `randn` draws them from the **standard normal
 # distribution**, which has mean 0 and standard deviation 1. `manual_seed` sets the state of the
-# generator: the same seed gives the same numbers again, on the same kind of device and with the
-# same release of PyTorch.
+# random number generator: the same seed gives the same numbers again, on the same kind of device
+# and with the same release of PyTorch.
 #
 # We draw, start again from the same seed, and then draw twice. Which of `again` and `later` equals
 # `draws`? And is the mean of the $n$ draws close to 0? The standard deviation of this mean is
-# $1/\sqrt{n}$, so the mean very rarely lies more than five standard deviations away from 0.
+# $1/\sqrt{n}$, so the mean very rarely lies more than $5/\sqrt{n}$ away from 0.
 
 # %% [markdown] lang="zh"
 # 网络的权重用随机数初始化。`randn` 从均值为 0、标准差为 1 的**标准正态分布**中抽样。`manual_seed` 设定随机数生成器的状态：在同一种设备、同一个 PyTorch 版本上，种子相同，抽到的数就相同。
@@ -204,15 +203,16 @@ draws = torch.randn(samples, device=device)
 torch.manual_seed(seed)
 again = torch.randn(samples, device=device)
 later = torch.randn(samples, device=device)
-near_zero = abs(draws.mean().item()) <= 5 / samples**0.5
-draws.shape, near_zero, torch.equal(again, draws), torch.equal(later, draws)
+bound = 5 / samples**0.5
+near_zero = abs(draws.mean().item()) <= bound
+draws.shape, bound, near_zero, torch.equal(again, draws), torch.equal(later, draws)
 
 # %% [markdown] lang="en"
 # ## Arithmetic, element by element
 #
 # The arithmetic operators work **elementwise**: they combine the first element with the first, the
 # second with the second, and so on. We apply five operators to two vectors of integers. Which of
-# the results does not consist of integers?
+# the results does not have an integer dtype?
 
 # %% [markdown] lang="zh"
 # ## 逐元素运算
@@ -363,7 +363,7 @@ column + row  # (rows, cols)
 # > **If your notes say** that broadcasting needs tensors that are not empty: it does not.
 
 # %% [markdown] lang="zh"
-# 规则没有例外。标量也能广播：它一个轴也没有，缺少的轴全部补 1。空张量（有一个轴的长度是 0）同样可以广播，这时另一个张量中对应的 1 变成 0。
+# 规则没有例外。标量也能广播：它一个轴也没有，缺少的轴全部补 1。空张量（有一个轴的长度是 0）同样可以广播，这时另一个张量在这个轴上的长度由 1 变成 0。
 #
 # > **如果笔记上说**“两个张量必须不为空”才能广播：其实没有这个限制。
 
@@ -446,7 +446,7 @@ plt.show()
 # Models often fill the memory of a GPU, and then every copy counts. Three things are easy to confuse:
 # the **name** `y`, the tensor **object** that it refers to, and the **memory** that holds the
 # elements. `a is b` compares objects, that is, their `id()`. `data_ptr()` is the address of the
-# memory. Two objects can share one memory.
+# memory. Two objects can share memory.
 #
 # An **in-place operation** writes into existing memory: `z[:] = …` keeps the object `z` and its
 # memory, and replaces the elements.
@@ -541,12 +541,12 @@ plt.show()
 # %% [markdown] lang="en"
 # ## What saves memory
 #
-# There are four ways to write the same sum. Which of them keep the address of `a`? (Our own `a` stays
-# alive while we compare. Otherwise its memory could be freed and given to the new tensor, and the
-# comparison would mean nothing.)
+# Here are four ways to write the same sum. Which of them keep the address of `a`? (The original `a`
+# stays alive while we compare. Otherwise its memory could be freed and given to the new tensor, and
+# the comparison would mean nothing.)
 
 # %% [markdown] lang="zh"
-# ## 怎样才节省内存
+# ## 怎样写才节省内存
 #
 # 同一个加法有四种写法。哪几种保留 `a` 的地址？（比较时，原来的 `a` 一直存在；否则它的内存可能已经释放，又分给了新的张量，比较就没有意义了。）
 
@@ -589,7 +589,7 @@ column += row  # (rows, 1) and (1, cols)
 # converts the number to the dtype of `k`. What does `k` hold after the next cell?
 
 # %% [markdown] lang="zh"
-# 数据类型也不能变。例如，`k` 里是整数时，`k /= 2` 会报错，因为商是 `float32`。第三个陷阱不会报错：赋值时，所赋的数会转换成 `k` 的数据类型。现在 `k` 里是什么？
+# 数据类型也不能变。例如，`k` 里是整数时，`k /= 2` 会报错，因为商是 `float32`。第三个陷阱不会报错：给元素赋值（`k[:] = …`）时，所赋的数会转换成 `k` 的数据类型。运行下一格之后，`k` 里是什么？
 
 # %% check="truncated"
 k = torch.arange(size, device=device)
@@ -651,7 +651,7 @@ torch.from_numpy(there).to(device)
 #
 # | you want | you write |
 # |---|---|
-# | to know what a tensor is | `t.shape`, `t.dtype`, `t.device` |
+# | to inspect a tensor | `t.shape`, `t.dtype`, `t.device` |
 # | one sum for each column | `t.sum(dim=0)`: the named axis disappears |
 # | a longer axis, or a new axis | `torch.cat`, `torch.stack` |
 # | to add one number to each row | `t + offset.reshape(-1, 1)` |
@@ -711,7 +711,7 @@ centred
 # without allocating anything.
 
 # %% [markdown] lang="zh" tags=["exercise"]
-# ### 2. 张量不变，元素改变
+# ### 2. 对象不变，元素改变
 #
 # 把 `t` 的每个元素 $t$ 变成 $2t + 1$，而 `t` 仍是原来的对象。`t = 2 * t + 1` 会产生新对象；`t[:] = 2 * t + 1` 保留对象，但要分配内存。有一种写法只需短短两行，而且不分配内存。
 

@@ -14,9 +14,10 @@
 # %% [markdown] lang="en"
 # # Automatic differentiation
 #
-# Training changes the parameters of a network a little at a time, in the direction that lowers the
-# loss. This direction is opposite to the **gradient**, which holds one derivative for each
-# parameter. A network can have billions of parameters, so nobody computes these derivatives by hand.
+# Training changes the parameters of a network, such as its weights, a little at a time, in the
+# direction that lowers the **loss**, a number that measures how wrong the predictions are. This
+# direction is opposite to the **gradient**, which holds one derivative for each parameter. A
+# network can have billions of parameters, so nobody computes these derivatives by hand.
 #
 # After this lesson you can let PyTorch differentiate any computation that you write, you know
 # when gradients add up and where they stop, and you can test a gradient independently.
@@ -26,13 +27,13 @@
 #
 # 训练就是一点一点地修改网络的参数，使损失下降，也就是沿着与**梯度**相反的方向前进。梯度中，每个参数对应一个导数；而参数可能有几十亿个，没有人能逐个手算。
 #
-# 学完这一课，你能让 PyTorch 对自己写的任何计算求导（即**自动求导**，又称自动微分），知道梯度何时累积、在哪里中断，还能用另一种独立的方法检验梯度。
+# 学完这一课，你能让 PyTorch 对你写的任何计算求导（即**自动求导**，又称自动微分），知道梯度何时累积、在哪里中断，还能用另一种独立的方法检验梯度。
 
 # %% tags=["parameters"]
 size: int = 4  # length of x, the vector to differentiate with respect to
-seed: int = 15  # of the draw of a, where the computation branches
+seed: int = 15  # seed for the random a in the section on control flow
 dtype: str = "float32"  # dtype of the tensors
-limit: float = 1000.0  # the loop in the control flow doubles until it reaches this
+limit: float = 1000.0  # the doubling loop ends when it reaches this
 device: str = "cpu"  # where the tensors live
 
 # %% tags=["setup"]
@@ -100,7 +101,7 @@ x.grad
 # or 4 only changes the exponent of a floating-point number.
 
 # %% [markdown] lang="zh"
-# 与手算的梯度一致。只有**叶子张量**才保存梯度，叶子张量就是不由运算得来的张量：`x` 是叶子张量，`y` 不是。（如果在反向传播之前调用 `y.retain_grad()`，`y` 也会保存梯度。）
+# 与手算的梯度一致。只有**叶子张量**才保存梯度，叶子张量就是不由计算图所记录的运算得来的张量：`x` 是叶子张量，`y` 不是。（如果在反向传播之前调用 `y.retain_grad()`，`y` 也会保存梯度。）
 #
 # 也可以让计算机来验证。对这个函数，两个结果都没有舍入误差，因为乘以 2 或 4 只改变浮点数的指数。
 
@@ -115,7 +116,8 @@ x.grad == 4 * x
 #
 # $$\frac{\partial y}{\partial x_i} \approx \frac{f(x_i + h) - f(x_i - h)}{2h} .$$
 #
-# We compute it in `float64`, because subtracting two numbers that are nearly equal loses digits.
+# Here $f(x_i \pm h)$ is the value of $y$ after this change. We compute the difference in `float64`,
+# because subtracting two numbers that are nearly equal loses digits.
 
 # %% [markdown] lang="zh"
 # ## 独立的检验
@@ -271,7 +273,7 @@ plt.show()
 # Now let $\mathbf{y}$ be the vector of the squares, $y_i = x_i^2$. We try what worked before.
 
 # %% [markdown] lang="zh"
-# ## 输出不是一个数的时候
+# ## 输出不止一个数的时候
 #
 # 现在令 $\mathbf{y}$ 为各元素的平方组成的向量，$y_i = x_i^2$。照刚才的办法试一试。
 
@@ -430,7 +432,7 @@ plt.show()
 # flows through $\mathbf{y}$.
 
 # %% [markdown] lang="zh"
-# **图**。同样的值，三种梯度：分离 $\mathbf{u}$ 得 $x^2$，不分离得 $3x^2$，只对 $\mathbf{y}$ 求导得 $2x$。蓝线与红线之差，就是经过 $\mathbf{y}$ 的那一部分梯度。
+# **图**。同样的 $\mathbf{x}$，三种梯度：用分离得到的 $\mathbf{u}$，梯度是 $x^2$；不分离，是 $3x^2$；$\mathbf{y}$ 本身的梯度是 $2x$。蓝线与红线之差，就是经过 $\mathbf{y}$ 的那一部分梯度。
 
 # %% [markdown] lang="en"
 # ## A path lost by accident
@@ -527,7 +529,7 @@ x.grad
 # `.numpy()` and with a copy. Which of the two gradients is right?
 
 # %% [markdown] lang="zh"
-# 没有报错，梯度却错了：$8 x_i + 4$。反向传播用的是改动后的 $\mathbf{a} = 2\mathbf{x} + 1$，而不是当初保存的 $\mathbf{a}$，所以得到 $2 \cdot 2 (2 x_i + 1)$。解决办法是不改动 $\mathbf{a}$，另外计算一个新张量 `b = a + 1`。
+# 没有报错，梯度却错了：$8 x_i + 4$。计算图没有保存副本，所以反向传播用的是改动后的 $\mathbf{a} = 2\mathbf{x} + 1$，得到 $2 \cdot 2 (2 x_i + 1)$。解决办法是不改动 $\mathbf{a}$，另外计算一个新张量 `b = a + 1`。
 #
 # 通过共用底层存储的 NumPy 数组所做的改动，也不计入次数。例如为了画图，我们把 $\mathbf{a}$ 转换成 NumPy 数组，再给数组加上 1。这样做两次，一次用 `.numpy()`，一次用副本。两个梯度中，哪一个是对的？
 
@@ -555,7 +557,7 @@ gradient_after(lambda a: a.numpy()), gradient_after(lambda a: a.numpy().copy())
 # then takes one of two branches. The graph records the operations that are really executed.
 
 # %% [markdown] lang="zh"
-# 第二个。第一个梯度的每个元素都大了 4，而且同样不报错。
+# 第二个是对的，因为它的数组是副本。第一个梯度的每个元素都大了 4，而且同样不报错。
 #
 # ## 对控制流求导
 #
@@ -572,11 +574,11 @@ def f(a):
 
 # %% [markdown] lang="en"
 # We draw $a$ at random and also use $-a$, so that both branches are executed. (If $a$ were zero,
-# the loop would never end, and if $a$ were close to zero, the loop would take a long time. In these
+# the loop would never end, and if $a$ were close to zero, the loop would need many steps. In these
 # cases we draw again.)
 
 # %% [markdown] lang="zh"
-# 随机抽一个 $a$，同时取 $-a$，这样两个分支都会执行。（如果 $a$ 等于零，循环就永远不会结束；如果 $a$ 接近零，循环就要执行很久。遇到这种情况就重新抽。）
+# 随机抽一个 $a$，同时取 $-a$，这样两个分支都会执行。（如果 $a$ 等于零，循环就永远不会结束；如果 $a$ 接近零，循环就要执行很多次。遇到这种情况就重新抽。）
 
 # %% check="control_flow_value"
 generator = np.random.default_rng(seed)

@@ -29,7 +29,7 @@
 #
 # 梯度指出损失增长的方向，训练就是朝相反的方向走许多小步。这一课先亲手写出训练循环，再把各个部分逐一换成 PyTorch 提供的工具。结果不变，代码却更短。
 #
-# 学完这一课，你能读懂训练脚本，能保存训练结果，还能在以后接着训练。最后，你还会用大约 25 行代码写出自己的自动求导。
+# 学完这一课，你能读懂训练脚本，能保存训练的状态，还能在以后接着训练。最后，你还会用大约 25 行代码写出自己的自动求导。
 
 # %% tags=["parameters"]
 samples: int = 20  # number of samples
@@ -37,7 +37,7 @@ features: int = 2  # number of features of each sample
 batch: int = 8  # samples per step
 epochs: int = 8  # passes over all samples
 lr: float = 0.1  # learning rate
-seed: int = 0  # of the data
+seed: int = 0  # seed of the random data
 dtype: str = "float32"  # dtype of the tensors
 device: str = "cpu"  # where the tensors live
 
@@ -55,13 +55,14 @@ kind = getattr(torch, dtype)
 # %% [markdown] lang="en"
 # ## The task
 #
-# We choose the true answer ourselves, so that we can judge the result. Each target is a weighted sum
-# of the features, plus a constant, the **bias**, plus a little noise:
+# We choose the true answer ourselves, so that we can judge the result. Sample $i$ has a few
+# **features** $x_{i1}, x_{i2}, \dots$ and a **target** $y_i$, the number to predict. The target is
+# a weighted sum of the features, plus a constant, the **bias**, plus a little noise:
 #
 # $$y_i = 2 x_{i1} - x_{i2} + 3 x_{i3} - 2 x_{i4} + 0.5 + \text{noise}$$
 #
-# Only the first `features` of these terms are used. Training has to find the weights and the bias
-# from the samples alone. These are the first three samples:
+# Only the first `features` of the four weighted terms are used. Training has to find the weights
+# and the bias from the samples alone. These are the first three samples:
 
 # %% [markdown] lang="zh"
 # ## 任务
@@ -130,19 +131,19 @@ torch.cat([w.grad, b.grad])
 # obvious line for this raises an error. Predict why: what does autograd do with operations on `w`?
 
 # %% [markdown] lang="zh"
-# 一步**梯度下降**，就是减去梯度与**学习率** `lr` 的乘积。最直接的写法却会报错。先猜一猜原因：对 `w` 做的运算，自动求导会怎样处理？
+# 一步**梯度下降**，就是从参数中减去梯度与**学习率** `lr` 的乘积。最直接的写法却会报错。先猜一猜原因：对 `w` 做的运算，自动求导会怎样处理？
 
 # %% check="update_is_recorded" raises="RuntimeError"
 w -= lr * w.grad
 
 # %% [markdown] lang="en"
-# Autograd records every operation on `w`, and it would record the update as well. A leaf that is
-# overwritten would lose the value for which its gradient was computed, so PyTorch refuses. But the
-# update is not part of the model. Under `torch.no_grad()` nothing is recorded, and the leaf may be
-# changed in place.
+# Autograd records every operation on `w`, and it would record the update as well. Then `w` would be
+# the result of a recorded operation, so it would no longer be a leaf, and `backward` would no
+# longer store its gradient. Therefore PyTorch raises an error. But the update is not part of the
+# model. Under `torch.no_grad()` nothing is recorded, and the leaf may be changed in place.
 
 # %% [markdown] lang="zh"
-# 自动求导会记录对 `w` 的每一步运算，更新也不例外；而叶子张量一旦被覆盖，梯度所对应的那个值就丢失了，所以 PyTorch 拒绝执行。但更新并不是模型的一部分。在 `torch.no_grad()` 的作用范围内不记录运算，因此可以原地修改叶子张量。
+# 自动求导会记录对 `w` 的每一步运算，更新也不例外。这样 `w` 就成了计算图中某次运算的结果，不再是叶子张量，`backward` 也不再为它保存梯度，所以 PyTorch 报错。但更新并不是模型的一部分。在 `torch.no_grad()` 的作用范围内不记录运算，因此可以原地修改叶子张量。
 
 
 # %% check="one_step"
@@ -239,7 +240,7 @@ joined(w, b)
 # %% [markdown] lang="en"
 # The weights and the bias approach the true values, and with more epochs they come closer.
 #
-# ## The same with PyTorch's parts
+# ## The same loop with PyTorch's parts
 #
 # **The model.** An `nn.Module` holds the parameters and defines the forward pass. `nn.Parameter`
 # turns a tensor into a parameter: autograd computes a gradient for it, and the module registers it
@@ -250,7 +251,7 @@ joined(w, b)
 #
 # ## 换用 PyTorch 的工具
 #
-# **模型**。`nn.Module` 保存参数，并定义前向传播。`nn.Parameter` 把张量变成参数：它需要求梯度，并且以自己的名字登记在模块中。
+# **模型**。`nn.Module` 保存参数，并定义前向传播。`nn.Parameter` 把张量变成参数：自动求导会为它求梯度，模块则按属性名（这里是 `w` 和 `b`）注册它。
 
 
 # %% tags=["setup"]
@@ -331,7 +332,7 @@ train(model, loader, optimizer, epochs)
 # computes the same weights in NumPy from the formulas above.
 
 # %% [markdown] lang="zh"
-# 一个也没有：每一步都一致，最后的权重也一致。下面第一行来自手写的循环，第二行来自 PyTorch 的工具；NumPy 按上面的公式计算，结果与这两行都一致。
+# 一个也没有：每一步都一致，最后的权重也一致。下面第一行来自手写的循环，第二行来自用 PyTorch 工具写的循环。这一格的自动检查还用 NumPy 按上面的公式算出权重，结果与这两行一致。
 
 # %% check="weights_compared"
 torch.stack([joined(w, b), joined(model.w, model.b)])
@@ -340,9 +341,9 @@ torch.stack([joined(w, b), joined(model.w, model.b)])
 # ## Training and evaluation
 #
 # Some layers behave differently during and after training. `nn.Dropout(p)` zeroes each element with
-# probability $p$ and divides the others by $1 - p$, so that the mean stays the same. This keeps a
-# network from relying on single elements. A new module is in training mode. Which values do we get
-# from a thousand ones, with $p = 0.2$?
+# probability $p$ and divides the others by $1 - p$, so that the mean stays the same on average.
+# This keeps a network from relying on single elements. A new module is in training mode. Which
+# values do we get from a thousand ones, with $p = 0.2$?
 
 # %% [markdown] lang="zh"
 # ## 训练模式与评估模式
@@ -407,8 +408,8 @@ model.state_dict()
 
 # %% [markdown] lang="en"
 # `torch.save` writes it to a file, and `torch.load` reads it. (`weights_only=True`, the default,
-# refuses files that could execute code. On a machine without a GPU, `map_location="cpu"` reads a
-# file that was written on a GPU.)
+# refuses files that could execute code. On a machine without a GPU, add `map_location="cpu"` to
+# read a file with tensors that were on a GPU.)
 #
 # To continue the training as if it had never stopped, you need more than the weights. SGD with
 # **momentum** $\mu$ moves along a velocity, which it remembers from step to step:
@@ -416,7 +417,8 @@ model.state_dict()
 # $$\mathbf{v} \leftarrow \mu \mathbf{v} + \nabla L, \qquad
 # \mathbf{w} \leftarrow \mathbf{w} - \text{lr} \cdot \mathbf{v} .$$
 #
-# Therefore we save the optimizer's state as well. Here we train one epoch, save, and train another.
+# Therefore a **checkpoint** holds the optimizer's state as well. Here we train one epoch, save a
+# checkpoint, and train another.
 
 # %% [markdown] lang="zh"
 # `torch.save` 把它写入文件，`torch.load` 把它读回来。（默认的 `weights_only=True` 会拒绝可能执行代码的文件；如果文件保存的是 GPU 上的张量，在没有 GPU 的机器上读取时要加上 `map_location="cpu"`。）
@@ -442,7 +444,8 @@ uninterrupted = joined(model.w, model.b)
 # %% [markdown] lang="en"
 # Now imagine that the program was interrupted after saving. It starts again, loads the file, and
 # trains the second epoch. The first row below comes from the training without an interruption. For
-# the second row we load everything, and for the third we forget the optimizer. Which rows are equal?
+# the second row we load everything, and for the third we forget the state of the optimizer. Which
+# rows are equal?
 
 # %% [markdown] lang="zh"
 # 现在设想程序在保存之后中断了。它重新启动，加载文件，再训练第二个轮次。下面第一行来自没有中断的训练；第二行加载了全部状态；第三行忘了加载优化器的状态。哪几行相同？
@@ -464,8 +467,8 @@ def resume(with_optimizer):
 torch.stack([uninterrupted, resume(with_optimizer=True), resume(with_optimizer=False)])
 
 # %% [markdown] lang="en"
-# The first two. Without the optimizer's state, the velocity starts at zero again, so the weights
-# differ, and there is no error.
+# The first two rows are equal. Without the optimizer's state, the velocity starts at zero again, so
+# the weights differ, and there is no error.
 #
 # ## An autograd of your own
 #
@@ -525,7 +528,7 @@ def backward(result):
 # $y = z \cdot z$, with $a = 3$. Predict $y$ and $dy/da = 2z\,(2a + 1)$.
 
 # %% [markdown] lang="zh"
-# 检验这样的程序，一个好办法是让同一个值使用两次。令 $z = a^2 + a$，再令 $y = z \cdot z$，取 $a = 3$。先预测 $y$ 和 $dy/da = 2z\,(2a + 1)$。
+# 检验这样的程序，一个好办法是把同一个值用两次。令 $z = a^2 + a$，再令 $y = z \cdot z$，取 $a = 3$。先预测 $y$ 和 $dy/da = 2z\,(2a + 1)$。
 
 # %% check="used_twice"
 a = Value(3.0)

@@ -19,7 +19,7 @@
 # %% [markdown] lang="en"
 # # Data parallelism
 #
-# Training takes a day, and three of your four GPUs are idle. Or the model does not even fit into one
+# Training takes a day, and three of your four GPUs are idle. Or the model does not even fit on one
 # GPU. In both cases, several devices have to share the work.
 #
 # After this lesson you know three ways to share it. You can train on several processes in the most
@@ -70,7 +70,7 @@ from parallel.drawings import draw_step, draw_three_ways
 from parallel.network import Network, gradients, parameters, row
 from parallel.torchrun import torchrun
 
-torch.set_printoptions(threshold=30, edgeitems=2)  # a long tensor shall not fill a page
+torch.set_printoptions(threshold=30, edgeitems=2)  # keeps long tensors short
 
 # %% [markdown] lang="en"
 # ## Faster, or larger
@@ -116,7 +116,7 @@ plt.show()
 # divides the batch and copies the network.
 
 # %% [markdown] lang="zh"
-# **图**。两层网络放在两台设备上。叠在一起的两张表示每台设备各有一份，红色是设备之间通信的内容。(a) 在层与层之间切分网络；(b) 切分每一层；(c) 切分批量，复制网络。
+# **图**。两层网络放在两台设备上。两个方块叠在一起，表示每台设备各有一份，红色是设备之间通信的内容。(a) 在层与层之间切分网络；(b) 切分每一层；(c) 切分批量，复制网络。
 
 # %% [markdown] lang="en"
 # | | name | each device holds | it communicates |
@@ -133,8 +133,8 @@ plt.show()
 # %% [markdown] lang="zh"
 # | | 名称 | 每台设备持有 | 通信内容 |
 # |---|---|---|---|
-# | (a) | 网络划分（层间划分，今称**流水线并行**） | 一部分层 | 激活值，在层与层之间 |
-# | (b) | 层内划分（今称**张量并行**） | 每一层的一片 | 部分和，在层的内部 |
+# | (a) | 网络划分（层间划分，今称**流水线并行**） | 一部分层 | 层与层之间的激活值 |
+# | (b) | 层内划分（今称**张量并行**） | 每一层的一片 | 层内部的部分和 |
 # | (c) | **数据并行** | 整个网络、一部分样本 | 梯度，每步一次 |
 #
 # (a) 和 (b) 切分的是模型，合称**模型并行**。
@@ -190,8 +190,8 @@ loss
 # \nabla \mathbf{W}_1 = \mathbf{G}^\top \mathbf{x}, \qquad
 # G_{ij} = d_i \, w_j \, (1 - h_{ij}^2)$$
 #
-# where $w_j$ are the elements of $\mathbf{W}_2$. The expected value of each gradient in this lesson comes
-# from this rule, in NumPy. Autograd finds it by itself:
+# where $w_j$ are the elements of $\mathbf{W}_2$. The expected gradients of this network are
+# computed by these formulas, in NumPy. Autograd finds the gradient by itself:
 
 # %% [markdown] lang="zh"
 # 再求梯度。记 $n$ 个样本的输出为 $\mathbf{o}$，损失对它的导数为 $\mathbf{d} = \frac{2}{n}(\mathbf{o} - \mathbf{y})$。由链式法则，
@@ -213,7 +213,7 @@ row(right)  # W1, then W2, in one long row
 # in float64 and $10^{-7}$ in float32.
 
 # %% [markdown] lang="zh"
-# 从现在起，每得到一个结果，就用 `compare` 打印它与一台设备的差：最大的差除以最大的元素。如果只有舍入误差，float64 下约为 $10^{-16}$，float32 下约为 $10^{-7}$。
+# 从现在起，每得到一个结果，就用 `compare` 打印它与一台设备的结果相差多少：最大的差除以最大的元素。如果只有舍入误差，float64 下约为 $10^{-16}$，float32 下约为 $10^{-7}$。
 
 # %% [markdown] lang="en"
 # ## Divide the batch
@@ -287,7 +287,7 @@ if world_size == 1:
 # %% [markdown] lang="zh"
 # ## 亲手实现数据并行
 #
-# `tensor_split` 把一个批量恰好切成 $W$ 个大小几乎相等的**分片**（shard）。每个进程拿到自己的分片之后，数据并行只多一行：对梯度做一次全归约。我们用整数的线性回归来试，它的梯度 $\mathbf{X}^\top(\mathbf{X}\mathbf{w} - \mathbf{t})$ 的元素也都是整数。这样大小的整数，无论按什么次序相加都没有舍入误差。因此每个进程的梯度必须与预期值完全相等；漏掉或者多算一个样本，都无法藏在容差后面。（每个进程一行。）
+# `tensor_split` 把一个批量恰好切成 $W$ 个大小几乎相等的**分片**（shard）。每个进程拿到自己的分片之后，数据并行只多一行：对梯度做一次全归约。我们用整数的线性回归来试，它的梯度 $\mathbf{X}^\top(\mathbf{X}\mathbf{w} - \mathbf{t})$ 的元素也都是整数。这样大小的整数，无论按什么次序相加都没有舍入误差。因此每个进程的梯度必须与预期值完全相等；漏掉或者多算了样本，就一定会被发现，不会被容差掩盖。（每个进程一行。）
 
 # %%
 print(inspect.getsource(data_parallel.my_samples))
@@ -310,16 +310,17 @@ by_hand  # (world_size, features)
 # `backward()`. It computes the **mean** over the ranks instead of the sum, which seems right for a loss
 # that is a mean over samples. Is it?
 #
-# The program below computes the gradients twice, first without averaging: `no_sync()` suppresses it, so
-# that we see the gradient of each rank alone. A rank without samples (3 samples on 4 ranks) has the loss
-# NaN and the gradient zero; it must still take part in the all-reduce, or the other ranks wait forever.
+# The program below computes the gradients twice, first without averaging: `no_sync()` suppresses
+# it, so that we see the gradient of each rank alone. (`replica.module` is the network itself,
+# without DDP.) A rank without samples (3 samples on 4 ranks) has the loss NaN and the gradient
+# zero; it must still take part in the all-reduce, or the other ranks wait forever.
 
 # %% [markdown] lang="zh"
 # ## 分布式数据并行
 #
 # `DistributedDataParallel`（分布式数据并行，简称 **DDP**）把网络包装起来，在 `backward()` 期间完成这次全归约。它对各进程的梯度取**平均**，而不是求和。既然损失是各样本的平均，这似乎正合适。果真如此吗？
 #
-# 下面的程序求两次梯度。第一次用 `no_sync()` 跳过取平均这一步，以便看到每个进程单独的梯度。没有样本的进程（例如 3 个样本分给 4 个进程）损失是 NaN，梯度是 0；它也必须带着这个 0 参与通信，否则其他进程会一直等待。
+# 下面的程序求两次梯度。第一次用 `no_sync()` 跳过取平均这一步，以便看到每个进程单独的梯度。（`replica.module` 是没有经过 DDP 包装的网络本身。）没有样本的进程（例如 3 个样本分给 4 个进程）损失是 NaN，梯度是 0；它也必须带着这个 0 参与通信，否则其他进程会一直等待。
 
 # %%
 print(inspect.getsource(data_parallel.local_loss))
@@ -393,7 +394,7 @@ plt.show()
 # computes the largest difference between ranks, over the gradients of all parameters:
 
 # %% [markdown] lang="zh"
-# 与一台设备相比，有舍入误差是正常的，因为求和的分组不同。各进程之间则必须完全相同，否则它们的权重会渐渐不一致。下面是各进程之间、所有参数中的最大差别：
+# 与一台设备相比，有舍入误差是正常的，因为求和的分组不同。各进程之间则必须完全相同，否则它们的权重会渐渐不一致。下面比较所有参数的梯度，求出各进程之间的最大差别：
 
 # %% check="ranks_agree"
 differences = [each[name] - found[0][name] for each in found for name in each]
@@ -543,10 +544,10 @@ draw_buckets(*watched[0])
 plt.show()
 
 # %% [markdown] lang="en"
-# **Figure.** One backward pass on rank 0. Upper bar: when the gradient of each layer was ready, layer 8
-# first. Red bars: the all-reduce of each bucket. Where a red bar lies under the upper bar,
-# communication **overlaps** with computation and costs no extra time; only the part that extends
-# beyond the right end of the upper bar does.
+# **Figure.** One backward pass on rank 0. Upper bar: when the gradient of each layer was ready,
+# layer 8 first. Red bars: the all-reduce of each bucket. Where a red bar lies under the upper bar,
+# communication **overlaps** with computation and costs no extra time. Only the part that extends
+# beyond the right end of the upper bar costs extra time.
 
 # %% [markdown] lang="zh"
 # **图**。进程 0 上的一次反向传播。上面的长条：各层的梯度何时算好，最先是第 8 层。红条：每个桶的全归约。红条与上面的长条在时间上**重叠**的部分，通信和计算同时进行，不额外花时间；只有超出长条右端的部分才是额外的代价。
@@ -562,8 +563,8 @@ plt.show()
 # torchrun --nproc-per-node 2 train.py
 # ```
 #
-# It saves a checkpoint after each step, so that the same command resumes an interrupted training.
-# The recipe below lists what the script does.
+# It saves a checkpoint after each step, so that the same command resumes an interrupted run.
+# The recipe below lists the steps of scripts like this one.
 
 # %% [markdown] lang="zh"
 # ## 你自己的脚本
@@ -577,9 +578,9 @@ plt.show()
 # 每一步之后它都保存检查点，所以训练中断之后，用同一条命令就能接着训练。脚本做的事，都列在下面的步骤小结里。
 
 # %% [markdown] lang="en"
-# We run the script and compare its weights with one device. Two things come from torch's own random
-# generator and cannot be derived, so they are given: the initial weights, and the order of the samples in
-# each epoch. A batch of 840 samples can be divided among 1 to 8 processes.
+# We run the script and compare its weights with those of one device. Two things come from torch's
+# own random generator and cannot be derived, so they are given: the initial weights, and the order
+# of the samples in each epoch. A batch of 840 samples can be divided evenly among 1 to 8 processes.
 
 # %% [markdown] lang="zh"
 # 我们运行这个脚本，再把得到的权重与一台设备比较。有两样东西来自 torch 自己的随机数生成器，无法推导，所以是给定的：初始权重，以及每一轮中样本的次序。一个批量有 840 个样本，1 到 8 个进程都能平分。
@@ -617,13 +618,13 @@ compare("train.py by torchrun", row(saved), row(alone.state_dict()).to(device))
 # %% [markdown] lang="en"
 # ## Compared with one device
 #
-# Rounding errors are about as large as `eps`, the gap between 1 and the next larger number. This
-# table lists all differences so far, and then `eps`:
+# Rounding errors are about as large as `eps`, the gap between 1 and the next larger number
+# that the dtype can represent. This table lists all differences so far, and then `eps`:
 
 # %% [markdown] lang="zh"
 # ## 与一台设备比较
 #
-# 舍入误差与 `eps` 同一量级；`eps` 是 1 与下一个更大的数之差：
+# 舍入误差与 `eps` 同一量级；`eps` 是 1 与下一个更大的浮点数之差。下表列出到目前为止的所有差，最后一行是 `eps`：
 
 # %%
 print_table(dtype)
@@ -640,14 +641,14 @@ print_table(dtype)
 #
 # 1. Start one process per device: `torchrun --nproc-per-node 4 train.py`.
 # 2. On GPUs, pass `LOCAL_RANK` to `set_device`. Then call `init_process_group`.
-# 3. Give each rank its own samples by a `DistributedSampler`; call `set_epoch` in each epoch.
+# 3. Give each rank its own samples with a `DistributedSampler`; call `set_epoch` in each epoch.
 #    It repeats samples to make shards even.
 # 4. Wrap the network in `DistributedDataParallel`.
 # 5. Weight the loss by $n_r W / n$ if shards are uneven.
 # 6. Call `backward()` and `step()`, and `no_sync()` to accumulate gradients.
 # 7. Save `replica.module.state_dict()` on one rank, in a temporary file, and rename the file.
-# 8. Delete the DDP object and call `destroy_process_group`: a group that is alive at the exit can
-#    abort the process.
+# 8. Delete the DDP object and call `destroy_process_group`: a group that is still alive when
+#    Python exits can abort the process.
 
 # %% [markdown] lang="zh"
 # ## DDP 步骤小结
@@ -690,7 +691,7 @@ numbers = torch.from_numpy(np.random.default_rng(seed).integers(1, 100, world_si
 
 # %% tags=["exercise"]
 def all_gather(device, numbers):
-    # returns the numbers of all ranks; at first, this rank uses only its own number
+    # returns the numbers of all ranks; reads only its own and receives the others
     rank, world_size = dist.get_rank(), dist.get_world_size()
     own = numbers[rank].to(device)
     gathered = [torch.zeros_like(own) for _ in range(world_size)]
@@ -704,7 +705,7 @@ collected
 
 # %% tags=["solution"] check="collected"
 def all_gather(device, numbers):
-    # returns the numbers of all ranks; at first, this rank uses only its own number
+    # returns the numbers of all ranks; reads only its own and receives the others
     rank, world_size = dist.get_rank(), dist.get_world_size()
     own = numbers[rank].to(device)
     gathered = [torch.zeros_like(own) for _ in range(world_size)]
@@ -724,13 +725,14 @@ collected
 # %% [markdown] lang="en" tags=["exercise"]
 # ### 2. Repair a script
 #
-# This program should take one step of linear regression over all samples, starting from weights of zero.
-# It runs without an error, but the weights are wrong. Find four mistakes and repair them.
+# This program should take one step of gradient descent for a linear regression, over all samples
+# and starting from zero weights. It runs without an error, but the weights are wrong. Find four
+# mistakes and repair them.
 
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 2. 修好一个脚本
 #
-# 这个程序应当从全零的权重出发，用所有样本做一步线性回归。它运行时不报错，得到的权重却是错的。找出四处错误并改正。
+# 这个程序应当从全零的权重出发，用所有样本为线性回归训练一步。它运行时不报错，得到的权重却是错的。找出四处错误并改正。
 
 
 # %% tags=["exercise"]

@@ -21,8 +21,9 @@
 # In lesson 05, several processes computed what one device computes. Was it worth it? The ranks
 # communicate, they wait for each other, and each of them keeps a whole network in memory.
 #
-# After this lesson you can derive how many bytes a training step communicates and how many it keeps in
-# memory. You can measure where its time goes, and shard a network that does not fit into one device.
+# After this lesson you can derive how many bytes a training step communicates and how many it keeps
+# in memory. You can measure where its time goes, and shard a network that does not fit on one
+# device.
 
 # %% [markdown] lang="zh"
 # # 并行训练的代价
@@ -59,7 +60,7 @@ import matplotlib.pyplot as plt
 from parallel import launch, ring, sharded, timing, zero
 from parallel.network import Network, row
 
-torch.set_printoptions(threshold=30, edgeitems=2)  # a long tensor shall not fill a page
+torch.set_printoptions(threshold=30, edgeitems=2)  # keeps long tensors short
 on_gpus = torch.device(device).type == "cuda"
 
 # %% stdout="one_rank"
@@ -163,7 +164,7 @@ torch.stack([found for found, sent in ringed])  # (world_size, all weights)
 # are the bytes of our own ring, not those of gloo or NCCL.)
 
 # %% [markdown] lang="zh"
-# 无论有多少个进程，每个进程发送的字节大致不超过梯度的两倍：加入第九个进程，另外八个几乎不必多发。但每加入一个进程，就要多做两次交换，而且只能一次接着一次。所以通信库对长消息用环；消息短、进程多时，用树形结构。（这里统计的是我们自己的环，不是 gloo 或 NCCL 的。）
+# 无论有多少个进程，每个进程发送的字节数最多约为梯度的两倍：加入第九个进程，另外八个几乎不必多发。但每加入一个进程，就要多做两次交换，而且只能一次接着一次。所以通信库对长消息用环；消息短、进程多时，用树形结构。（这里统计的是我们自己的环，不是 gloo 或 NCCL 的。）
 
 # %% [markdown] lang="en"
 # ## Where the time goes
@@ -216,9 +217,9 @@ plt.show()
 # **图**。本次运行中最短的一步，它受其他程序的干扰最小；每行一个进程。红色部分也包括等待的时间，因为在最慢的进程开始全归约之前，任何进程都无法完成它。如果梯度分成几个桶，DDP 能让一部分全归约与 `backward()` 重叠。
 
 # %% [markdown] lang="en"
-# For the same batch, the **speed-up** is the time $T_1$ of a step on one rank, divided by the time $T_W$
-# on $W$ ranks. The speed-up divided by $W$ is the **efficiency**. How many cores or GPUs does this machine
-# have, and which speed-up do you expect?
+# For the same batch, the **speed-up** is the time $T_1$ of a step on one rank, divided by the time
+# $T_W$ on $W$ ranks. The speed-up divided by $W$ is the **efficiency**. How many cores or GPUs does
+# this machine have, and what speed-up do you expect?
 
 # %% [markdown] lang="zh"
 # 批量不变时，一个进程训练一步的时间 $T_1$ 与 $W$ 个进程的时间 $T_W$ 之比，叫作**加速比**；加速比除以 $W$，叫作**并行效率**。这台机器有几个核（或几块 GPU）？你预计加速比是多少？
@@ -263,7 +264,7 @@ plt.show()
 #
 # - 点靠近虚线，说明各进程大部分时间都在计算。
 # - 点在红线左边，却远低于虚线，通常有三种原因：要么核被别的程序占用（这时用两个核也快不了多少，因为各进程要轮流使用它们），要么两个进程共用一个物理核（它可能算作两个逻辑核），要么全归约的时间与计算相比太长。如果是最后一种，上一张图中*每个*进程的红色部分都很长。
-# - 点在红线右边，加速比就不会再提高，因为此时几个进程共用一个核（或一块 GPU）。
+# - 点在红线右边，加速比就不会再提高，因为此时几个进程共用一个核。
 
 # %% [markdown] lang="en"
 # These times belong to this run on this machine, and no check depends on them. Measure your own
@@ -297,7 +298,7 @@ averages = [v for v in optimizer.state[weight].values() if v.shape == weight.sha
 # The idea of **ZeRO** (zero redundancy optimizer) is that each rank keeps only a **shard** and gets the
 # rest from the other ranks when it needs it. There are three stages:
 #
-# | stage | a rank keeps only a shard of | bytes per weight with Adam | 7 billion weights on 8 ranks |
+# | stage | sharded | bytes per weight with Adam | 7 billion weights on 8 ranks |
 # |---|---|---|---|
 # | 0 (DDP) | nothing | 16 | 112 GB |
 # | 1 | the optimizer's averages | 8 + 8 / W | 63 GB |
@@ -412,9 +413,9 @@ row(first), row(trained)
 # %% [markdown] lang="en" tags=["exercise"]
 # ### 1. The two halves of an all-reduce
 #
-# Each rank has a row of `world_size` integers, `table[rank]`. Give each rank the sum of these rows. Use
-# `dist.reduce_scatter(output, list_of_inputs)` and `dist.all_gather(list_of_outputs, input)`, but not
-# `dist.all_reduce`. Which shape does each tensor have?
+# Each rank has a row of `world_size` integers, `table[rank]`. Give each rank the sum of these rows.
+# Use `dist.reduce_scatter(output, list_of_inputs)` and `dist.all_gather(list_of_outputs, input)`,
+# but not `dist.all_reduce`. What is the shape of each tensor?
 
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 1. 全归约的两半

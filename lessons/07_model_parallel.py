@@ -61,7 +61,7 @@ from parallel import launch, pipeline, tensor_parallel
 from parallel.comparison import compare, print_table
 from parallel.network import Network, Stage, gradients, row
 
-torch.set_printoptions(threshold=30, edgeitems=2)  # a long tensor shall not fill a page
+torch.set_printoptions(threshold=30, edgeitems=2)  # keeps long tensors short
 
 # %% stdout="one_rank"
 if world_size == 1:
@@ -94,7 +94,7 @@ weights, x, y = task  # of two layers; (batch, features); (batch, 1)
 #
 # 在**流水线并行**（网络划分）中，每个进程持有一个**阶段**（stage），即相邻的若干层。前向传播时，进程从前一个进程接收激活值，再把自己的激活值发给后一个进程。反向传播时方向相反：进程从后一个进程接收自己发出的激活值的梯度，再把自己收到的激活值的梯度发回前一个进程。这就是链式法则，只是各阶段之间多了通信。
 #
-# 流水线只有两层太少了，所以换成八层，每层之后都接 tanh：前七个权重矩阵是方阵，最后一个只有一行。
+# 对流水线来说，两层太少了，所以换成八层，每层之后都接 tanh：前七个权重矩阵是方阵，最后一个只有一行。
 
 # %%
 print(inspect.getsource(Stage))
@@ -256,12 +256,13 @@ def most_kept(table, r):
 # microbatch for each stage from its own to the last. Therefore large models are trained with 1F1B
 # or with an improved version of it.
 #
-# Here is the whole training program, with GPipe. In `backward`, the derivative is divided by the number of
-# samples in the whole batch, so microbatches of different sizes need no weights. (`Found` stands for the
-# outputs and gradients of the first step, and the weights after the last step.)
+# Here is the whole training program, with GPipe. In `backward`, the derivative is divided by the
+# number of samples in the whole batch, so microbatches of different sizes need no weighting.
+# (`Found` stands for the outputs and gradients of the first step, and the weights after the last
+# step.)
 
 # %% [markdown] lang="zh"
-# GPipe 要保存全部微批的激活值。用 1F1B 时，一个进程最多同时保存的微批数，等于从它自己的阶段到最后一个阶段（含两端）的阶段数。所以训练大模型用的是 1F1B，或由它改进而来的调度。
+# GPipe 要保存全部微批的激活值。用 1F1B 时，一个进程同时保存的激活值，最多来自 $k$ 个微批，$k$ 是从它自己的阶段到最后一个阶段（含两端）的阶段数。所以训练大模型用的是 1F1B，或由它改进而来的调度。
 #
 # 下面是完整的训练程序，用的是 GPipe。`backward` 里的导数除以整个批量的样本数，所以微批大小不等也不需要加权。（`Found` 表示第一步的输出和梯度，以及最后一步之后的权重。）
 
@@ -318,7 +319,7 @@ print(inspect.getsource(pipeline.train_by_torch))
 # first step and the weights after the last step:
 
 # %% [markdown] lang="zh"
-# 这两种调度对各微批的梯度取平均，只有各微批一样大时才正确。（否则又是第 05 课里的普通平均。）所以要先舍去最后几个样本。结果同样是第一步的梯度，以及最后一步之后的权重：
+# 这两种调度对各微批的梯度取平均，只有各微批一样大时才正确。（否则又是第 05 课里的普通平均。）所以如果不能平分，就要先舍去多出来的最后几个样本。结果同样是第一步的梯度，以及最后一步之后的权重：
 
 # %% check="schedule"
 even = batch - batch % pieces  # samples that the microbatches share evenly
@@ -364,7 +365,7 @@ compare("pipeline by torch", staged, row(gradients(single)))
 # too, and takes another all-reduce.)
 
 # %% [markdown] lang="zh"
-# 反向传播时，因为输出是各进程的部分和相加，它对每一部分的导数都是 1。每个进程都有完整的输出，各自算出同一个 $\mathbf{d}$，传回自己的那一部分，不用通信。（在更深的网络里，前面的层还需要 $\mathbf{x}$ 的梯度；它也是各进程之和，要再做一次全归约。）
+# 反向传播时，因为输出是各进程的部分和相加，它对每一部分的导数都是 1。每个进程都有完整的输出，都能算出损失对输出的同一个导数 $\mathbf{d}$，再让它经过自己的那一片反向传播，不用通信。（在更深的网络里，前面的层还需要 $\mathbf{x}$ 的梯度；它也是各进程之和，要再做一次全归约。）
 
 # %%
 print(inspect.getsource(tensor_parallel.my_slice))
@@ -420,7 +421,7 @@ compare("tensor by hand", join(gradient_slices), right)
 # `RowwiseParallel` adds it:
 
 # %% [markdown] lang="zh"
-# 在 torch 里，网络的写法与只用一台设备时相同。**方案**（plan）规定每一层怎样切分，`parallelize_module` 按方案执行切分。程序里看不到全归约的代码：
+# 在 torch 里，网络的写法与只用一台设备时相同。**方案**（plan）规定每一层怎样切分，`parallelize_module` 按方案执行切分。程序里看不到全归约的代码，因为 `RowwiseParallel` 会自动加上它：
 
 # %%
 print(inspect.getsource(tensor_parallel.train_by_torch))
@@ -575,8 +576,9 @@ sums
 # ### 3. The other way round
 #
 # Why is the first matrix, $\mathbf{W}_1^\top$, split by columns and not by rows? Try rows: each of
-# `world_size` ranks has some columns of `x` and the same columns of $\mathbf{W}_1$. Compute the activations
-# of the first sample from these parts. At which point do the ranks have to communicate?
+# `world_size` ranks has some columns of `x` and the matching rows of $\mathbf{W}_1^\top$, which are
+# columns of $\mathbf{W}_1$. Compute the activations of the first sample from these parts. At which
+# point do the ranks have to communicate?
 
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 3. 反过来切

@@ -62,7 +62,7 @@ from parallel.microbatches import pipelined
 from parallel.pitfalls import Regression
 from parallel.toy import make_regression
 
-torch.set_printoptions(threshold=40, edgeitems=2)  # a long tensor shall not fill a page
+torch.set_printoptions(threshold=40, edgeitems=2)  # keeps long tensors short
 
 # %% stdout="one_rank"
 if world_size == 1:
@@ -111,7 +111,7 @@ right
 # then with it. Each result has one row per rank.
 
 # %% [markdown] lang="zh"
-# 每种错误都按同样的步骤讲：症状、程序、你的预测，以及与一台设备的比较。程序有一个参数 `mended`：先不补救运行一次，再补救后运行一次。结果中每个进程占一行。
+# 大多数小节都按同样的步骤讲：症状、程序、你的预测，以及与一台设备的比较。程序有一个参数 `mended`：先不补救运行一次，再补救后运行一次。结果中每个进程占一行。
 
 
 # %%
@@ -131,7 +131,7 @@ def descend(w):  # on one device
 # its rank.
 
 # %% [markdown] lang="zh"
-# 各个程序共用下面几段；`my_shard` 返回本进程的样本和目标值。
+# 大多数程序都用到下面两个函数，还用到 `my_shard`，它返回本进程的样本和目标值。
 
 # %%
 print(inspect.getsource(pitfalls.my_share))
@@ -163,9 +163,10 @@ compare("1 mended", mended, descend(w))
 wrong, mended  # (world_size, features) each
 
 # %% [markdown] lang="en"
-# Without the remedy, each rank has trained its own model, and rank 0 saves one of the $W$ models. (Calling `replica.module(x)` instead of
-# `replica(x)` has the same effect, because that pass bypasses DDP.) **Remedy**: keep the last forward and
-# backward pass outside `no_sync()`, and let it go through DDP.
+# Without the remedy, each rank has trained its own model, and rank 0 saves one of the $W$ models.
+# (Calling `replica.module(x)` instead of `replica(x)` has the same effect, because that pass
+# bypasses DDP.) **Remedy**: keep the last forward and backward passes outside `no_sync()`, and let
+# them go through DDP.
 
 # %% [markdown] lang="zh"
 # 不补救时，每个进程各自训练了一个模型，进程 0 保存的只是 $W$ 个中的一个。（把 `replica(x)` 写成 `replica.module(x)` 也是同样的结果，因为这样就绕过了 DDP。）**办法**：最后一次前向传播和反向传播放在 `no_sync()` 之外，并且经过 DDP。
@@ -215,9 +216,9 @@ wrong, mended  # (world_size, features) each
 # %% [markdown] lang="zh"
 # ## 3. 平均的平均
 #
-# **症状**：模型没变，验证集上的损失却随 GPU 的块数而变；在某些数据集上还会变成 NaN。
+# **症状**：模型没变，验证集上的损失却随 GPU 的数量而变；在某些数据集上还会变成 NaN。
 #
-# 在第 05 课里，分片大小不等时，普通平均使梯度出错。只要各进程汇报的是平均值，不论是损失还是准确率，都会出现同样的错误。下面的损失正确吗？
+# 在第 05 课里，分片大小不等时，普通平均使梯度出错。只要各进程汇报的是平均值，不论是损失还是准确率，都可能出现同样的错误。下面的损失正确吗？
 
 # %%
 print(inspect.getsource(pitfalls.evaluate))
@@ -242,8 +243,8 @@ wrong, mended  # (world_size,) each
 # **Symptom.** With four GPUs, an **epoch** (one pass over all samples) takes as many steps as with one. If
 # the ranks do not shuffle, their losses are equal to the last digit.
 #
-# Without a sampler, the loader is the one that everybody writes for one device: it does not know rank and
-# world size. Which samples does each rank load, and what is their gradient?
+# Without a sampler, the loader is the one that everybody writes for one device: it knows neither
+# the rank nor the world size. Which samples does each rank load, and what is their gradient?
 
 # %% [markdown] lang="zh"
 # ## 4. 各进程读的是同样的样本
@@ -292,10 +293,11 @@ times = torch.bincount(dealt.flatten(), minlength=batch)  # (batch,)
 times
 
 # %% [markdown] lang="en"
-# The sampler gives all ranks equally many samples. If $W$ does not divide $n$, it starts again from the
-# beginning, which is called **padding**. (`drop_last=True` has the opposite fault: it leaves samples out.)
-# In a long training this hardly matters. In an evaluation, and in a comparison with one device, it is an
-# error. **Remedy**: a sample that was dealt out $k$ times gets the weight $1/k$.
+# The sampler gives all ranks equally many samples. If $W$ does not divide $n$, it starts again from
+# the beginning, which is called **padding**. (`drop_last=True` has the opposite fault: it leaves
+# samples out.) In a long training run, this hardly matters. In an evaluation, and in a comparison
+# with one device, it is an error. **Remedy**: a sample that was dealt out $k$ times gets the weight
+# $1/k$.
 
 # %% [markdown] lang="zh"
 # 采样器给每个进程同样多的样本；$n$ 不能被 $W$ 整除时，它就从头再发，这叫作**补齐**（padding）。（`drop_last=True` 的毛病正相反：它会漏掉样本。）在漫长的训练里，这无伤大雅；在评估时，以及与一台设备作比较时，这就是错误。**办法**：发出 $k$ 次的样本，权重为 $1/k$。
@@ -373,9 +375,9 @@ drawn.cpu(), wrong, mended  # (world_size, features) each
 # %% [markdown] lang="zh"
 # ## 7. 局部的统计量
 #
-# **症状**：各进程的梯度和权重都相同，模型却与 GPU 的块数有关；分片越小，模型越差。
+# **症状**：各进程的梯度和权重都相同，模型却与 GPU 的数量有关；分片越小，模型越差。
 #
-# **批量归一化**从每一列减去批量的均值，再除以批量方差的平方根。可在每个进程上，批量只是一个分片。下面的读数，每一个大约比前一个大 3，每个进程分到五六个。各进程的方差比全部读数的方差大，还是小？
+# **批量归一化**从每一列减去这一列在批量上的均值，再除以这一列方差的平方根。可在每个进程上，批量只是一个分片。下面的读数，每一个大约比前一个大 3，每个进程分到五六个。各进程的方差比全部读数的方差大，还是小？
 
 # %%
 print(inspect.getsource(pitfalls.normalize))
@@ -451,14 +453,15 @@ differences(forgotten), differences(orders)
 # **Symptom.** When gradients accumulate over microbatches, results change a little with the number of
 # microbatches, but only for some batch sizes.
 #
-# The pipeline schedule of torch takes the mean of the microbatches' gradients. If the microbatches
-# are not equally large, a pipeline of several ranks stops with an error, but a pipeline of one rank
-# does not. Therefore we use a single rank. Is the result the gradient of one device?
+# A pipeline (lesson 07) divides each batch into **microbatches**. The schedule of torch takes the
+# mean of their gradients. If the microbatches are not equally large, a pipeline of several ranks
+# stops with an error, but a pipeline of one rank does not. Therefore we use a single rank. Is the
+# result the gradient of one device?
 
 # %% [markdown] lang="zh"
 # ## 9. 大小不等的微批
 #
-# **症状**：梯度按微批累积时，结果随微批的个数略有变化，而且只在某些批量大小下才这样。
+# **症状**：梯度按**微批**（microbatch，即把批量再切成的小份，见第 07 课）累积时，结果随微批的个数略有变化，而且只在某些批量大小下才这样。
 #
 # torch 的流水线调度对各微批的梯度取平均。微批大小不等时，在多个进程上它会报错停下，在一个进程上却不报错，所以我们就用一个进程。得到的是一台设备的梯度吗？
 
@@ -476,7 +479,7 @@ wrong
 # pieces that divides the batch; or use sums, divided by the number of samples in the *whole* batch:
 
 # %% [markdown] lang="zh"
-# 这又是平均的平均，一个进程就会出现。在一块 GPU 上累积梯度时，如果各份大小不等，却把每份的平均损失除以份数，犯的也是同样的错误。**办法**：让微批的个数整除批量大小；或者求和，再除以**整个**批量的样本数：
+# 这又是平均的平均，只用一个进程也会出现。在一块 GPU 上累积梯度时，如果各份大小不等，却把每份的平均损失除以份数，犯的也是同样的错误。**办法**：让微批的个数整除批量大小；或者求和，再除以**整个**批量的样本数：
 
 # %% check="accumulated"
 network = Regression(w)
@@ -524,11 +527,11 @@ torch.stack([wrong[0], mended[0]])  # (2, features)
 # %% [markdown] lang="en"
 # ## Ten mistakes on a page
 #
-# One habit finds all of them but the eighth: do the same on one device and compare, with a batch that
-# the ranks do not share evenly and with samples that differ. Compare values instead of curves: sample
-# numbers, weights, and gradients before `step()`. (The forgotten `set_epoch` also happens on one
-# device, and takes two epochs to show.) Comparing ranks only with each other is not enough: in 2 to 5
-# and in 10 they agree, and all are wrong.
+# One habit finds all of them but the eighth: do the same on one device and compare, with a batch
+# that the ranks do not share evenly and with samples that differ. Compare values instead of curves:
+# sample indices, weights, and gradients before `step()`. (The forgotten `set_epoch` also happens on
+# one device, and takes two epochs to show.) Comparing ranks only with each other is not enough: in
+# 2 to 5 and in 10 they agree, and all are wrong.
 
 # %% [markdown] lang="zh"
 # ## 一页看懂十种错误
@@ -541,8 +544,8 @@ torch.stack([wrong[0], mended[0]])  # (2, features)
 # | 1 | losses fall, the saved model is poor | last pass outside `no_sync()` | compare **weights** between ranks |
 # | 2 | loss explodes with more ranks, or Adam hides it | weights $n_r / n$ | compare the **gradient** with one device |
 # | 3 | validation depends on the number of ranks, or is NaN | all-reduce of sum and count | a batch that ranks do not share evenly |
-# | 4 | more ranks, as many steps per epoch | `DistributedSampler` | **gather sample numbers**, count them |
-# | 5 | more samples evaluated than there are | weight $1/k$ | gather sample numbers, count them |
+# | 4 | more ranks, but no fewer steps per epoch | `DistributedSampler` | **gather sample indices**, count them |
+# | 5 | more samples evaluated than there are | weight $1/k$ | gather sample indices, count them |
 # | 6 | equal gradients, different models | `broadcast`, or DDP | compare weights **before** the first step |
 # | 7 | model depends on the size of the shards | `SyncBatchNorm` | shards that differ: sorted samples |
 # | 8 | every epoch has the same curve | `set_epoch` each epoch | compare the orders of two epochs |
@@ -552,16 +555,16 @@ torch.stack([wrong[0], mended[0]])  # (2, features)
 # %% [markdown] lang="zh"
 # |  | 症状 | 办法 | 怎样发现 |
 # |---|---|---|---|
-# | 1 | 损失下降，保存的模型却不好 | 把最后一次放在 `no_sync()` 外面 | 比较各进程的**权重** |
+# | 1 | 损失下降，保存的模型却不好 | 把最后一次传播放在 `no_sync()` 外面 | 比较各进程的**权重** |
 # | 2 | 进程一多，损失就爆炸，或被 Adam 掩盖 | 权重 $n_r / n$ | 与一台设备比较**梯度** |
 # | 3 | 验证结果随进程数而变，或是 NaN | 对总和与个数做全归约 | 用不能平分的批量试一次 |
 # | 4 | 进程增多，每一轮的步数不变 | `DistributedSampler` | **收集样本编号**，数一数 |
-# | 5 | 评估的样本数比数据还多 | 权重 $1/k$ | 收集样本编号，数一数 |
+# | 5 | 评估的样本比数据集里的还多 | 权重 $1/k$ | 收集样本编号，数一数 |
 # | 6 | 梯度相同，模型不同 | `broadcast`，或 DDP | 第一步**之前**比较权重 |
 # | 7 | 模型与分片大小有关 | `SyncBatchNorm` | 用互不相同的分片：排好序的样本 |
 # | 8 | 每一轮的曲线都一样 | 每轮调用 `set_epoch` | 比较两轮的次序 |
-# | 9 | 梯度随微批的个数而变 | 求和，再除以 $n$ | 用微批不能平分的批量试一次 |
-# | 10 | 没有 | 每步只做一次 | 在 `step()` **之前**比较梯度 |
+# | 9 | 梯度随微批的个数而变 | 求和，再除以 $n$ | 用不能平分成微批的批量试一次 |
+# | 10 | 没有 | 每步只做一次反向传播 | 在 `step()` **之前**比较梯度 |
 
 # %% [markdown] lang="en"
 # ## Exercises
@@ -588,7 +591,7 @@ batches_of = [2 + (batch + rank) % 3 for rank in range(world_size)]
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 1. 由各部分的方差求总方差
 #
-# 进程 $r$ 汇报自己读数的三个数：`counts[r]`、`means[r]` 和 `variances[r]`（除以 `counts[r] - 1`）。只用这些数，求全部读数的均值和方差。在各进程内部的方差之外，还要加上什么？
+# 进程 $r$ 汇报自己读数的三个统计量：`counts[r]`、`means[r]` 和 `variances[r]`（除以 `counts[r] - 1`）。只用这些数，求全部读数的均值和方差。在各进程内部的方差之外，还要加上什么？
 
 # %% tags=["exercise"]
 n = sum(counts)
@@ -608,9 +611,10 @@ combined
 # %% [markdown] lang="en" tags=["exercise"]
 # ### 2. Find the hang
 #
-# The ranks have different numbers of batches, and each calls `all_reduce` once per batch. The first rank that has no
-# batch left stops, and the others wait for it. Repair the program, so that every rank returns the number of all
-# batches, and `rounds`, the number of all-reduces in which each rank takes part.
+# The ranks have different numbers of batches, and each calls `all_reduce` once per batch. The first
+# rank that has no batch left stops, and the others wait for it. Repair the program, so that every
+# rank returns the total number of batches, and `rounds`, the number of all-reduces in which each
+# rank takes part.
 
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 2. 找出卡住的地方

@@ -107,7 +107,7 @@ def load(
 
 
 def weight_samples(device: torch.device, w: Tensor, x: Tensor, y: Tensor, times: Tensor) -> Tensor:
-    """The gradient, if each sample has the weight 1 / the times that it was dealt out."""
+    """The gradient if each sample dealt out k times has the weight 1 / k."""
     numbers = list(DistributedSampler(range(len(x)), shuffle=False))
     replica = DistributedDataParallel(Regression(w).to(device))
     errors = replica(x[numbers].to(device)) - y[numbers].to(device)  # (size,)

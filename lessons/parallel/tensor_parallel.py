@@ -59,7 +59,7 @@ def train_by_torch(
     layers = {name: linear(weight) for name, weight in weights.items()}
     network = nn.Sequential(layers["W1"], nn.Tanh(), layers["W2"]).to(device)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    # torch would take local outputs for slices of equal size, but they may be uneven.
+    # With local outputs, torch would assume slices of equal size, but they may be uneven.
     plan = {"0": ColwiseParallel(use_local_output=False), "2": RowwiseParallel()}
     parallelize_module(network, mesh, plan)
     optimizer = torch.optim.SGD(network.parameters(), lr=lr)

@@ -37,7 +37,7 @@ def main() -> None:
     options = parse_options()
     device = join_process_group()
     if options.batch % dist.get_world_size() or options.samples % options.batch:
-        raise SystemExit("--batch must divide --samples, and the number of processes --batch")
+        raise SystemExit("--batch must divide --samples and be a multiple of the world size")
     train(options, device)  # returns without the DDP object, which must end before the group
     dist.destroy_process_group()
 
