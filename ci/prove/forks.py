@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ from multiprocessing.connection import Connection, wait
 from typing import cast
 
 from ci.errors import CourseError
+from ci.worker import processes
 
 _context = multiprocessing.get_context("fork")
 
@@ -65,7 +67,8 @@ class _Fork:
     def __init__(self, number: int, trial: Trial, deadline_s: float) -> None:
         self.number, self.deadline = number, time.monotonic() + deadline_s
         self._receiver, sender = _context.Pipe(duplex=False)
-        self._process = _context.Process(target=_send_verdict, args=(trial, sender))
+        arguments = (trial, sender, os.getpid())
+        self._process = _context.Process(target=_send_verdict, args=arguments)
         self._process.start()
         self.sentinel = self._process.sentinel  # ready when the process has ended
         sender.close()
@@ -85,7 +88,8 @@ class _Fork:
         return Verdict(MutantStatus.ERROR, f"its process ended with {self._process.exitcode}")
 
 
-def _send_verdict(trial: Trial, sender: Connection) -> None:
+def _send_verdict(trial: Trial, sender: Connection, parent: int) -> None:
+    processes.end_with(parent)
     try:
         verdict = trial()
     except CourseError as error:  # the mistake was found when the course was read

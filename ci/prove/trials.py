@@ -45,7 +45,7 @@ from ci.lesson.value import MIME, encode
 from ci.plan.planner import Run
 from ci.prove.forks import MutantStatus, Trial, Verdict, run_in_forks
 from ci.prove.mutants import Mutant
-from ci.worker import ranks
+from ci.worker import processes, ranks
 from ci.worker.import_path import add_after_standard_library
 
 # A mutant has this time, and so many times what the lesson has taken; each of its cells likewise.
@@ -267,6 +267,7 @@ def _start_ranks_anew() -> None:
 
 def main() -> None:
     """Answer the request in the file that standard input names, one JSON line per verdict."""
+    processes.end_with(os.getppid())
     events, errors = os.fdopen(os.dup(1), "w"), os.dup(2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(1, 2)  # failing ranks print long tracebacks
