@@ -167,7 +167,8 @@ squared_error(x, target=2 * torch.arange(size + 1.0) + 1)
 # %% [markdown] lang="en"
 # The first arrow points to the call, the second to the subtraction, and the last line names both
 # lengths. We repair the target. Predict the result for $x = 0, 1, 2, \dots$: because
-# $t = 2x + 1$, the differences are $3x - t = x - 1$. Then square them and add them up.
+# the target is $t = 2x + 1$, the differences are $3x - t = x - 1$. Then square them and add them
+# up.
 
 # %% [markdown] lang="zh"
 # 第一个箭头指向调用，第二个指向减法那一行；最后一行给出了两个长度。我们把 `target` 改正过来。对 $x = 0, 1, 2, \dots$ 预测结果：因为 $t = 2x + 1$，所以差是 $3x - t = x - 1$，然后平方、求和。
@@ -385,13 +386,13 @@ torch.cuda.device_count()
 # %% [markdown] lang="en"
 # ## The first computation, on each device
 #
-# Finding a device does not prove that it works. Therefore each device computes something whose
-# result we know: the sum $1 + 2 + \dots + n = n(n+1)/2$.
+# Finding a device does not prove that it works. Therefore the CPU and each GPU counted above
+# compute something whose result we know: the sum $1 + 2 + \dots + n = n(n+1)/2$.
 
 # %% [markdown] lang="zh"
 # ## 在每个设备上做第一次计算
 #
-# 找得到设备，不等于它能用。所以让每个设备都算一个答案已知的式子：$1 + 2 + \dots + n = n(n+1)/2$。
+# 找得到设备，不等于它能用。所以让 CPU 和上面数到的每个 GPU 都算一个答案已知的式子：$1 + 2 + \dots + n = n(n+1)/2$。
 
 # %% check="first_sum"
 devices = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
@@ -510,7 +511,7 @@ def gradient(d):
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 1. 多少字节？
 #
-# 一个 `size` 行 `size` 列的全一矩阵，它的数在 NumPy 里占多少字节，在 PyTorch 里又占多少？不必创建这个矩阵，写出两个含 `size` 的算式即可。
+# 一个 `size` 行 `size` 列的全一矩阵，全部元素在 NumPy 里共占多少字节，在 PyTorch 里又共占多少？不必创建这个矩阵，写出两个含 `size` 的算式即可。
 
 # %% tags=["exercise"]
 matrix_bytes = ..., ...  # NumPy, PyTorch

@@ -30,7 +30,7 @@
 
 # %% tags=["parameters"]
 rows: int = 3  # length of the first axis, in joining and broadcasting
-cols: int = 2  # length of the second axis; take another value than rows
+cols: int = 2  # length of the second axis; choose a value different from rows
 size: int = 5  # length of the vectors x and y
 samples: int = 10000  # how many random numbers are drawn
 seed: int = 0  # seed of the random draws
@@ -195,7 +195,7 @@ torch.zeros(rows, cols, device=device), torch.ones(rows, cols, device=device)
 # %% [markdown] lang="zh"
 # 网络的权重用随机数初始化。`randn` 从均值为 0、标准差为 1 的**标准正态分布**中抽样。`manual_seed` 设定随机数生成器的状态：在同一种设备、同一个 PyTorch 版本上，种子相同，抽到的数就相同。
 #
-# 先抽样一次，再从同一个种子重新开始，连抽两次。`again` 和 `later`，哪一个与 `draws` 相同？另外，$n$ 个样本的均值接近 0 吗？均值的标准差是 $1/\sqrt{n}$，所以均值偏离 0 极少超过五倍标准差。
+# 先抽样一次，再从同一个种子重新开始，连抽两次。`again` 和 `later`，哪一个与 `draws` 相同？另外，$n$ 个样本的均值接近 0 吗？均值的标准差是 $1/\sqrt{n}$，所以均值偏离 0 极少超过 $5/\sqrt{n}$。
 
 # %% check="same_seed"
 torch.manual_seed(seed)
@@ -624,12 +624,12 @@ array[0] = -1
 data, array, shared, copied
 
 # %% [markdown] lang="en"
-# Three of them show −1, and only the copy does not. By default, floating-point numbers are `float64`
-# in NumPy and `float32` in PyTorch, and `from_numpy` keeps the dtype. A network with `float32`
-# weights then rejects the data.
+# Three of them show −1, and only the copy does not. (To copy a tensor, write `data.clone()`.) By
+# default, floating-point numbers are `float64` in NumPy and `float32` in PyTorch, and `from_numpy`
+# keeps the dtype. A network with `float32` weights then rejects the data.
 
 # %% [markdown] lang="zh"
-# 其中三个显示 −1，只有副本没有变。浮点数在 NumPy 中默认是 `float64`，在 PyTorch 中默认是 `float32`，而 `from_numpy` 保留原来的数据类型。如果网络的权重是 `float32`，就不能接受这样的数据。
+# 其中三个显示 −1，只有副本没有变。（要复制张量，用 `data.clone()`。）浮点数在 NumPy 中默认是 `float64`，在 PyTorch 中默认是 `float32`，而 `from_numpy` 保留原来的数据类型。如果网络的权重是 `float32`，就不能接受这样的数据。
 
 # %% check="from_numpy_dtype"
 torch.from_numpy(np.ones(2)).dtype, torch.ones(2).dtype
@@ -742,7 +742,7 @@ in_place
 # %% [markdown] lang="zh"
 # ## 选读
 #
-# 这一节可以略过。加法的四种写法各分配多少字节？每执行一个运算，`TorchDispatchMode` 都会被调用。如果结果的地址与所有输入都不同，它的内存就是新分配的。（模块名里的下划线提醒我们，这个模块以后可能会变。）先预测四种写法各分配多少字节。一个 `float32` 占 4 个字节。
+# 这一节可以略过。加法的四种写法各分配多少字节？每执行一个运算，`TorchDispatchMode` 都会被调用。如果结果的地址与所有输入的地址都不同，它的内存就是新分配的。（模块名里的下划线提醒我们，这个模块以后可能会变。）先预测四种写法各分配多少字节。一个 `float32` 占 4 个字节。
 
 # %%
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -25,7 +25,7 @@
 # %% [markdown] lang="zh"
 # # 自动求导
 #
-# 训练就是一点一点地修改网络的参数，使损失下降，也就是沿着与**梯度**相反的方向前进。梯度中，每个参数对应一个导数；而参数可能有几十亿个，没有人能逐个手算。
+# 训练就是一点一点地修改网络的参数（例如权重），使**损失**（衡量预测误差大小的一个数）下降，也就是沿着与**梯度**相反的方向前进。梯度中，每个参数对应一个导数；而参数可能有几十亿个，没有人能逐个手算。
 #
 # 学完这一课，你能让 PyTorch 对你写的任何计算求导（即**自动求导**，又称自动微分），知道梯度何时累积、在哪里中断，还能用另一种独立的方法检验梯度。
 
@@ -126,7 +126,7 @@ x.grad == 4 * x
 #
 # $$\frac{\partial y}{\partial x_i} \approx \frac{f(x_i + h) - f(x_i - h)}{2h} .$$
 #
-# 我们用 `float64` 计算，因为两个相近的数相减会丢失有效数字。
+# 其中 $f(x_i \pm h)$ 是移动之后 $y$ 的值。我们用 `float64` 计算差分，因为两个相近的数相减会丢失有效数字。
 
 
 # %% tags=["setup"]
@@ -506,10 +506,11 @@ y.backward()
 # %% [markdown] lang="en"
 # PyTorch raises an error, which is the better outcome. Each tensor counts its in-place changes, and
 # the graph notices that this count has changed since it saved the tensor. But a change through
-# `.data` is not counted. Predict the gradient that the next cell computes.
+# `a.data`, another tensor that shares memory with `a`, is not counted. Predict the gradient that
+# the next cell computes.
 
 # %% [markdown] lang="zh"
-# 报错了，这还算是好的情形。每个张量都记录自己被原地改动的次数，计算图发现这个次数与保存时不同。但是，通过 `.data` 的改动不计入次数。先预测梯度，再往下看。
+# 报错了，这还算是好的情形。每个张量都记录自己被原地改动的次数，计算图发现这个次数与保存时不同。但是，通过 `a.data`（与 `a` 共享内存的另一个张量）所做的改动不计入次数。先预测梯度，再往下看。
 
 # %% check="saved_is_changed_by_data"
 a = 2 * x
@@ -559,7 +560,7 @@ gradient_after(lambda a: a.numpy()), gradient_after(lambda a: a.numpy().copy())
 # %% [markdown] lang="zh"
 # 第二个是对的，因为它的数组是副本。第一个梯度的每个元素都大了 4，而且同样不报错。
 #
-# ## 对控制流求导
+# ## 对含控制流的函数求导
 #
 # 能求导的不只是公式。下面的函数把参数不断加倍，直到达到界限，然后执行两个分支中的一个。计算图记录的是真正执行过的运算。
 

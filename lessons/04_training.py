@@ -67,7 +67,7 @@ kind = getattr(torch, dtype)
 # %% [markdown] lang="zh"
 # ## 任务
 #
-# 为了能判断结果的好坏，真实的答案由我们自己定。每个目标值是各特征的加权和，加上一个常数（**偏置**）和少许噪声：
+# 为了能判断结果的好坏，真实的答案由我们自己定。第 $i$ 个样本有几个**特征** $x_{i1}, x_{i2}, \dots$ 和一个**目标值** $y_i$，目标值就是要预测的数。它是各特征的加权和，加上一个常数（**偏置**）和少许噪声：
 #
 # $$y_i = 2 x_{i1} - x_{i2} + 3 x_{i3} - 2 x_{i4} + 0.5 + \text{噪声}$$
 #
@@ -294,7 +294,7 @@ torch.equal(order, torch.arange(samples)), order.sort().values
 # stochastic gradient descent. `zero_grad` clears the gradients.
 #
 # You will find the following loop, almost word for word, in most training scripts. Here the samples
-# stay in their order, so that the batches are the same as in the loop by hand.
+# stay in their order, so that the batches are the same as in the handwritten loop.
 
 # %% [markdown] lang="zh"
 # **更新**。`optim.SGD` 从每个参数中减去 `lr` 与梯度的乘积；SGD 是随机梯度下降（stochastic gradient descent）的缩写。`zero_grad` 清除梯度。
@@ -316,7 +316,7 @@ def train(model, loader, optimizer, epochs):
 
 
 # %% [markdown] lang="en"
-# Compare the losses with those of the loop by hand: how many of them should differ?
+# Compare the losses with those of the handwritten loop: how many of them should differ?
 
 # %% [markdown] lang="zh"
 # 与手写循环的损失比较：应该有几个不同？
@@ -348,7 +348,7 @@ torch.stack([joined(w, b), joined(model.w, model.b)])
 # %% [markdown] lang="zh"
 # ## 训练模式与评估模式
 #
-# 有些层在训练时和训练后的行为不同。`nn.Dropout(p)` 以概率 $p$ 把每个元素置零，其余元素除以 $1 - p$，使均值保持不变。这样可以避免网络过分依赖个别元素。新建的模块处于训练模式。把一千个 1 送进去，取 $p = 0.2$，会得到哪些值？
+# 有些层在训练时和训练后的行为不同。`nn.Dropout(p)` 以概率 $p$ 把每个元素置零，其余元素除以 $1 - p$，使均值的期望保持不变。这样可以避免网络过分依赖个别元素。新建的模块处于训练模式。把一千个 1 送进去，取 $p = 0.2$，会得到哪些值？
 
 # %% check="dropout_in_training"
 dropout = nn.Dropout(0.2)
@@ -366,13 +366,14 @@ dropout.eval()
 dropout(ones).unique(), dropout(ones).sum()
 
 # %% [markdown] lang="en"
-# **Batch normalization** behaves differently, too. In training, it subtracts the mean of the *batch*
-# and divides by the standard deviation of the batch; it also moves a running mean and a running
-# variance a tenth of the way towards the values of the batch. In evaluation, it uses the running
-# values, so that a prediction does not depend on the other samples of its batch.
+# **Batch normalization** behaves differently, too. In training, it normalizes each feature: it
+# subtracts the mean over the *batch* and divides by the standard deviation over the batch; it also
+# moves a running mean and a running variance a tenth of the way towards the values of the batch. In
+# evaluation, it uses the running values, so that a prediction does not depend on the other samples
+# of its batch.
 
 # %% [markdown] lang="zh"
-# **批量归一化**在两种模式下的行为也不同。训练时，它减去**本批**的均值，再除以本批的标准差，同时让滑动均值和滑动方差向本批的值靠近，每次缩小差距的十分之一。评估时，它改用这两个滑动值，因此每个样本的预测都不受同批其他样本的影响。
+# **批量归一化**在两种模式下的行为也不同。训练时，它对每个特征分别归一化：减去这个特征在**本批**上的均值，再除以它在本批上的标准差，同时让滑动均值和滑动方差向本批的值靠近，每次缩小差距的十分之一。评估时，它改用这两个滑动值，因此每个样本的预测都不受同批其他样本的影响。
 
 # %% check="normalized"
 norm = nn.BatchNorm1d(features, dtype=kind, device=device)
@@ -385,8 +386,8 @@ in_training[0], norm.running_mean, norm.running_var, in_evaluation[0]
 # The running mean started at 0 and the running variance at 1. Both have moved only a tenth of the
 # way, so the two results for the same sample differ. If you forget `eval()` before a test, or
 # `train()` after it, there is no error, but the values are wrong. Make it a habit to call
-# `model.eval()` and use `torch.no_grad()` before you test, and to call `model.train()` before you
-# continue.
+# `model.eval()` before a test, to run the test under `torch.no_grad()`, and to call `model.train()`
+# before you continue.
 
 # %% [markdown] lang="zh"
 # 滑动均值从 0 开始，滑动方差从 1 开始，两者都只移动了十分之一，所以同一个样本的两个结果不同。测试前忘了 `eval()`，或测试后忘了 `train()`，都不会报错，结果却是错的。要养成习惯：测试用 `model.eval()` 和 `torch.no_grad()`，继续训练用 `model.train()`。
@@ -428,7 +429,7 @@ model.state_dict()
 # $$\mathbf{v} \leftarrow \mu \mathbf{v} + \nabla L, \qquad
 # \mathbf{w} \leftarrow \mathbf{w} - \text{lr} \cdot \mathbf{v} 。$$
 #
-# 因此优化器的状态也要保存。这里先训练一个轮次，然后保存，再训练一个轮次。
+# 因此，供以后恢复训练用的**检查点**（checkpoint）还要包含优化器的状态。这里先训练一个轮次，保存检查点，再训练一个轮次。
 
 # %%
 checkpoint = Path(tempfile.mkdtemp()) / "checkpoint.pt"
@@ -673,9 +674,9 @@ mean_loss
 # %% tags=["exercise"]
 a = Value(1 / samples)
 power = a * a
-result = ...  # e to this power: a Value with its source
+result = Value(...)  # e to this power, with its source
 ...  # back to a
-exponential = result, a.grad
+exponential = result.data, a.grad
 exponential
 
 # %% tags=["solution"] check="exponential"

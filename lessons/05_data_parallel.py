@@ -139,7 +139,7 @@ plt.show()
 #
 # (a) 和 (b) 切分的是模型，合称**模型并行**。
 #
-# > **如果你的笔记里写着** (b) 是“同一层的任务分布到不同*数据*中”：应为不同的*设备*。旧名 layer-wise partitioning（按层划分）也容易误解，因为每一层都被切开了。
+# > **如果你的笔记里写着** (b) 是“同一层的任务分布到不同*数据*中”：应为不同的*设备*。旧名 layer-wise partitioning（按层划分）也容易让人误解，因为每一层都被切开了。
 
 # %% [markdown] lang="en"
 # **Data parallelism is the mainstream today**, as your notes say: the network needs no change, and the
@@ -200,7 +200,7 @@ loss
 # \nabla \mathbf{W}_1 = \mathbf{G}^\top \mathbf{x}, \qquad
 # G_{ij} = d_i \, w_j \, (1 - h_{ij}^2)$$
 #
-# 其中 $w_j$ 是 $\mathbf{W}_2$ 的元素。本课中每个梯度的预期值，都是用 NumPy 按这组公式算出的。自动求导则直接给出结果：
+# 其中 $w_j$ 是 $\mathbf{W}_2$ 的元素。这个网络的梯度预期值，就是用 NumPy 按这组公式算出的。自动求导则直接给出结果：
 
 # %% check="gradient"
 loss.backward()
@@ -327,8 +327,9 @@ print(inspect.getsource(data_parallel.local_loss))
 print(inspect.getsource(data_parallel.ddp_gradients))
 
 # %% [markdown] lang="en"
-# In the first call, `is_weighted` is `False`: the losses are not weighted. The ranks have equal weights and
-# different samples. Are their gradients equal? (Here and below: $\nabla \mathbf{W}_2$, one row per rank.)
+# In the first call, `is_weighted` is `False`: the losses are not weighted. All ranks have the same
+# network, but different samples. Are their gradients equal? (Here and below:
+# $\nabla \mathbf{W}_2$, one row per rank.)
 
 # %% [markdown] lang="zh"
 # 第一次调用时 `is_weighted` 为 `False`，损失不加权。各进程权重相同，样本不同，梯度相同吗？（这里和下面显示的都是 $\nabla \mathbf{W}_2$，每个进程一行。）
@@ -575,7 +576,7 @@ plt.show()
 # torchrun --nproc-per-node 2 train.py
 # ```
 #
-# 每一步之后它都保存检查点，所以训练中断之后，用同一条命令就能接着训练。脚本做的事，都列在下面的步骤小结里。
+# 每一步之后它都保存检查点，所以训练中断之后，用同一条命令就能接着训练。这类脚本的一般步骤，见后面的“DDP 步骤小结”。
 
 # %% [markdown] lang="en"
 # We run the script and compare its weights with those of one device. Two things come from torch's
@@ -583,7 +584,7 @@ plt.show()
 # of the samples in each epoch. A batch of 840 samples can be divided evenly among 1 to 8 processes.
 
 # %% [markdown] lang="zh"
-# 我们运行这个脚本，再把得到的权重与一台设备比较。有两样东西来自 torch 自己的随机数生成器，无法推导，所以是给定的：初始权重，以及每一轮中样本的次序。一个批量有 840 个样本，1 到 8 个进程都能平分。
+# 我们运行这个脚本，再把得到的权重与一台设备训练出的权重比较。有两样东西来自 torch 自己的随机数生成器，无法推导，所以是给定的：初始权重，以及每一轮中样本的次序。一个批量有 840 个样本，1 到 8 个进程都能平分。
 
 # %% given="initial"
 alone = train.make_network(seed, x.dtype)
@@ -782,7 +783,8 @@ repaired
 # - `batch=24`: where has the error of the plain mean gone?
 # - `world_size=4, batch=3`: one rank has no samples. Which values show it?
 # - `pieces=1`: how many all-reduces are there now, and why?
-# - Save `train.py` in an empty folder, run it, kill it with Ctrl-C, and run it again. Where does it resume?
+# - Save `train.py` in an empty folder and run it with `--epochs 1000`. Kill it with Ctrl-C, and run
+#   the same command again. Where does it resume?
 
 # %% [markdown] lang="zh"
 # ## 改一改，再运行
@@ -790,4 +792,4 @@ repaired
 # - `batch=24`：普通平均的误差到哪里去了？
 # - `world_size=4, batch=3`：有一个进程没有样本，从哪些数值看得出来？
 # - `pieces=1`：现在有几次全归约？为什么？
-# - 把 `train.py` 保存到一个空文件夹里，运行它，用 Ctrl-C 中断，再运行一次。它从哪里接着训练？
+# - 把 `train.py` 保存到一个空文件夹里，加上 `--epochs 1000` 运行，用 Ctrl-C 中断，再用同样的命令运行一次。它从哪里接着训练？

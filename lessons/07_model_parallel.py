@@ -365,7 +365,7 @@ compare("pipeline by torch", staged, row(gradients(single)))
 # too, and takes another all-reduce.)
 
 # %% [markdown] lang="zh"
-# 反向传播时，因为输出是各进程的部分和相加，它对每一部分的导数都是 1。每个进程都有完整的输出，都能算出损失对输出的同一个导数 $\mathbf{d}$，再让它经过自己的那一片反向传播，不用通信。（在更深的网络里，前面的层还需要 $\mathbf{x}$ 的梯度；它也是各进程之和，要再做一次全归约。）
+# 反向传播时，因为输出是各进程的部分输出之和，它对每个部分输出的导数都是 1。每个进程都有完整的输出，都能算出损失对输出的同一个导数 $\mathbf{d}$，再让它经过自己的那一片反向传播，不用通信。（在更深的网络里，前面的层还需要 $\mathbf{x}$ 的梯度；它也要对各进程求和，所以要再做一次全归约。）
 
 # %%
 print(inspect.getsource(tensor_parallel.my_slice))
@@ -457,8 +457,8 @@ print_table(dtype)
 # ## What does each way communicate?
 #
 # Our networks are too small to answer this question. Take one block of a large language model: width
-# $d = 4096$, $P = 12 d^2$ weights, a batch of $n = 16384$ tokens, 2 bytes per element, and $W = 8$ ranks
-# with ring all-reduces. How many megabytes does a rank send in a step?
+# $d = 4096$, $P = 12 d^2$ weights, a batch of $n = 16384$ tokens with $d$ activations each, 2 bytes
+# per element, and $W = 8$ ranks with ring all-reduces. How many megabytes does a rank send in a step?
 #
 # | | a rank sends |
 # |---|---|
@@ -470,7 +470,7 @@ print_table(dtype)
 # %% [markdown] lang="zh"
 # ## 各种方式的通信量
 #
-# 我们的网络太小，看不出差别。来看大语言模型中的一个模块：宽度 $d = 4096$，有 $P = 12 d^2$ 个权重，一个批量有 $n = 16384$ 个词元（token），每个元素 2 字节，$W = 8$ 个进程，全归约都用环。一个进程每步发送多少 MB？
+# 我们的网络太小，看不出差别。来看大语言模型中的一个模块（block，即模型中反复堆叠的一组层）：宽度 $d = 4096$，有 $P = 12 d^2$ 个权重，一个批量有 $n = 16384$ 个词元（token），每个词元有 $d$ 个激活值，每个元素 2 字节，$W = 8$ 个进程，全归约都用环。一个进程每步发送多少 MB？
 #
 # | | 一个进程发送 |
 # |---|---|
@@ -583,7 +583,7 @@ sums
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 3. 反过来切
 #
-# 为什么第一个矩阵 $\mathbf{W}_1^\top$ 按列切分，而不按行切分？试试按行切分：`world_size` 个进程各有 `x` 的若干列，以及 $\mathbf{W}_1$ 中相同的那些列。用这些部分求出第一个样本的激活值。各进程在哪一步必须通信？
+# 为什么第一个矩阵 $\mathbf{W}_1^\top$ 按列切分，而不按行切分？试试按行切分：`world_size` 个进程各有 `x` 的若干列，以及 $\mathbf{W}_1^\top$ 中对应的那些行，也就是 $\mathbf{W}_1$ 中对应的那些列。用这些部分求出第一个样本的激活值。各进程在哪一步必须通信？
 
 # %% tags=["exercise"]
 W1_parts = weights["W1"].tensor_split(world_size, dim=1)

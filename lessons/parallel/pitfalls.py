@@ -96,7 +96,7 @@ def evaluate(device: torch.device, w: Tensor, shards: Shards, mended: bool) -> T
 def load(
     device: torch.device, w: Tensor, x: Tensor, y: Tensor, mended: bool
 ) -> tuple[Tensor, Tensor]:
-    """The numbers of the samples that this rank loads, and DDP's gradient over all ranks."""
+    """The indices of the samples that this rank loads, and DDP's gradient over all ranks."""
     size = -(-len(x) // dist.get_world_size())  # samples per rank, rounded up
     sampler = DistributedSampler(range(len(x)), shuffle=False) if mended else None
     loader = DataLoader(range(len(x)), batch_size=size, sampler=sampler)
