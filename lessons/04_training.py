@@ -543,7 +543,7 @@ result.data, a.grad
 # which gradient do you expect?
 
 # %% [markdown] lang="zh"
-# 现在用单个的数计算整个损失，仍在 $\mathbf{w} = 0$、$b = 0$ 处。损失和梯度应该是多少？
+# 现在不用张量，只用 `Value` 计算整个损失，仍在 $\mathbf{w} = 0$、$b = 0$ 处。损失和梯度应该是多少？
 
 # %% check="own_gradient"
 parameters = [Value(0.0) for _ in range(features + 1)]  # w and b
@@ -630,13 +630,13 @@ with_momentum
 #
 # Compute the mean loss of a model over *all* samples, batch by batch. The mean of the batches' means
 # is wrong if the last batch is smaller, because each of its samples would count too much. Therefore
-# add up sums instead, in evaluation mode and without recording a graph. (All weights of the model
-# are 1.)
+# add up the sums of the squared errors instead, in evaluation mode and without recording a graph.
+# (All weights of the model are 1.)
 
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 2. 全部样本的损失
 #
-# 逐批计算模型在**全部**样本上的平均损失。如果最后一批较小，各批均值的平均值就不对，因为那一批里每个样本的权重过大。请改为累加每一批的总和，在评估模式下进行，并且不记录计算图。（模型的权重都是 1。）
+# 逐批计算模型在**全部**样本上的平均损失。如果最后一批较小，各批均值的平均值就不对，因为那一批里每个样本所占的比重过大。请改为累加每一批的平方误差之和，在评估模式下进行，并且不记录计算图。（模型的权重都是 1。）
 
 # %% tags=["exercise"]
 model = Line().to(device)
@@ -694,12 +694,12 @@ exponential
 # - `epochs = 20`: do the weights come closer to the true ones?
 # - `batch = 64` takes all samples at once. Does the loss still go up in single steps?
 # - In a notebook, set `lr = 2`. What happens to the loss?
-# - Remove `zero_grad()` from `train`. Which check notices it?
+# - Remove `zero_grad()` from `train`. Which checks notice it?
 
 # %% [markdown] lang="zh"
 # ## 改一改，再运行
 #
 # - `epochs = 20`：权重更接近真实值了吗？
 # - `batch = 64` 一次用上全部样本。损失还会在个别步上升吗？
-# - 在 notebook 里设 `lr = 2`。损失会怎样？
-# - 去掉 `train` 里的 `zero_grad()`，哪个检查项会发现？
+# - 在笔记本里设 `lr = 2`。损失会怎样？
+# - 去掉 `train` 里的 `zero_grad()`。哪些检查项会发现这个错误？
