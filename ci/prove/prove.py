@@ -101,9 +101,9 @@ def try_mutants(
 ) -> Iterator[Result]:
     """Try each mutant in a copy of the course, `jobs` at once, and yield the results.
 
-    A mutant that a lesson does not notice is tried with the lesson's extra parameters, then with
-    its figures, in which an error would be noticed, and in the other lessons that use the changed
-    file. One that is declared equivalent is not tried: nothing would end it before the last cell.
+    A mutant that is not noticed is tried in the other lessons that use the changed file, then with
+    extra parameters, then with figures, in which an error would be noticed. One that is declared
+    equivalent is not tried: nothing would end it before the last cell.
     Raises CourseError if a lesson is not verified as it is.
     """
     for mutant in mutants:
@@ -111,17 +111,19 @@ def try_mutants(
             yield mutant, Verdict(MutantStatus.EQUIVALENT, mutant.equivalent)
     tried = [mutant for mutant in mutants if not mutant.equivalent]
     survivors = dict.fromkeys(tried, Verdict(MutantStatus.SURVIVED))
-    for lesson in lessons:
-        more = [(parameters, False) for parameters in file.extra_parameters(lesson)]
-        for number, (parameters, figures) in enumerate([({}, False), *more, ({}, True)]):
-            chosen = [m for m in survivors if lesson.name in m.lessons]
-            if number:
-                chosen = [mutant for mutant in chosen if not mutant.check]
-            for mutant, verdict in _try(chosen, lesson, parameters, figures, jobs):
-                survivors[mutant] = verdict
-                if verdict.status != MutantStatus.SURVIVED:
-                    del survivors[mutant]
-                    yield mutant, verdict
+    no_parameters: Mapping[str, Value] = {}
+    defaults = [(lesson, no_parameters, False) for lesson in lessons]
+    extra = [(lesson, more, False) for lesson in lessons for more in file.extra_parameters(lesson)]
+    figures_drawn = [(lesson, no_parameters, True) for lesson in lessons]
+    for lesson, parameters, figures in defaults + extra + figures_drawn:
+        chosen = [m for m in survivors if lesson.name in m.lessons]
+        if parameters or figures:
+            chosen = [mutant for mutant in chosen if not mutant.check]
+        for mutant, verdict in _try(chosen, lesson, parameters, figures, jobs):
+            survivors[mutant] = verdict
+            if verdict.status != MutantStatus.SURVIVED:
+                del survivors[mutant]
+                yield mutant, verdict
     yield from survivors.items()
 
 
