@@ -27,6 +27,7 @@ install(program)
         "p": "a parameter, name=value; name=2,4,16 is a sweep; repeatable",
         "on": "auto | here | lab | slurm: on this machine, in the lab's containers or on a cluster",
         "slurm-args": "with --on slurm: further words for srun, such as '--account=a --time=30'",
+        "detach": "with --on slurm: submit, and do not wait; the same command collects the results",
         "gpus": "auto | all | none | a number | device=0,2 (default: auto)",
         "handouts": "default | all | none: with all, each run of a sweep gets handouts too",
         "timeout": "seconds that a run may take (default: the lesson's, or 600)",
@@ -47,6 +48,7 @@ def run(
     p: Sequence[str] | None = None,
     on: str = "auto",
     slurm_args: str = "",
+    detach: bool = False,
     gpus: str = "auto",
     handouts: str = "default",
     timeout: str = "",
@@ -69,6 +71,7 @@ def run(
             lessons, p or (), on, slurm_args, gpus, handouts, timeout, jobs, fresh, as_root
         )
         options = replace(plan, failed=failed, dry_run=dry_run, stop_first=x, quiet=q, verbose=v)
+        options = replace(options, detach=detach)
         if watch:
             from ci.watch import watch as run_again
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ci import atomic
-from ci.execute.events import Event, Finished, Started
+from ci.execute.events import Event, Finished, Started, Submitted
 from ci.handout import publish
 from ci.handout.pool import HandoutPool
 from ci.judge import agreement
@@ -18,11 +18,13 @@ from ci.judge.outcome import (
     Status,
     exit_status,
     skipped_outcome,
+    submitted_outcome,
     unchanged_outcome,
+    without_prose,
 )
 from ci.plan import attempts, reasons, run_cache, schedule
 from ci.plan.planner import Run
-from ci.plan.run_cache import RUNS, RunCache, Work
+from ci.plan.run_cache import DETACHED, RUNS, RunCache, Work
 from ci.report import github, report_files
 from ci.report.lines import Log, interrupted_text
 from ci.report.utilization import slot_utilization
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from ci.lesson.oracle import Oracle
     from ci.report.terminal import Terminal
 
+COLLECT = "the same command collects what is submitted, once it is done"
 WAITING = "another invocation is using this checkout: waiting until it ends"
 
 
@@ -73,9 +76,10 @@ def _run(
     outcomes: list[Outcome] = []
     written: list[Path] = []
     terminal = _terminal(planned, options)
-    with ExitStack() as stack, _interruptible(planned, outcomes, written):
+    with ExitStack() as stack, _interruptible(planned, build, outcomes, written):
         # Execute, judge, and render handouts, all at the same time.
-        executing = stack.enter_context(closing(_execute(ordered, planned, build, servers)))
+        executing = _execute(ordered, planned, build, servers, detach=options.detach)
+        stack.enter_context(closing(executing))
         pool = pool or stack.enter_context(HandoutPool())
         makes_handouts = options.handouts != "none"
         if makes_handouts:
@@ -95,8 +99,9 @@ def _run(
             terminal.on_event(event)
 
         for outcome in _outcomes(runs, work, oracles, executing, on_event):
-            outcomes.append(keep(outcome, cache))
-            if outcome.status not in (Status.NEEDS_GPUS, Status.UNCHANGED):
+            kept = keep(outcome, cache)
+            outcomes.append(kept if makes_handouts else without_prose(kept))
+            if not (outcome.skipped or outcome.status == Status.UNCHANGED):
                 reasons.note(build, outcome.run, outcome.status, planned.executor.facts())
             terminal.on_outcome(outcomes[-1])
             if makes_handouts:
@@ -107,13 +112,17 @@ def _run(
                 break
 
         # Report, then publish: a fault while publishing must not prevent the report.
-        outcomes.sort(key=lambda outcome: runs.index(outcome.run))
+        places = {id(run): place for place, run in enumerate(runs)}
+        outcomes.sort(key=lambda outcome: places[id(outcome.run)])
         matrices = agreement.matrices(outcomes, oracles)
         utilization = slot_utilization(events, slots)
         report_files.write(outcomes, build, matrices, utilization)
         terminal.finish(outcomes, matrices, utilization)
         for annotation in github.annotations(outcomes):
             terminal.print(annotation)
+        if any(outcome.status == Status.SUBMITTED for outcome in outcomes):
+            terminal.print(COLLECT)
+            makes_handouts = False
         for html_only in ((True, False) if options.html_first else (False,)) * makes_handouts:
             written[:] = publish.publish(
                 outcomes,
@@ -133,15 +142,23 @@ def _run(
 
 @contextmanager
 def _interruptible(
-    planned: Plan, outcomes: Sequence[Outcome], written: Sequence[Path]
+    planned: Plan, build: Path, outcomes: Sequence[Outcome], written: Sequence[Path]
 ) -> Iterator[None]:
     """Let an interrupt say what it has left."""
     try:
         yield
     except KeyboardInterrupt:
-        jobs = planned.executor.jobs
-        text = interrupted_text(planned.runs, outcomes, written, jobs)
+        jobs, detached = planned.executor.jobs, _detached_jobs(build)
+        text = interrupted_text(planned.runs, outcomes, written, jobs, detached)
         raise KeyboardInterrupt(text) from None
+
+
+def _detached_jobs(build: Path) -> list[str]:
+    if not (build / DETACHED).exists():
+        return []
+    from ci.execute import detached
+
+    return detached.jobs(build)
 
 
 # What follows imports NumPy, nbformat, typst and rich, which an unchanged run does without.
@@ -157,9 +174,22 @@ def _terminal(planned: Plan, options: Options) -> Terminal | Log:
 
 
 def _execute(
-    runs: Sequence[Run], planned: Plan, build: Path, servers: Servers | None
+    runs: Sequence[Run], planned: Plan, build: Path, servers: Servers | None, *, detach: bool
 ) -> Generator[Event, None, None]:
     """The events of the executions, which start at once."""
+    executor = planned.executor
+    if detach or (executor.is_scheduled and (build / DETACHED).exists()):
+        from ci.execute import detached
+
+        return detached.execute(
+            runs,
+            planned.work,
+            planned.cache.execution_key,
+            build,
+            executor,
+            slots=planned.slots,
+            detach=detach,
+        )
     if not runs:
         return (event for event in list[Event]())
     from ci.execute import engine
@@ -205,6 +235,8 @@ def _outcomes(
         on_event(event)
         if isinstance(event, Finished):
             yield verdicts.judge(event.execution, oracles[event.execution.run.lesson.name])
+        elif isinstance(event, Submitted):
+            yield submitted_outcome(event.run, event.place)
 
 
 def keep(outcome: Outcome, cache: RunCache) -> Outcome:
@@ -220,4 +252,8 @@ def clean(root: Path) -> None:
     """Remove what runs have left, except each lesson's last attempts, and the handouts."""
     build = root / "build"
     with atomic.exclusive(build, on_wait=lambda: print(WAITING, flush=True)):
+        if (build / DETACHED).exists():
+            from ci.execute import detached
+
+            detached.clean(build)
         run_cache.clean(build)

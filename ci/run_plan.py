@@ -46,6 +46,7 @@ class Options:
     quiet: bool = False
     verbose: bool = False
     html_first: bool = False
+    detach: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def plan(options: Options, root: Path) -> Plan:
     attempts.remove_bytecode(root / "lessons")
     selected = select_lessons(paths, options.lessons)
     timeout_s = planner.parse_timeout(options.timeout)
-    on = executor.parse(options.on, options.slurm_args)
+    on = executor.parse(options.on, options.slurm_args, detach=options.detach)
     found = cluster.find() if on == "slurm" else None
     granted = found.grant(request) if found else gpus.grant(request)
     slots = planner.count_slots(options.jobs, granted, found.capacity(granted) if found else None)

@@ -92,6 +92,32 @@ def wait_reason(job: str) -> str:
     return answer("squeue", "--noheader", f"--jobs={job}", "--format=%r") or "unknown"
 
 
+@dataclass(frozen=True)
+class Task:
+    """A task of a job array that waits or runs: its node, if it has one, and why it waits."""
+
+    node: str
+    reason: str
+
+
+def tasks() -> dict[str, Task] | None:
+    """This user's jobs and tasks of arrays, by id (`12_3`); None if the controller is silent."""
+    try:
+        done = ask("squeue", "--noheader", "--array", "--me", "--format=%i|%N|%r")
+    except MachineError:
+        return None
+    if done.returncode:
+        return None
+    lines = [line.split("|", 2) for line in done.stdout.splitlines()]
+    return {job: Task(node, reason) for job, node, reason in lines}
+
+
+def largest_array() -> int:
+    """How many tasks an array may have."""
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", answer("scontrol", "show", "config"))
+    return max(1, int(found[1])) if found else 1
+
+
 def seconds_left(job: str) -> float:
     """How long a job may still run; infinite without a limit."""
     text = answer("squeue", "--noheader", f"--jobs={job}", "--format=%L")

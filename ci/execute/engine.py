@@ -183,7 +183,8 @@ class Slot(threading.Thread):
 
     def _execute(self, server: ServerClient, run: Run, attempt: Path, lease: Lease) -> bool:
         """Execute a run; whether a process of it cannot be killed."""
-        self._events.put(Started(run, self._number, self._elapsed(), lease.gpus))
+        job = server.environment.get("Slurm job", "")
+        self._events.put(Started(run, self._number, self._elapsed(), lease.gpus, job))
         self.client = client = RunClient(server, run, attempt, self._waiting)
         try:
             for happened in client.execute(lease):

@@ -49,12 +49,24 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Started:
-    """A slot has started a run on leased GPUs, `at_s` seconds after the first run could start."""
+    """A slot has started a run on leased GPUs, `at_s` seconds after the first run could start.
+
+    `job` is the scheduler's job in which it runs, if there is one.
+    """
 
     run: Run
     slot: int
     at_s: float
     gpus: tuple[Gpu, ...] = ()
+    job: str = ""
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A scheduler has the run, and nobody waits for its end; `place` is where it is."""
+
+    run: Run
+    place: str
 
 
 @dataclass(frozen=True)
@@ -76,4 +88,4 @@ class Finished:
     gpus: tuple[Gpu, ...] = ()
 
 
-Event = Waiting | Started | CellStarted | Finished
+Event = Submitted | Waiting | Started | CellStarted | Finished

@@ -96,10 +96,10 @@ class Executor(Protocol):
         """Take the attempt `path` back: its run must no longer write there."""
 
 
-def parse(on: str, slurm_args: str = "") -> str:
+def parse(on: str, slurm_args: str = "", *, detach: bool = False) -> str:
     """Read the value of `--on`, of which COURSE_ON is the default.
 
-    Raises UsageError, also for `slurm_args` without Slurm.
+    Raises UsageError, also for `slurm_args` or `detach` without Slurm.
     """
     variable = os.environ.get("COURSE_ON", "auto")
     source, value = ("COURSE_ON=", variable) if on == "auto" else ("--on ", on)
@@ -107,6 +107,8 @@ def parse(on: str, slurm_args: str = "") -> str:
         raise UsageError(f"{source}{value}: expected auto, here, lab or slurm")
     if slurm_args and value != "slurm":
         raise UsageError("--slurm-args: needs --on slurm")
+    if detach and value != "slurm":
+        raise UsageError("--detach: needs --on slurm")
     return value
 
 

@@ -133,7 +133,7 @@ class RunClient:
         while not self._kill_reason:
             match message := self._next_message():
                 case {"event": "executing"}:
-                    _require_cuda(self.run, self._server.environment)
+                    require_cuda(self.run, self._server.environment)
                     self._pid = message["pid"]
                     deadline = time.monotonic() + self.run.timeout_s + GRACE_S
                 case {"event": "cell"}:
@@ -159,17 +159,13 @@ class RunClient:
         server, run = self._server, self.run
         is_set = server.executor.is_scheduled and lease.gpus  # by the scheduler, in its job
         inherited = lease.descriptors if server.channel.inherits else []
-        request = {
+        about = {
             "run": self._name,
-            "lesson": server.executor.lesson(run.lesson.path),
-            "digest": run.lesson.digest,
-            "parameters": dict(run.parameters),
             "attempt": server.channel.attempt(self._attempt),
-            "timeout_s": run.timeout_s,
             "variables": {} if is_set else _visible(lease),
             "leases": len(inherited),
         }
-        server.send(request, inherited)
+        server.send({**request(run, server.executor), **about}, inherited)
 
     def _next_message(self, timeout_s: float = POLL_S) -> Message:
         """The next message about the run; empty where none arrives in time."""
@@ -180,15 +176,8 @@ class RunClient:
     def _ended(self, message: Message) -> Execution:
         """The execution of which the run's process has sent the end."""
         self._note_stuck(message)
-        notebook = self._take_back()
-        return self._execution(
-            End(message["end"]),
-            cell=message["cell"],
-            reason=message["reason"],
-            machine_fault=self.is_stuck or message["machine_fault"],
-            notebook=notebook if message["saved"] else None,
-            seconds=message["seconds"],
-        )
+        self._server.executor.reclaim(self._attempt)
+        return ended(self.run, self._attempt, message, self._server.environment)
 
     def _failed(self, reason: str, message: Message) -> Execution:
         """The execution of a run that was lost, or ended by us; `message` is the last about it."""
@@ -196,11 +185,15 @@ class RunClient:
         self._take_back()
         if self._waiting.stopped:
             atomic.remove(self._attempt)
-        return self._execution(
+        return Execution(
+            self.run,
+            self._attempt,
             End.FAILED,
             reason=reason,
             machine_fault=self.is_stuck,
             seconds=time.monotonic() - self._start,
+            date=attempts.timestamp(),
+            environment=self._server.environment,
         )
 
     def _abort(self) -> Message:
@@ -225,22 +218,42 @@ class RunClient:
         if self.is_stuck:
             self._server.channel.abandon()
 
-    def _execution(self, end: End, **details: Any) -> Execution:
-        return Execution(
-            self.run,
-            self._attempt,
-            end,
-            date=attempts.timestamp(),
-            environment=self._server.environment,
-            **details,
-        )
+
+def request(run: Run, executor: Executor) -> Message:
+    """What a fork server is asked for, apart from the attempt, on GPUs that are visible to it."""
+    return {
+        "lesson": executor.lesson(run.lesson.path),
+        "digest": run.lesson.digest,
+        "parameters": dict(run.parameters),
+        "timeout_s": run.timeout_s,
+        "variables": {},
+        "leases": 0,
+    }
+
+
+def ended(run: Run, attempt: Path, message: Message, environment: Mapping[str, str]) -> Execution:
+    """The execution of which the run's process has sent the end."""
+    notebook = attempts.tidy(attempt)
+    return Execution(
+        run,
+        attempt,
+        End(message["end"]),
+        cell=message["cell"],
+        reason=message["reason"],
+        machine_fault=bool(message["stuck"]) or message["machine_fault"],
+        notebook=notebook if message["saved"] else None,
+        seconds=message["seconds"],
+        date=attempts.timestamp(),
+        environment=environment,
+    )
 
 
 def _visible(lease: Lease) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in lease.gpus)}
 
 
-def _require_cuda(run: Run, environment: Mapping[str, str]) -> None:
+def require_cuda(run: Run, environment: Mapping[str, str]) -> None:
+    """Raise MachineError if a run leased GPUs that the server's torch cannot use."""
     if run.gpus and not environment.get("cuda"):
         torch = environment.get("torch")
         raise MachineError(

@@ -36,6 +36,10 @@ TELL = 'echo "started: $SLURM_JOB_ID $SLURMD_NODENAME" >&2; exec "$@"'
 QUEUED = re.compile(r"srun: job (\d+) queued")
 STARTED = re.compile(r"started: (\d+) (\S*)")
 OUT_OF_MEMORY = re.compile(r"exceeded .*memory limit|oom.kill|out.of.memory", re.IGNORECASE)
+SUBJECT = (  # of an error of these programs
+    r"^(srun|sbatch|slurmstepd[\w-]*): (error: )?"
+    "(Unable to allocate resources: |Batch job submission failed: )?"
+)
 LOST = {
     "NODE_FAIL": "Slurm lost its node",
     "BOOT_FAIL": "its node did not boot",
@@ -69,7 +73,7 @@ class SlurmExecutor(LocalExecutor):
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if line.strip()] or ["srun failed"]
             fault = UsageError if words else MachineError
-            raise fault(f"--on slurm: {_plain(lines[0])}: srun {shlex.join(words)}".rstrip())
+            raise fault(f"--on slurm: {plain(lines[0])}: srun {shlex.join(words)}".rstrip())
         return cls(words)
 
     @property
@@ -81,6 +85,13 @@ class SlurmExecutor(LocalExecutor):
         self, runs: Sequence[Run], lease: Lease, folder: Path, variables: Mapping[str, str]
     ) -> "Job":
         """Submit a job for `runs`, which may take turns in it."""
+        longest_s = max(run.timeout_s for run in runs)
+        job = Job(self.options(runs), variables, longest_s, self._jobs)
+        self._jobs.add(job)
+        return job
+
+    def options(self, runs: Sequence[Run]) -> list[str]:
+        """What a job for `runs` of one kind asks Slurm for."""
         ranks = max(int(run.parameters.get("world_size", 1)) for run in runs)
         longest_s = max(run.timeout_s for run in runs)
         limit_s = STARTUP_S + longest_s + min(LONGEST_S, sum(run.timeout_s for run in runs))
@@ -89,12 +100,10 @@ class SlurmExecutor(LocalExecutor):
             f"--mem={SERVER_MIB + RANK_MIB * ranks}M",
             f"--time={math.ceil(limit_s / 60)}",
         ]
-        if lease.gpus:
-            model = lease.gpus[0].uuid.rpartition(":")[0]
-            options.append(f"--gres=gpu:{f'{model}:' if model else ''}{len(lease.gpus)}")
-        job = Job([*options, *self._arguments], variables, longest_s, self._jobs)
-        self._jobs.add(job)
-        return job
+        if gpus := runs[0].gpus:
+            model = gpus[0].uuid.rpartition(":")[0]
+            options.append(f"--gres=gpu:{f'{model}:' if model else ''}{len(gpus)}")
+        return [*options, *self._arguments]
 
     def facts(self) -> Mapping[str, object]:
         """As on this machine, and what chooses the nodes."""
@@ -156,21 +165,16 @@ class Job(Process):
         ended = super().ending()
         self._listener.join(1)
         lines = sorted(self._errors, key=lambda line: "error:" in line)
-        last = _plain(lines[-1]) if lines else ""
+        last = plain(lines[-1]) if lines else ""
         if not self.node:
             if any("has been cancelled" in line for line in lines):
                 raise MachineError(f"Slurm job {self.id} was cancelled while it waited")
             raise MachineError(last or f"srun {ended}")
         job, state = f"Slurm job {self.id} on {self.node}", self._final_state()
-        if state in LOST:
-            raise NodeLostError(f"{job}: {LOST[state]}")
-        if state == "OUT_OF_MEMORY" or any(map(OUT_OF_MEMORY.search, self._errors)):
-            allowed = next(word for word in reversed(self._options) if word.startswith("--mem"))
-            raise MachineError(f"{job} ran out of memory ({allowed}): use --slurm-args=--mem=…")
-        if state == "TIMEOUT":
-            raise MachineError(f"{job} reached its time limit: use --slurm-args=--time=…")
-        if state.startswith("CANCELLED") and "killed" not in ended:
-            raise MachineError(f"{job} was cancelled")
+        if any(map(OUT_OF_MEMORY.search, self._errors)):
+            state = "OUT_OF_MEMORY"
+        if not state.startswith("CANCELLED") or "killed" not in ended:
+            raise_for(state, job, self._options)
         details = "; ".join(filter(None, (state, last)))
         raise MachineError(
             f"{job}: its fork server or srun {ended}" + f" ({details})" * bool(details)
@@ -212,6 +216,19 @@ class Job(Process):
                     self._errors.append(line.strip())
 
 
+def raise_for(state: str, job: str, options: Sequence[str]) -> None:
+    """Raise MachineError if the state of a job, submitted with `options`, says why it has ended."""
+    if state in LOST:
+        raise NodeLostError(f"{job}: {LOST[state]}")
+    if state == "OUT_OF_MEMORY":
+        allowed = next(word for word in reversed(options) if word.startswith("--mem"))
+        raise MachineError(f"{job} ran out of memory ({allowed}): use --slurm-args=--mem=…")
+    if state == "TIMEOUT":
+        raise MachineError(f"{job} reached its time limit: use --slurm-args=--time=…")
+    if state.startswith("CANCELLED"):
+        raise MachineError(f"{job} was cancelled")
+
+
 def _of_another_job() -> set[str]:
     """Variables of a job that this process is in: srun would start a step of it, and no job."""
     if "SLURM_JOB_ID" not in os.environ:
@@ -219,8 +236,6 @@ def _of_another_job() -> set[str]:
     return {name for name in os.environ if name.startswith("SLURM") and name != "SLURM_CONF"}
 
 
-def _plain(line: str) -> str:
-    """A line of srun without the words with which each of its errors begins."""
-    return re.sub(
-        r"^(srun|slurmstepd[\w-]*): (error: )?(Unable to allocate resources: )?", "", line
-    )
+def plain(line: str) -> str:
+    """A line of srun or sbatch without the words with which each of its errors begins."""
+    return re.sub(SUBJECT, "", line)

@@ -102,7 +102,7 @@ def _matrices(outcomes: Sequence[Outcome], oracles: Mapping[str, Oracle]) -> Ite
     claims = [_claims(outcome, oracles) for outcome in outcomes] if len(outcomes) > 1 else []
     differences = {
         (later, earlier): _compare(claims[later], claims[earlier])
-        for earlier, later in combinations(range(len(claims)), 2)
+        for earlier, later in _comparable(claims)
     }
     for dtype in sorted({dtype for by_dtype in differences.values() for dtype in by_dtype}):
         pairs = {pair: found[dtype] for pair, found in differences.items() if dtype in found}
@@ -113,6 +113,15 @@ def _matrices(outcomes: Sequence[Outcome], oracles: Mapping[str, Oracle]) -> Ite
         index = {run: i for i, run in enumerate(members)}
         numbered = {(index[i], index[j]): difference for (i, j), difference in pairs.items()}
         yield Matrix(outcomes[0].run.lesson, dtype, names, runs, numbered)
+
+
+def _comparable(claims: Sequence[Mapping[str, _Claim]]) -> list[tuple[int, int]]:
+    """The pairs of runs that share a check; a large sweep over sizes has none."""
+    runs: dict[tuple[str, bytes], list[int]] = {}
+    for run, by_name in enumerate(claims):
+        for name, claim in by_name.items():
+            runs.setdefault((name, claim.arguments), []).append(run)
+    return sorted({pair for same in runs.values() for pair in combinations(same, 2)})
 
 
 def _claims(outcome: Outcome, oracles: Mapping[str, Oracle]) -> dict[str, _Claim]:

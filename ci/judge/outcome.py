@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ class Status(StrEnum):
     FAILED = "failed"
     TIMED_OUT = "timed out"
     NEEDS_GPUS = "needs GPUs"
+    SUBMITTED = "submitted"  # a scheduler has it, and nobody waits for its end
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,13 @@ class Outcome:
 
     @property
     def skipped(self) -> bool:
-        """Whether the run was not executed, for lack of GPUs."""
-        return self.status == Status.NEEDS_GPUS
+        """Whether the run was not executed, for lack of GPUs, or not yet."""
+        return self.status in (Status.NEEDS_GPUS, Status.SUBMITTED)
 
     @property
     def status_text(self) -> str:
         """The status in words: `verified`, `needs 2 GPUs`."""
-        if self.skipped:
+        if self.status == Status.NEEDS_GPUS:
             needed = self.run.gpus_needed
             return f"needs {needed} GPU{'s' if needed > 1 else ''}"
         return str(self.status)
@@ -150,6 +151,11 @@ def skipped_outcome(run: Run) -> Outcome:
     return Outcome(run, Status.NEEDS_GPUS, reason=f"{len(run.gpus)} leased")
 
 
+def submitted_outcome(run: Run, place: str) -> Outcome:
+    """The outcome of a run that a scheduler has, at this place."""
+    return Outcome(run, Status.SUBMITTED, reason=place)
+
+
 def unchanged_outcome(run: Run, attempt: Path, found: Mapping[str, Any]) -> Outcome:
     """The outcome of an earlier run with the same inputs, from its `to_json`."""
     checks = {check.name: check for check in run.lesson.checks}
@@ -172,13 +178,25 @@ def _result_from_json(check: Check, facts: Mapping[str, Any]) -> Result:
     return Result(check, **fields)
 
 
+def without_prose(outcome: Outcome) -> Outcome:
+    """`outcome` with nothing of its notebook but the cells of its checks, for large sweeps."""
+    if not outcome.notebook:
+        return outcome
+    checked = {check.cell for check in outcome.run.lesson.checks}
+    cells = [cell for cell in outcome.notebook.cells if cell.id in checked]
+    return replace(outcome, notebook=type(outcome.notebook)(cells=cells), answers={})
+
+
 def exit_status(outcomes: Sequence[Outcome], *, gpus_required: bool) -> int:
     """The exit status of a plan.
 
     0: green. 1: the course is at fault. 3: the machine is, or it lacks GPUs that were required.
+    4: none of these, and runs that a scheduler has are not done.
     """
     red = [outcome for outcome in outcomes if not outcome.green and not outcome.skipped]
     if any(not outcome.machine_fault for outcome in red):
         return 1
-    lacking = gpus_required and any(outcome.skipped for outcome in outcomes)
-    return 3 if red or lacking else 0
+    statuses = {outcome.status for outcome in outcomes}
+    if red or (gpus_required and Status.NEEDS_GPUS in statuses):
+        return 3
+    return 4 if Status.SUBMITTED in statuses else 0

@@ -30,10 +30,14 @@ def remove_bytecode(lessons: Path) -> None:
 
 def begin(run: Run, folder: Path) -> Path:
     """A new, hidden folder for one execution of `run`."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-    path = folder / run.lesson.name / run.key / f".{stamp}-{os.getpid()}"
+    path = folder / run.lesson.name / run.key / f".{stamp()}-{os.getpid()}"
     path.mkdir(parents=True)
     return path
+
+
+def stamp() -> str:
+    """The time as the name of a folder, in the order of which names are sorted."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
 
 
 def timestamp() -> str:

@@ -5,7 +5,6 @@ Records lie beside the attempts and not in them, since a lesson in the lab can w
 """
 
 import contextlib
-import functools
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from ci.plan.keys import Keys
 from ci.plan.known_lessons import LESSONS
 from ci.plan.planner import Run
 
-RUNS, RECORDS = "runs", "records"  # folders below build/
+RUNS, RECORDS, DETACHED = "runs", "records", "detached"  # folders below build/
 VERIFIED = "verified"
 JUDGED = (VERIFIED, "differs", "unchecked")  # statuses of an execution that reached its end
 
@@ -74,6 +73,7 @@ class RunCache:
         self._runs, self._records = build / RUNS, build / RECORDS
         self._executor = executor
         self._keys: dict[int, Keys] = {}
+        self._seconds: dict[str, float] = {}  # of the last execution of each lesson
 
     def work(
         self, runs: Sequence[Run], is_published: Callable[[str, str], bool], *, fresh: bool = False
@@ -102,6 +102,10 @@ class RunCache:
             execute=[run for run in runs if not found[id(run)]],
         )
 
+    def execution_key(self, run: Run) -> str:
+        """Identifies `run` and what its execution depends on, as it was when it was planned."""
+        return keys.digest(run.lesson.name, self._keys[id(run)].execution)
+
     def _environment(self) -> keys.Environment:
         return keys.environment(self._executor())
 
@@ -123,14 +127,19 @@ class RunCache:
 
     def seconds(self, run: Run) -> float | None:
         """How long `run` took the last time, or another run of its lesson; None if unknown."""
-        own = self._folder(run).glob("*.json")
-        others = (self._records / run.lesson.name).glob("*/*.json")
-        for path in (*_last_first(own), *_last_first(others)):
-            if seconds := self._recorded_seconds(path):
-                return seconds
-        return None
+        if seconds := self._last_seconds(self._folder(run).glob("*.json")):
+            return seconds
+        lesson = run.lesson.name
+        if lesson not in self._seconds:  # once, since a sweep has thousands of records
+            found = self._last_seconds((self._records / lesson).glob("*/*.json"))
+            if not found:
+                return None
+            self._seconds[lesson] = found
+        return self._seconds[lesson]
 
-    @functools.cache  # noqa: B019 - the runs of a sweep ask for the same record
+    def _last_seconds(self, records: Iterable[Path]) -> float | None:
+        return next(filter(None, map(self._recorded_seconds, _last_first(records))), None)
+
     def _recorded_seconds(self, path: Path) -> float | None:
         record = atomic.read_json(path)
         seconds: float | None = record.get("seconds")

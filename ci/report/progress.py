@@ -24,11 +24,13 @@ class Progress:
     cell: int = 0
     cells: int = 0
     headings: list[str] = field(default_factory=list)
+    job: str = ""
 
     def on_event(self, event: Event) -> None:
         """Take note of a start of the run or of one of its cells."""
         if isinstance(event, Started):
             self.started, self.headings = time.monotonic(), headings(self.run.lesson)
+            self.job = f"Slurm job {event.job}" if event.job else ""
         elif isinstance(event, CellStarted):
             if not self.cells:  # before, the fork server may have imported
                 self.started = time.monotonic()
@@ -38,7 +40,8 @@ class Progress:
     def start(self) -> str:
         """The line of a log when it starts."""
         known = f", about {duration(self.expected_s)} expected" if self.expected_s else ""
-        return f"{self.run.name}: started{known}"
+        where = f" in {self.job}" if self.job else ""
+        return f"{self.run.name}: started{where}{known}"
 
     @property
     def elapsed(self) -> str:
@@ -50,11 +53,11 @@ class Progress:
 
     @property
     def place(self) -> str:
-        """`cell 12/50, Gradients`."""
-        if not self.cells:
-            return ""
-        heading = self.headings[min(self.cell, len(self.headings)) - 1] if self.headings else ""
-        return f"cell {self.cell}/{self.cells}" + (f", {heading}" if heading else "")
+        """`cell 12/50, Gradients`, after the job of a cluster."""
+        cell = f"cell {self.cell}/{self.cells}" if self.cells else ""
+        headings = self.headings if self.cells else []
+        heading = headings[min(self.cell, len(headings)) - 1] if headings else ""
+        return ", ".join(filter(None, (self.job, cell, heading)))
 
     @property
     def line(self) -> str:

@@ -107,3 +107,9 @@ def test_arguments_for_slurm_need_slurm() -> None:
     """Elsewhere they would have no effect."""
     with pytest.raises(UsageError, match="--slurm-args: needs --on slurm"):
         parse("here", "--time=3")
+
+
+def test_only_slurm_goes_on_without_the_command() -> None:
+    """Elsewhere nobody would execute the runs."""
+    with pytest.raises(UsageError, match="--detach: needs --on slurm"):
+        parse("here", detach=True)

@@ -193,12 +193,15 @@ def _outcome(lesson: Lesson, status: str) -> Outcome:
         (["differs", "needs"], "all", 1),
         (["verified", "machine"], "auto", 3),
         (["differs", "machine"], "auto", 1),
+        (["verified", "submitted"], "auto", 4),
+        (["differs", "submitted"], "auto", 1),
+        (["machine", "submitted"], "auto", 3),
     ],
 )
 def test_the_exit_status_says_who_is_at_fault(
     read: Read, statuses: list[str], gpus: str, expected: int
 ) -> None:
-    """0: green, 1: the course, 3: the machine. Missing GPUs count only with a strict --gpus."""
+    """0: green, 1: the course, 3: the machine, 4: not done. Missing GPUs count if required."""
     lesson = read("")
     outcomes = [_outcome(lesson, status) for status in statuses]
     assert exit_status(outcomes, gpus_required=Request(gpus).strict) == expected

@@ -118,6 +118,17 @@ def test_progress_says_where_a_run_is(read: Read, monkeypatch: pytest.MonkeyPatc
     assert known.line == f"01_small: 0:34 of about 1:10, cell {count}/{count}, Slopes"
 
 
+def test_progress_names_the_job_of_a_cluster(read: Read) -> None:
+    """And its node, in front of the cell."""
+    lesson = read()
+    run = planner.Run(lesson, lesson.defaults)
+    known = Progress(run)
+    known.on_event(Started(run, 0, 0.0, job="12 (n2)"))
+    assert known.start == "01_small: started in Slurm job 12 (n2)"
+    known.on_event(CellStarted(run, 2, 7))
+    assert known.place.startswith("Slurm job 12 (n2), cell 3/7")
+
+
 def test_a_log_shows_that_runs_go_on(
     read: Read, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

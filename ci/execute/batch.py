@@ -1,0 +1,149 @@
+"""Runs that the tasks of a job array claim from a shared folder, and what the tasks tell of them.
+
+A file in `queue/` is the request of a run that waits. A task claims it by a rename into `claimed/`,
+which succeeds for one task only. It appends what happens to a file of its own in `events/`.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ci import atomic
+
+QUEUE, CLAIMED, EVENTS, ATTEMPTS, LOGS = "queue", "claimed", "events", "attempts", "logs"
+ABOUT, JOBS = "batch.json", "jobs.json"
+ENDS = ("ended", "lost")  # the events after which a task tells nothing more of a run
+
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run of a batch: its place in the order, its key, and how often it was lost with a node.
+
+    `task` has claimed it; it is empty while the run waits.
+    """
+
+    number: str
+    key: str
+    losses: int = 0
+    task: str = ""
+
+    @classmethod
+    def parse(cls, name: str) -> "Entry":
+        """The entry of a file with this name."""
+        request, _, task = name.partition("@")
+        number, key, losses = request.split("-")
+        return cls(number, key, int(losses), task)
+
+    @property
+    def name(self) -> str:
+        """The name of its file, and of its attempt."""
+        return f"{self.number}-{self.key}-{self.losses}" + f"@{self.task}" * bool(self.task)
+
+
+class Batch:
+    """The runs in a folder. Only one command and the tasks of its arrays use it at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.last: dict[str, Message] = {}  # what was told last of each claimed run, by its name
+        self.environments: dict[str, Mapping[str, str]] = {}  # of the tasks' fork servers
+        self.working: set[str] = set()  # the arrays that have executed something
+        self._read: dict[str, int] = {}  # how many bytes of each file of events
+
+    @classmethod
+    def create(cls, folder: Path, requests: Mapping[str, Message], about: Message) -> "Batch":
+        """A batch with the requests of runs, by their keys; it appears as a whole."""
+        new = folder.with_name(f".{folder.name}")
+        for name in (QUEUE, CLAIMED, EVENTS, ATTEMPTS, LOGS):
+            (new / name).mkdir(parents=True)
+        for number, (key, request) in enumerate(requests.items()):
+            (new / QUEUE / Entry(f"{number:06}", key).name).write_text(json.dumps(request))
+        atomic.write_json(new / ABOUT, about)
+        new.rename(folder)
+        return cls(folder)
+
+    @property
+    def about(self) -> Message:
+        """What was given to `create`."""
+        return atomic.read_json(self.folder / ABOUT)
+
+    @property
+    def jobs(self) -> list[str]:
+        """The ids of its job arrays, in the order of their submission."""
+        found: list[str] = atomic.read_json(self.folder / JOBS).get("jobs", [])
+        return found
+
+    def add_job(self, job: str) -> None:
+        """Note a job array that executes its runs."""
+        atomic.write_json(self.folder / JOBS, {"jobs": [*self.jobs, job]})
+
+    def entries(self) -> list[Entry]:
+        """Its runs that wait, are in progress, or have ended and were not collected."""
+        names = {name for part in (QUEUE, CLAIMED) for name in self._names(part)}
+        return [Entry.parse(name) for name in sorted(names)]
+
+    def claims(self, task: str) -> Iterator[Message]:
+        """Claim one run after the other for a task, until none waits; the requests."""
+        is_claimed = True
+        while is_claimed:
+            is_claimed = False
+            for name in self._names(QUEUE):
+                claimed = self.folder / CLAIMED / f"{name}@{task}"
+                try:
+                    (self.folder / QUEUE / name).rename(claimed)
+                except FileNotFoundError:  # another task was faster
+                    continue
+                is_claimed = True
+                attempt = self.attempt(Entry.parse(claimed.name))
+                attempt.mkdir()
+                request = json.loads(claimed.read_text())
+                yield {**request, "run": claimed.name, "attempt": str(attempt)}
+
+    def attempt(self, entry: Entry) -> Path:
+        """The folder of a claimed run's files."""
+        return self.folder / ATTEMPTS / entry.name
+
+    def log(self, task: str) -> Path:
+        """What a task has printed."""
+        return self.folder / LOGS / task
+
+    def read_events(self) -> None:
+        """Take note of what the tasks have appended."""
+        for task in self._names(EVENTS):
+            with (self.folder / EVENTS / task).open("rb") as events:
+                events.seek(self._read.get(task, 0))
+                whole, _, _ = events.read().rpartition(b"\n")
+            self._read[task] = self._read.get(task, 0) + len(whole) + bool(whole)
+            for line in whole.splitlines():
+                self._note(task, json.loads(line))
+
+    def _note(self, task: str, message: Message) -> None:
+        if message["event"] == "ready":
+            self.environments[task] = message["environment"]
+        else:
+            self.last[message["run"]] = message
+            self.working.add(task.partition("_")[0])
+
+    def put_back(self, entry: Entry) -> None:
+        """Let another task claim a run whose task is lost."""
+        again = Entry(entry.number, entry.key, entry.losses + 1)
+        (self.folder / CLAIMED / entry.name).rename(self.folder / QUEUE / again.name)
+
+    def drop(self, entry: Entry) -> None:
+        """Remove a run, once its result is kept elsewhere."""
+        for part in (CLAIMED, QUEUE):
+            (self.folder / part / entry.name).unlink(missing_ok=True)
+        if entry.task:
+            atomic.remove(self.attempt(entry))
+        self.last.pop(entry.name, None)
+
+    def _names(self, part: str) -> Sequence[str]:
+        try:
+            return sorted(os.listdir(self.folder / part))  # noqa: PTH208 - there may be thousands
+        except FileNotFoundError:
+            return ()

@@ -1,0 +1,167 @@
+"""Runs that wait in the queue of a real Slurm cluster, and a controller that is down."""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from ci.execute import engine
+from ci.execute.events import Waiting
+from ci.execute.slurm import SlurmExecutor
+from tests.conftest import Read, eventually
+from tests.slurm.cluster import Cluster
+from tests.slurm.runs import (
+    SLEEP,
+    WHERE,
+    executions,
+    finish,
+    follow,
+    runs_of,
+    start,
+    write_course,
+)
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture
+def course(tmp_path: Path) -> Path:
+    """A course of two lessons with the project's tasks."""
+    return write_course(tmp_path)
+
+
+@pytest.fixture
+def sleeping(tmp_path: Path) -> Path:
+    """A course of two lessons that do not end."""
+    return write_course(tmp_path, SLEEP.format(seconds=600))
+
+
+def test_a_run_survives_the_daemon_of_its_node(slurm: Cluster, read: Read, tmp_path: Path) -> None:
+    """The job's own processes continue without slurmd."""
+    runs = runs_of([read(SLEEP.format(seconds=3))])
+    try:
+        events = follow(
+            runs, tmp_path / "runs", lambda where: slurm.kill("n1"), arguments=["-w", "n1"]
+        )
+    finally:
+        slurm.start_node("n1")
+    assert [end.end for end in executions(events)] == ["completed"]
+
+
+def test_a_run_survives_the_controller(slurm: Cluster, read: Read, tmp_path: Path) -> None:
+    """Only what starts later needs it."""
+    runs = runs_of([read(SLEEP.format(seconds=1))])
+    try:
+        events = follow(runs, tmp_path / "runs", lambda where: slurm.kill("slurmctld"))
+    finally:
+        slurm.start_controller()
+    assert [end.end for end in executions(events)] == ["completed"]
+
+
+def test_a_job_is_submitted_once_the_controller_answers(
+    slurm: Cluster, read: Read, tmp_path: Path
+) -> None:
+    """A controller that is down for a moment loses no run."""
+    slurm.kill("slurmctld")
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(follow, runs_of([read(WHERE)]), tmp_path / "runs")
+        time.sleep(3)
+        slurm.start_controller()
+    (end,) = executions(following.result())
+    assert end.end == "completed", end.reason
+
+
+def test_without_a_controller_nothing_starts(slurm: Cluster, course: Path) -> None:
+    """One line says so; the status is that of the machine."""
+    slurm.kill("slurmctld")
+    try:
+        status, output = finish(start(course))
+    finally:
+        slurm.start_controller()
+    assert status == 3
+    assert "Unable to contact slurm controller" in output
+    assert len(output.splitlines()) == 1
+
+
+def test_a_run_waits_in_the_queue(slurm: Cluster, read: Read, tmp_path: Path) -> None:
+    """With Slurm's reason; nothing is lost."""
+    runs = runs_of([read(WHERE)])
+    where = SlurmExecutor(["--hold"])
+    reasons = []
+    for event in engine.execute(runs, tmp_path / "runs", where):
+        if isinstance(event, Waiting):
+            reasons.append(event.reason)
+            slurm.ask("scontrol", "release", where.jobs[0])
+    assert len(reasons) == 1
+    assert reasons[0] == "in Slurm's queue: JobHeldUser"
+
+
+def test_a_run_does_not_wait_for_a_particular_job(
+    slurm: Cluster, read: Read, tmp_path: Path
+) -> None:
+    """If one job starts and the others wait, that job serves all runs, and the others go."""
+    runs = runs_of([read(WHERE)], "size=2,3,4")
+    found = executions(follow(runs, tmp_path / "runs", slots=3, arguments=["--exclusive", "-wn1"]))
+    assert [end.end for end in found] == ["completed"] * 3
+    assert len({end.environment["Slurm job"] for end in found}) == 1
+
+
+REFUSE = """\
+#!/bin/sh
+mkdir {folder}/first 2> /dev/null && exec {srun} "$@"
+echo "srun: error: Unable to allocate resources: Job violates accounting/QOS policy" >&2
+exit 1
+"""
+
+
+def test_a_limit_on_jobs_loses_no_run(
+    slurm: Cluster, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If Slurm allows one job at a time, this job executes all runs."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin/srun"
+    program.write_text(REFUSE.format(folder=tmp_path, srun=shutil.which("srun")))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=os.pathsep)
+    found = executions(follow(runs_of([read(WHERE)], "size=2,3,4"), tmp_path / "runs", slots=3))
+    assert [end.end for end in found] == ["completed"] * 3
+
+
+def test_a_refused_job_fails_its_run(slurm: Cluster, read: Read, tmp_path: Path) -> None:
+    """With Slurm's reason."""
+    found = executions(
+        follow(runs_of([read(WHERE)]), tmp_path / "runs", arguments=["--partition=none"])
+    )
+    assert [(end.machine_fault, end.reason) for end in found] == [
+        (True, "Invalid partition name specified")
+    ]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--slurm-args=--hold",)], ids=["runs", "waits"])
+def test_a_killed_command_leaves_no_job(
+    slurm: Cluster, sleeping: Path, arguments: Sequence[str]
+) -> None:
+    """Neither one that runs nor one that waits."""
+    process = start(sleeping, "--gpus", "none", *arguments)
+    wanted = "PENDING" if arguments else "RUNNING"
+    assert eventually(lambda: slurm.states("pytorch-course") == {wanted}, 20)
+    process.kill()
+    finish(process)
+    assert eventually(lambda: slurm.jobs_of("pytorch-course") == [], 20)
+
+
+def test_an_interrupt_cancels_the_jobs(slurm: Cluster, sleeping: Path) -> None:
+    """And says which."""
+    process = start(sleeping, "--gpus=none", "--jobs=2", "--slurm-args=--hold")
+    assert eventually(lambda: len(slurm.jobs_of("pytorch-course")) == 2, 20)
+    jobs = slurm.jobs_of("pytorch-course")
+    process.send_signal(signal.SIGINT)
+    status, output = finish(process)
+    assert status == 1
+    assert f"cancelled 2 Slurm jobs: {', '.join(sorted(jobs, key=int))}" in output
+    assert eventually(lambda: slurm.jobs_of("pytorch-course") == [])
