@@ -34,17 +34,10 @@ def weights_held(world_size, features, hidden):
     return [n * features + (rank == 0) * hidden for rank, n in enumerate(rows)]
 
 
-def _terms_of_fsdp(batch, features, hidden, steps, lr, seed):
-    trained = fsdp(batch, features, hidden, steps, lr, seed)[1]
-    return net.terms_of_row(batch, features, hidden, seed), abs(trained)
-
-
-@expect(device="cpu", terms=_terms_of_fsdp)
+@expect(device="cpu", terms=net.terms_of_first_and_last)
 def fsdp(batch, features, hidden, steps, lr, seed):
     """grad L of the whole batch, and `steps` times W <- W - lr grad L, as on one device."""
-    data = net.draw(batch, features, hidden, seed)
-    first = net.gradient(*data, batch)
-    return net.row(first), net.row(net.descend(*data, steps, lr)[1])
+    return net.first_and_last(batch, features, hidden, steps, lr, seed)
 
 
 def zero_bytes(world_size, features, hidden, dtype):

@@ -168,23 +168,16 @@ def tensor_errors(world_size, batch, features, hidden, seed):
     return np.tile(net.forward(weights, x)[1] - y, (1, world_size))
 
 
-def _terms_of_tensor(batch, features, hidden, steps, lr, seed):
-    trained = column_row(batch, features, hidden, steps, lr, seed)[1]
-    return net.terms_of_row(batch, features, hidden, seed), abs(trained)
-
-
-@expect(device="cpu", terms=_terms_of_tensor)
+@expect(device="cpu", terms=net.terms_of_first_and_last)
 def column_row(batch, features, hidden, steps, lr, seed):
     """grad L of the whole matrices; `steps` times W <- W - lr grad L; both as on one device."""
-    data = net.draw(batch, features, hidden, seed)
-    first = net.gradient(*data, batch)
-    return net.row(first), net.row(net.descend(*data, steps, lr)[1])
+    return net.first_and_last(batch, features, hidden, steps, lr, seed)
 
 
-@expect(device="cpu", terms=_terms_of_tensor)
+@expect(device="cpu", terms=net.terms_of_first_and_last)
 def planned(batch, features, hidden, steps, lr, seed):
     """grad L of the whole matrices; `steps` times W <- W - lr grad L; both as on one device."""
-    return column_row(batch, features, hidden, steps, lr, seed)
+    return net.first_and_last(batch, features, hidden, steps, lr, seed)
 
 
 @expect(constant="one block of a large model, for any parameters")

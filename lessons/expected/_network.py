@@ -42,6 +42,12 @@ def row(named):
     return np.concatenate([matrix.ravel() for matrix in named.values()])
 
 
+def first_and_last(batch, features, hidden, steps, lr, seed):
+    """grad L of the whole batch; `steps` times W <- W - lr grad L; both as on one device."""
+    data = draw(batch, features, hidden, seed)
+    return row(gradient(*data, batch)), row(descend(*data, steps, lr)[1])
+
+
 def terms_of(weights, x, y, n):
     """The sizes of the terms of gradients, activations and errors; the slope of tanh is <= 1."""
     W1, W2 = abs(weights["W1"]), abs(weights["W2"])
@@ -60,3 +66,9 @@ def terms_of_row(batch, features, hidden, seed):
     """These sizes for the gradients of both matrices in one row."""
     found = terms(batch, features, hidden, seed)
     return [found["W1"], found["W2"]]
+
+
+def terms_of_first_and_last(batch, features, hidden, steps, lr, seed):
+    """These sizes for the first gradient, and for the weights after the last step their own."""
+    trained = first_and_last(batch, features, hidden, steps, lr, seed)[1]
+    return terms_of_row(batch, features, hidden, seed), abs(trained)
