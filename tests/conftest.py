@@ -127,7 +127,14 @@ NEEDS = {
 # counts its own containers, or removes images.
 WITH_ENGINE = {
     "docker: images": {"system/test_docker.py", "system/test_image.py", "system/test_workflow.py"},
-    "docker: containers": {"execute/test_container.py", "system/test_lab.py"},
+    "docker: containers": {
+        "execute/test_container.py",
+        "execute/test_container_gpus.py",
+        "execute/test_container_limits.py",
+        "execute/test_escapes.py",
+        "system/test_engine_dies.py",
+        "system/test_lab.py",
+    },
     "docker: commands": {
         "doctor/test_examine.py",
         "jupyterlab/test_server.py",

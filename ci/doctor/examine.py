@@ -207,7 +207,7 @@ def _container(
 ) -> contextlib.closing[containers.Container]:
     """Start a command in a container like those of lessons, with all GPUs."""
     options = containers.hardened_options(
-        docker_engine.memory_share(client),
+        docker_engine.usable_memory(client),
         user=containers.user_inside(as_root=containers.needs_root(client)),
         pids=containers.PIDS + containers.PIDS_PER_RANK * max(2, len(granted)),
         environment={**_visible(granted), "PYTHONPATH": COURSE},

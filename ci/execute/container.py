@@ -12,6 +12,7 @@ from ci.lab import containers, docker_engine, image
 from ci.lab.containers import COURSE
 from ci.lab.image import Image
 from ci.lab.visible import visible
+from ci.plan import memory
 from ci.plan.gpus import Gpu
 from ci.plan.planner import Run
 
@@ -68,9 +69,21 @@ class ContainerExecutor:
     is_scheduled = False
     jobs: Sequence[str] = ()
 
-    def __init__(self, image: Image, *, memory: int, as_root: bool = False) -> None:
+    def __init__(
+        self,
+        image: Image,
+        *,
+        memory: int,
+        cores: int = 0,
+        slots: int = 1,
+        as_root: bool = False,
+    ) -> None:
+        """`memory` is for all containers together, of which `slots` run at once.
+
+        Each container is limited to some of the `cores`, if these are known.
+        """
         self.provenance: Mapping[str, str] = {"image": str(image)}
-        self._image, self._memory = image, memory
+        self._image, self._memory, self._cores, self._slots = image, memory, cores, slots
         self._user = containers.user_inside(as_root)
         self._students = itertools.count(containers.STUDENT)
 
@@ -89,9 +102,9 @@ class ContainerExecutor:
                 f"removed {name}, left by a run that was killed"
                 for name in containers.remove_orphans(client)
             ]
-            memory = docker_engine.memory_share(client, slots)
+            usable, cores = docker_engine.usable_memory(client), docker_engine.limited_cores(client)
             as_root = as_root or containers.needs_root(client)
-        return cls(found, memory=memory, as_root=as_root), remarks
+        return cls(found, memory=usable, cores=cores, slots=slots, as_root=as_root), remarks
 
     def start(
         self, runs: Sequence[Run], lease: Lease, folder: Path, variables: Mapping[str, str]
@@ -105,9 +118,10 @@ class ContainerExecutor:
         attempts.mkdir(parents=True, exist_ok=True)
         ranks = max(int(run.parameters.get("world_size", 1)) for run in runs)
         options = containers.hardened_options(
-            self._memory,
+            memory.share(self._memory, slots=self._slots, ranks=ranks, gpus=len(lease.gpus)),
             user=self._another_user(),
             pids=containers.PIDS + containers.PIDS_PER_RANK * ranks,
+            cores=min(self._cores, runs[0].threads * ranks + 1),  # 1 for the kernel
             environment={**variables, "PYTHONPATH": COURSE, "PYTORCH_COURSE_PRIVATE": PRIVATE},
             gpus=lease.gpus,
         )

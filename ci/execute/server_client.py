@@ -146,6 +146,8 @@ class RunClient:
                     return
                 case _ if not self._server.alive and self._messages.empty():
                     self._reason = self._server.ending()
+                case _ if excess := attempts.excess(self._attempt):
+                    self._reason = excess
                 case _ if time.monotonic() > deadline:
                     self._reason = "it hangs, and does not notice its deadline"
         yield self._failed(self._kill_reason, self._abort())

@@ -54,7 +54,7 @@ def serve(
         for name in containers.remove_orphans(client):
             yield f"removed {name}, left by a command that was killed"
         require_free(number)
-        memory = docker_engine.memory_share(client)
+        memory = docker_engine.usable_memory(client)
         as_root = as_root or containers.needs_root(client)
         network = _network_options(client, number)
     bridge = "ports" in network

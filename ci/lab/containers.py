@@ -1,7 +1,7 @@
 """Hardened containers, in which code that nobody has reviewed can run.
 
-A container has no network, no capability and no way to gain one, a read-only root, and limits on
-memory and processes. It sees only what is mounted into it.
+A container has no network, no capability and no way to gain one, a read-only root, few system
+calls, and limits on memory, cores and processes. It sees only what is mounted into it.
 """
 
 import contextlib
@@ -22,10 +22,15 @@ STUDENT = 1000  # the user id inside if the caller is root
 GIB = 2**30
 COURSE = "/course"  # in a container
 LARGEST_FILE = 2 * GIB  # that a process can write
+TMP = "rw,noexec,nosuid,nodev,size=1g,nr_inodes=100k"  # /tmp in a container
+# Refuses system calls, then becomes the command that follows. Not a file that is mounted, because
+# the user inside might not be able to read it.
+FILTER = ("python", "-ISc", Path(__file__).with_name("system_calls.py").read_text())
 PIDS = 512
 PIDS_PER_RANK = 128
 PASSED_ON = re.compile("TZ|(TORCH_)?NCCL_.*|GLOO_.*|CUDA_LAUNCH_BLOCKING")  # the caller's variables
 LONGEST_LINE = 2**22  # bytes of one message of a fork server
+KILLED = 137  # exit status after a SIGKILL
 END_S = 10  # how long a container may take to end before it is killed
 EXIT_S = 5  # how long to wait for the exit status of a container whose output has ended
 
@@ -35,20 +40,21 @@ def hardened_options(
     *,
     user: str,
     pids: int = PIDS,
+    cores: int = 0,
     environment: Mapping[str, str] | None = None,
     gpus: Sequence[Gpu] = (),
 ) -> dict[str, Any]:
     """Return the options of a container with the least rights that lessons work with.
 
     These are arguments of the SDK's `containers.create`. The container may use `memory` bytes,
-    `pids` processes and the GPUs `gpus`.
+    `pids` processes, so many `cores` (all by default) and the GPUs `gpus`.
     """
     from docker.types import DeviceRequest, LogConfig, Ulimit
 
     options: dict[str, Any] = {
         "network_mode": "none",
         "read_only": True,
-        "tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,size=1g"},
+        "tmpfs": {"/tmp": TMP},
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
         "user": user,
@@ -58,6 +64,7 @@ def hardened_options(
         "memswap_limit": memory,
         "shm_size": GIB,  # Docker's 64 MB are too few for NCCL and for batches of some MB
         "pids_limit": pids,
+        "nano_cpus": cores * 10**9,
         "ulimits": [
             Ulimit(name="core", soft=0, hard=0),
             Ulimit(name="fsize", soft=LARGEST_FILE, hard=LARGEST_FILE),
@@ -142,7 +149,7 @@ class Container:
         self._errors = deque[str](maxlen=20)  # the last lines of its standard error
         with contextlib.ExitStack() as stack:
             client = stack.enter_context(docker_engine.connect())
-            self._container, self._streams = _start(client, image, command, options)
+            self._container, self._streams = _start(client, image, [*FILTER, *command], options)
             stack.callback(_remove, self._container)
             self._stack = stack.pop_all()
 
@@ -169,14 +176,24 @@ class Container:
                         self._errors.append(text)
 
     def ending(self) -> str:
-        """Return how it ended, as the end of a sentence, with its last line of errors."""
+        """Return how it ended, as the end of a sentence, with its last line of errors.
+
+        Raises MachineError if nothing inside can have ended it so.
+        """
         state = self._wait()
         if state is None:
-            return "is gone, or the engine is"
+            raise MachineError(
+                "the container is gone: the Docker engine has ended, or somebody has removed it"
+            )
         if state.get("OOMKilled"):
             return f"was out of memory: the container may take {self._memory / GIB:.1f} GiB"
         if state.get("Running"):
             return "hangs"
+        if state.get("ExitCode") == KILLED:  # nothing inside can kill the first process
+            raise MachineError(
+                "the container was killed: by `docker kill`, or because the machine was out of "
+                "memory"
+            )
         last = self._errors[-1].strip() if self._errors else ""
         return f"was gone, exit status {state.get('ExitCode', 'unknown')}{last and f' ({last})'}"
 
@@ -199,12 +216,16 @@ class Container:
         return self._container.attrs.get("State") or {}
 
     def close(self) -> None:
-        """End it with SIGTERM, or with SIGKILL after END_S seconds, and remove it."""
+        """End it with SIGTERM, or with SIGKILL after END_S seconds, and remove it.
+
+        If the engine is gone, the next command removes what it has left.
+        """
         try:
             with contextlib.suppress(MachineError), docker_engine.explained():
                 self._container.stop(timeout=END_S)
         finally:  # a second Ctrl-C does not wait
-            self._stack.close()
+            with contextlib.suppress(MachineError):
+                self._stack.close()
 
 
 def _start(

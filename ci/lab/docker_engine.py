@@ -125,9 +125,15 @@ def field(answer: Mapping[str, Any], key: str) -> Any:
     return answer[key]
 
 
-def memory_share(client: Any, slots: int = 1) -> int:
-    """Return the memory limit of one container, in bytes, if `slots` containers run at once."""
-    return int(field(client.info(), "MemTotal") * MEMORY_FRACTION / slots)
+def usable_memory(client: Any) -> int:
+    """Return how many bytes all containers may use together."""
+    return int(field(client.info(), "MemTotal") * MEMORY_FRACTION)
+
+
+def limited_cores(client: Any) -> int:
+    """Return how many cores the engine has; 0 if it cannot limit how many a container uses."""
+    info = client.info()
+    return int(info.get("NCPU") or 0) if info.get("CpuCfsQuota") else 0
 
 
 def is_podman(client: Any) -> bool:

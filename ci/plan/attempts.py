@@ -12,6 +12,9 @@ from ci.plan.planner import Run
 
 NOTEBOOK, LOG, CHECKS = "executed.ipynb", "log.txt", "checks.json"  # the files of an attempt
 KEPT = 3  # attempts of a run
+MOST_FILES = 10_000  # and folders, in an attempt
+MOST_BYTES = 2 * 2**30  # of its files together
+LONGEST_LOG = 10 * 2**20  # bytes that are kept
 
 
 def remove_bytecode(lessons: Path) -> None:
@@ -75,12 +78,38 @@ def tidy(attempt: Path) -> Path | None:
     for path in attempt.iterdir():
         if path.name in (NOTEBOOK, LOG) and stat.S_ISREG(path.lstat().st_mode):
             path.chmod(0o644)
+            if path.name == LOG and path.stat().st_size > LONGEST_LOG:
+                os.truncate(path, LONGEST_LOG)
         elif path.is_dir() and not path.is_symlink():
             atomic.remove(path)
         else:
             path.unlink()
     notebook = attempt / NOTEBOOK
     return notebook if notebook.exists() else None
+
+
+def excess(attempt: Path) -> str:
+    """Why an attempt in progress takes too much of the disk; empty if it does not."""
+    files = used = 0
+    folders = [attempt]
+    try:
+        while folders:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    files += 1
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(Path(entry))
+                    else:
+                        used += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if files > MOST_FILES:
+                        return f"it leaves more than {MOST_FILES:,} files in its attempt"
+                    if used > MOST_BYTES:
+                        return f"its files and its log take more than {MOST_BYTES / 2**30:g} GiB"
+    except FileNotFoundError:  # removed meanwhile
+        return ""
+    except OSError as error:  # nested too deeply, or without rights
+        return f"it leaves files in its attempt that cannot be counted: {error.strerror}"
+    return ""
 
 
 def remove_incomplete(folder: Path) -> None:

@@ -7,6 +7,7 @@ import psutil
 
 GIB = 2**30
 RUN_BYTES = GIB  # enough for a lesson with two ranks
+RANK_BYTES = GIB // 2  # of each further rank
 RESERVED_SHARE = 0.05  # of all memory: with less available, the system begins to swap
 RECLAIMABLE = ("inactive_file", "active_file")  # cached files, which the kernel drops first
 CGROUP = Path("/sys/fs/cgroup")  # inside a container, its own control group
@@ -26,6 +27,17 @@ def available() -> int:
 def reserve() -> int:
     """How much must stay available, in bytes."""
     return int(RESERVED_SHARE * total())
+
+
+def share(usable: int, *, slots: int, ranks: int, gpus: int) -> int:
+    """How many of the `usable` bytes a run may use if `slots` runs execute at once.
+
+    A run with several GPUs occupies the slots of all of them. One with many ranks gets what these
+    need, even if that is more than the share of its slot: few runs use all of theirs, and no run
+    starts while the machine has little memory left.
+    """
+    needed = RUN_BYTES + RANK_BYTES * max(0, ranks - 2)
+    return min(usable, max(usable * max(1, gpus) // slots, needed))
 
 
 def _limits() -> list[int]:

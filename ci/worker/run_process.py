@@ -26,7 +26,6 @@ NOTEBOOK, LOG = "executed.ipynb", "log.txt"  # in an attempt
 CGROUP = Path("/sys/fs/cgroup")  # of a container; file names of version 2 and of version 1:
 OOM_KILLS = ("memory.events", "memory/memory.oom_control")
 MEMORY_LIMIT = ("memory.max", "memory/memory.limit_in_bytes")
-PRIVATE = "PYTORCH_COURSE_PRIVATE"  # variable: folders that a run shares with nobody, as in PATH
 GRACE_S = 30.0  # for the execution to end after its kernel was killed
 POLL_S = 1.0
 
@@ -136,7 +135,7 @@ class RunProcess:
 
 def _private_files() -> set[Path]:
     """What is in the folders that the run shares with nobody."""
-    folders = filter(None, os.environ.get(PRIVATE, "").split(os.pathsep))
+    folders = filter(None, os.environ.get(processes.PRIVATE, "").split(os.pathsep))
     return {path for folder in folders for path in Path(folder).iterdir()}
 
 

@@ -9,6 +9,7 @@ import pytest
 from docker.errors import NotFound
 from requests.exceptions import ConnectionError
 
+from ci.errors import MachineError
 from ci.lab import containers, docker_engine
 from ci.lab.containers import Container
 
@@ -86,8 +87,18 @@ def test_an_ending_is_what_the_engine_reports(
     assert (container.ending(), container.has_succeeded()) == (ending, succeeded)
 
 
+def test_a_container_that_was_killed_is_not_the_lessons_fault(
+    engine: Engine, container: Container
+) -> None:
+    """No lesson can kill the first process of its container."""
+    engine.attrs = {"State": {"ExitCode": 137}}
+    with pytest.raises(MachineError, match="the container was killed: by `docker kill`"):
+        container.ending()
+
+
 def test_a_container_that_has_vanished_is_gone(engine: Engine, container: Container) -> None:
-    """Or the engine is: nobody knows how it ended."""
+    """Or the engine is: nobody knows how it ended, and the lesson is not blamed."""
     engine.vanished = True
-    assert container.ending() == "is gone, or the engine is"
+    with pytest.raises(MachineError, match="the container is gone: the Docker engine has ended"):
+        container.ending()
     assert not container.has_succeeded()

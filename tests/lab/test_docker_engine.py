@@ -97,12 +97,21 @@ def test_users_inside_are_not_remapped() -> None:
 def test_an_answer_without_a_key_is_the_machines_fault(info: dict[str, Any]) -> None:
     """One line names it: other engines that speak Docker's API may omit it."""
     with pytest.raises(MachineError, match="the Docker engine's answer has no MemTotal"):
-        docker_engine.memory_share(client(info))
+        docker_engine.usable_memory(client(info))
 
 
-def test_containers_share_four_fifths_of_the_memory() -> None:
-    """They share it equally."""
-    assert docker_engine.memory_share(client({"MemTotal": 1000}), slots=4) == 200
+def test_containers_use_four_fifths_of_the_memory() -> None:
+    """All of them together."""
+    assert docker_engine.usable_memory(client({"MemTotal": 1000})) == 800
+
+
+@pytest.mark.parametrize(
+    ("info", "cores"),
+    [({"NCPU": 8, "CpuCfsQuota": True}, 8), ({"NCPU": 8, "CpuCfsQuota": False}, 0), ({}, 0)],
+)
+def test_an_engine_that_limits_no_cores_is_not_asked_to(info: dict[str, Any], cores: int) -> None:
+    """A rootless engine on cgroup v1 would refuse to create the container."""
+    assert docker_engine.limited_cores(client(info)) == cores
 
 
 def test_silence_is_the_machines_fault() -> None:

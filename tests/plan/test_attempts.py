@@ -72,3 +72,44 @@ def test_what_a_lesson_leaves_in_its_attempt_is_removed(
     subprocess.run([sys.executable, "-c", code], cwd=attempt, check=True)
     assert attempts.tidy(attempt) is None
     assert [*attempt.iterdir()] == []
+
+
+def test_a_long_log_is_cut(read: Read, tmp_path: Path) -> None:
+    """A lesson may write gigabytes of it; its beginning is kept."""
+    attempt = attempts.begin(planner.Run(read(), {}), tmp_path / "runs")
+    (attempt / attempts.LOG).write_bytes(b"x" * (attempts.LONGEST_LOG + 1))
+    attempts.tidy(attempt)
+    assert (attempt / attempts.LOG).stat().st_size == attempts.LONGEST_LOG
+
+
+def test_a_usual_attempt_does_not_fill_the_disk(read: Read, tmp_path: Path) -> None:
+    """Nor one that is gone."""
+    attempt = attempts.begin(planner.Run(read(), {}), tmp_path / "runs")
+    (attempt / "folder").mkdir()
+    (attempt / attempts.LOG).write_text("a line")
+    (attempt / "nowhere").symlink_to("/")
+    assert attempts.excess(attempt) == attempts.excess(tmp_path / "gone") == ""
+
+
+def test_an_attempt_has_few_files(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders count, too: each needs an inode of the disk."""
+    monkeypatch.setattr(attempts, "MOST_FILES", 3)
+    attempt = attempts.begin(planner.Run(read(), {}), tmp_path / "runs")
+    (attempt / "a" / "b").mkdir(parents=True)
+    (attempt / "a" / "c").touch()
+    assert attempts.excess(attempt) == ""
+    (attempt / "a" / "b" / "d").touch()
+    assert attempts.excess(attempt) == "it leaves more than 3 files in its attempt"
+
+
+def test_an_attempt_is_small(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its files take on the disk counts, and not the size of a sparse file."""
+    monkeypatch.setattr(attempts, "MOST_BYTES", 2**20)
+    attempt = attempts.begin(planner.Run(read(), {}), tmp_path / "runs")
+    with (attempt / "sparse").open("wb") as file:
+        file.truncate(2**22)
+    assert attempts.excess(attempt) == ""
+    (attempt / attempts.LOG).write_bytes(b"x" * 2**21)
+    assert attempts.excess(attempt).startswith("its files and its log take more than")

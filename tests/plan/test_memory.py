@@ -49,3 +49,24 @@ def test_a_container_without_a_limit_can_use_the_whole_machine(cgroup: Path) -> 
     """Its control group contains the word `max`."""
     (cgroup / "memory.max").write_text("max\n")
     assert memory.total() == psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(
+    ("slots", "ranks", "gpus", "share"),
+    [
+        (1, 1, 0, 64),  # alone
+        (16, 2, 0, 4),
+        (16, 8, 0, 4),  # the share is enough
+        (64, 8, 0, 4),  # a share of 1 would not be: the ranks need 1 + 6 / 2
+        (8, 8, 8, 64),  # all GPUs, so nothing runs beside it
+        (8, 2, 2, 16),
+        (1, 2, 8, 64),  # --jobs 1
+        (64, 500, 0, 64),  # never more than there is
+    ],
+)
+def test_a_run_gets_a_share_by_its_ranks_and_gpus(
+    slots: int, ranks: int, gpus: int, share: int
+) -> None:
+    """Of 64 GiB."""
+    found = memory.share(64 * GIB, slots=slots, ranks=ranks, gpus=gpus)
+    assert found == share * GIB
