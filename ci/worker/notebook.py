@@ -164,12 +164,29 @@ class LessonClient(PapermillNotebookClient):
 
     def papermill_execute_cells(self) -> None:
         """Replaces Papermill's loop. A cell with `raises` may raise; the type is judged later."""
+        if self.gpus and not self._has_gpus():
+            return
         for index, cell in enumerate(self.nb.cells):
             self.on_cell(index, len(self.nb.cells))
             if not self._execute(cell, index):
                 return
         if self.exercises:
             self._execute_blanks()
+
+    def _has_gpus(self) -> bool:
+        """Whether CUDA shows the kernel the leased GPUs; if not, the machine is at fault."""
+        question = nbformat.v4.new_code_cell(machine.REQUIRE_GPUS)
+        cells, self.nb.cells = self.nb.cells, [question]
+        try:
+            self.execute_cell(question, 0, store_history=False)
+        except CellExecutionError as error:
+            remedy = machine.remedy(error.evalue, gpus=True) or "try invoke doctor"
+            self.verdict.reason = f"{_reason(error)}{_blame(remedy, gpus=True)}"
+            self.verdict.machine_fault = True
+            return False
+        finally:
+            self.nb.cells = cells
+        return True
 
     def _execute(self, cell: NotebookNode, index: int, among: str = "") -> bool:
         """Execute a cell; False if it failed, which is noted. `among` says where else it runs."""
@@ -179,7 +196,7 @@ class LessonClient(PapermillNotebookClient):
             self.execute_cell(cell, index)
         except CellExecutionError as error:
             remedy = machine.remedy(f"{error.ename}: {error.evalue}", gpus=self.gpus)
-            blame = f"; the machine is at fault: {remedy}" if remedy else ""
+            blame = _blame(remedy, gpus=self.gpus) if remedy else ""
             reason = f"{among}{_reason(error)}{self._also_missing(error)}{blame}"
             self._note(cell, reason, error.traceback)
             self.verdict.machine_fault = bool(remedy)
@@ -249,6 +266,11 @@ def _reason(error: CellExecutionError | NotebookNode) -> str:
     if error.ename == "SystemExit":
         return f"the lesson left by sys.exit({error.evalue or ''})"
     return f"{error.ename}: {error.evalue}".splitlines()[0]
+
+
+def _blame(remedy: str, *, gpus: bool) -> str:
+    found = f" ({machine.versions()})" if gpus else ""
+    return f"; the machine is at fault{found}: {remedy}"
 
 
 def _ending(process: Any) -> str:

@@ -1,8 +1,16 @@
 """Who is at fault for an exception of a lesson: the machine, or the lesson."""
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
+from ci.lesson import reader
+from ci.worker import machine
 from ci.worker.machine import remedy
+from ci.worker.notebook import Verdict, execute
+from tests.conftest import ROOT, write_lesson
 
 MACHINE = [
     "AcceleratorError: CUDA error: unknown error",
@@ -62,3 +70,80 @@ def test_a_mistake_or_too_large_a_size_is_the_lessons_fault(error: str) -> None:
 def test_a_full_or_broken_disk_is_the_machines_fault(error: str) -> None:
     """On the CPU, too."""
     assert remedy(error, gpus=False)
+
+
+OLD_DRIVER = "The NVIDIA driver on your system is too old (found version 12040)."
+TORCH = """\
+from types import SimpleNamespace
+__version__, version = "2.13.0", SimpleNamespace(cuda={cuda!r})
+def init():
+    {init}
+cuda = SimpleNamespace(init=init, device_count=lambda: {count})
+"""
+REFUSED = {
+    "no driver": ("raise RuntimeError('Found no NVIDIA driver on your system.')", 0),
+    "an old driver": (f"raise RuntimeError({OLD_DRIVER!r})", 2),
+    "a broken driver": ("raise RuntimeError('CUDA unknown error - this may be due to')", 2),
+    "something new": ("raise OSError('of the next CUDA')", 2),
+    "an engine that ignores a part of the request": ("pass", 1),
+}
+
+
+@pytest.fixture
+def torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Verdict]:
+    """Execute a lesson that leased two GPUs, where torch answers like this; its verdict."""
+
+    def execute_with(init: str, count: int, cuda: str | None = "13.0") -> Verdict:
+        source = TORCH.format(init=init, count=count, cuda=cuda)
+        for name in ("folder/torch.py", "driver"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "folder/torch.py").write_text(source)
+        (tmp_path / "driver").write_text("NVRM version: NVIDIA UNIX x86_64  550.54.15  Release\n")
+        monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'folder'}{os.pathsep}{ROOT}")
+        monkeypatch.setattr(machine, "DRIVER_VERSION", tmp_path / "driver")
+        path = write_lesson(tmp_path, "# %%\nprint('the lesson')\n")
+        variables = {"CUDA_VISIBLE_DEVICES": "GPU-0,GPU-1"}
+        return execute(reader.read(path), {}, variables=variables)
+
+    return execute_with
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(("init", "count"), REFUSED.values(), ids=REFUSED)
+def test_a_lesson_does_not_start_without_its_gpus(
+    torch: Callable[..., Verdict], init: str, count: int
+) -> None:
+    """The machine is at fault; the reason has the versions of the driver and of torch."""
+    verdict = torch(init, count)
+    assert verdict.machine_fault
+    assert "(NVIDIA driver 550.54.15, torch " in verdict.reason
+    assert not any(cell.get("outputs") for cell in verdict.notebook.cells)
+
+
+@pytest.mark.kernel
+def test_a_lesson_starts_with_its_gpus(torch: Callable[..., Verdict]) -> None:
+    """The question leaves no trace: the lesson's first cell is number 1."""
+    verdict = torch("pass", 2)
+    assert (verdict.reason, verdict.machine_fault) == ("", False)
+    counts = [cell.execution_count for cell in verdict.notebook.cells if "execution_count" in cell]
+    assert counts == [1, 2, 3]
+
+
+@pytest.mark.kernel
+def test_a_cpu_build_is_not_asked(torch: Callable[..., Verdict]) -> None:
+    """Its fault is found before."""
+    assert torch("raise AssertionError", 0, cuda=None).reason == ""
+
+
+@pytest.mark.kernel
+def test_gpus_that_are_missing_are_counted(torch: Callable[..., Verdict]) -> None:
+    """And the remedy names who did not give them."""
+    reason = torch("pass", 1).reason
+    assert reason.startswith("RuntimeError: CUDA shows 1 of 2 leased GPUs; the machine is at fault")
+    assert reason.endswith("gave fewer GPUs than it was asked for: try invoke doctor")
+
+
+def test_a_driver_without_a_version_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without NVIDIA's driver has none."""
+    monkeypatch.setattr(machine, "DRIVER_VERSION", Path("/nowhere"))
+    assert machine.versions().startswith("NVIDIA driver of unknown version, torch 2.")
