@@ -30,7 +30,7 @@ install(program)
         "detach": "with --on slurm: submit, and do not wait; the same command collects the results",
         "gpus": "auto | all | none | a number | device=0,2 (default: auto)",
         "handouts": "default | all | none: with all, each run of a sweep gets handouts too",
-        "timeout": "seconds that a run may take (default: the lesson's, or 600)",
+        "timeout": "seconds that a run may take (default: the lesson's, or 600, more on GPUs)",
         "fresh": "execute all lessons, also those that are unchanged since they were verified",
         "jobs": "how many runs execute in parallel (default: one per GPU, or one per core)",
         "as-root": "in the lab, be root in the container",

@@ -14,6 +14,8 @@ from ci.plan import memory
 from ci.plan.gpus import Gpu
 
 TIMEOUT_S = 600.0
+LAUNCHES = 16  # of ranks: no lesson of the course has more
+LAUNCH_S, LAUNCH_GPU_S = 5.0, 2.0  # of each on GPUs: CUDA, NCCL's connections; and more per GPU
 PYTHON = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -115,6 +117,15 @@ def count_slots(jobs: str, granted: Sequence[Gpu], capacity: int | None = None) 
     return max(1, min(len(granted) or cores, cores, memory.total() // memory.RUN_BYTES))
 
 
+def default_timeout(gpus: int) -> float:
+    """The seconds that a run may take if neither the user nor its lesson says so.
+
+    On GPUs each launch of ranks starts CUDA in a process per GPU and connects them by NCCL, which
+    takes longer the more GPUs the machine has: 712 s with one, 936 s with eight.
+    """
+    return TIMEOUT_S + (LAUNCHES * (LAUNCH_S + LAUNCH_GPU_S * gpus) if gpus else 0)
+
+
 def parse_timeout(timeout: str) -> float | None:
     """The seconds of `--timeout`; None if the option is empty."""
     return _positive(timeout, "--timeout") if timeout else None
@@ -191,5 +202,5 @@ def _run(
         gpus=leased,
         gpus_needed=needed,
         threads=threads,
-        timeout_s=timeout_s or lesson.timeout_s or TIMEOUT_S,
+        timeout_s=timeout_s or lesson.timeout_s or default_timeout(len(leased)),
     )

@@ -1,11 +1,14 @@
 """Planning: lessons x parameters x GPUs."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from ci.errors import UsageError
 from ci.plan import planner
 from ci.plan.gpus import Gpu
-from tests.conftest import HEADER, Read
+from tests.conftest import HEADER, ROOT, Read
 
 GPUS = [Gpu(str(i), f"GPU-{i}", "H100") for i in range(2)]
 PARALLEL = HEADER.replace("max: 1}", "max: 8}", 1).replace(
@@ -144,3 +147,25 @@ def test_an_invalid_timeout_is_rejected(timeout: str) -> None:
     """--timeout must be a number of seconds above 0."""
     with pytest.raises(UsageError, match="--timeout .*: must be"):
         planner.parse_timeout(timeout)
+
+
+@pytest.mark.parametrize(("gpus", "timeout_s"), [(0, 600), (1, 712), (8, 936)])
+def test_the_default_timeout_counts_the_launches_of_ranks(gpus: int, timeout_s: float) -> None:
+    """16 of them: each starts CUDA and NCCL, in 5 s and another 2 s per GPU."""
+    assert planner.default_timeout(gpus) == timeout_s
+
+
+def test_a_run_on_gpus_gets_the_longer_timeout(read: Read) -> None:
+    """By the GPUs that it leases, unless the user or the lesson says how long it may take."""
+    on_one = planner.default_timeout(1)
+    assert planner.runs([read()], [], GPUS)[0].timeout_s == on_one > planner.TIMEOUT_S
+    assert planner.runs([read()], [], GPUS, timeout_s=5)[0].timeout_s == 5
+    header = HEADER.replace("  lesson:\n", "  lesson:\n#     timeout: 60\n", 1)
+    assert planner.runs([read(header=header)], [], GPUS)[0].timeout_s == 60
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "lessons").glob("0*.py")), ids=lambda p: p.stem)
+def test_no_lesson_launches_ranks_more_often_than_its_timeout_counts(path: Path) -> None:
+    """Counted in its code; the blanks of its exercises launch ranks, too."""
+    code = re.sub(r"(?m)^#.*$|\b(def|import) .*$", "", path.read_text())
+    assert len(re.findall(r"\b(?:launch|launch_cell|try_both)\(", code)) <= planner.LAUNCHES
