@@ -136,7 +136,7 @@ WITH_ENGINE = {
         "system/test_lab.py",
     },
     "docker: commands": {
-        "doctor/test_examine.py",
+        "doctor/test_in_lab.py",
         "jupyterlab/test_server.py",
         "lab/test_docker_engine.py",
     },

@@ -2,35 +2,25 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ci.doctor import examine
-from ci.doctor.diagnosis import LAB, Finding, Verdict
-from ci.lab import docker_engine
-from ci.plan import gpus
-from tests.conftest import DOCKER, ROOT
+from ci.doctor.diagnosis import Finding, Verdict
+from tests.doctor.conftest import Engine, examine_place
 
 Examined = Callable[..., dict[str, Finding]]
 
 
 @pytest.fixture
-def examined(monkeypatch: pytest.MonkeyPatch) -> Examined:
-    """The lab's findings by subject, if the engine has this `docker version` and `docker info`."""
+def examined(engine: Engine) -> Examined:
+    """The lab's findings by subject, if the engine has these answers."""
 
     def examined(version: dict[str, Any], info: dict[str, Any], *images: Any) -> Any:
-        client = SimpleNamespace(
-            version=lambda: version,
-            info=lambda: info,
-            images=SimpleNamespace(list=lambda **_: images),
-            api=SimpleNamespace(base_url="http+docker://localhost"),
-        )
-        monkeypatch.setattr(docker_engine, "connect", lambda: nullcontext(client))
-        found = examine.examine("lab", gpus.parse("none"), DOCKER, ROOT / "build")
-        return {finding.subject: finding for finding in found if finding.place == LAB}
+        engine(version, info, *images)
+        return {finding.subject: finding for finding in examine_place("lab")}
 
     return examined
 
