@@ -749,7 +749,7 @@ def step(device, x, y, lr):
     loss = ((replica.module(my_x) - my_y) ** 2).mean()
     loss.backward()
     ...  # one line is missing
-    return network.weight.detach()[0]
+    return network.weight.detach().flatten()
 
 
 repaired = torch.stack(launch_cell(step, world_size, x, y, lr, device=device))
@@ -771,7 +771,7 @@ def step(device, x, y, lr):
     loss = world_size / len(x) * (errors**2).sum()  # weighted
     loss.backward()
     optimizer.step()
-    return network.weight.detach()[0]
+    return network.weight.detach().flatten()
 
 
 repaired = torch.stack(launch_cell(step, world_size, x, y, lr, device=device))

@@ -78,7 +78,7 @@ print(inspect.getsource(Network))
 
 # %% tags=["setup"]
 task = make_task(batch, features, hidden, seed, dtype, device)
-weights, x, y = task  # of two layers; (batch, features); (batch, 1)
+weights = task[0]  # of the two layers
 
 # %% [markdown] lang="en"
 # ## What a step communicates

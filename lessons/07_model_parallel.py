@@ -300,7 +300,7 @@ stages = launch(pipeline.train_by_hand, world_size, deep, x, y, *rest, device=de
 # %% check="pipeline"
 staged = torch.cat([row(found) for outputs, found, after in stages])
 compare("pipeline by hand", staged, right)
-staged, torch.cat([row(after) for outputs, found, after in stages])
+staged, torch.cat([row(after) for *_, after in stages])
 
 # %% [markdown] lang="en"
 # torch provides both schedules, as `ScheduleGPipe` and `Schedule1F1B`. They use our stages unchanged, and
@@ -327,7 +327,7 @@ part = x[:even], y[:even]
 program = pipeline.train_by_torch
 scheduled = launch(program, world_size, deep, *part, *rest, device=device)
 staged = torch.cat([row(found) for outputs, found, after in scheduled])
-staged, torch.cat([row(after) for outputs, found, after in scheduled])
+staged, torch.cat([row(after) for *_, after in scheduled])
 
 # %%
 single = Stage(deep)

@@ -289,7 +289,7 @@ dealt  # (world_size, n_local)
 # $n$ 不能被 $W$ 整除时，第 4 种错误即使补救了，得到的也不是一台设备的梯度。每个样本各发出了几次？
 
 # %% tags=["predict"] check="times_dealt"
-times = torch.bincount(dealt.flatten(), minlength=batch)  # (batch,)
+times = torch.bincount(dealt.flatten())  # (batch,)
 times
 
 # %% [markdown] lang="en"
@@ -654,8 +654,7 @@ def count_batches(device, counts):
     return total.item(), rounds
 
 
-batches, options = ..., dict(device=device, timeout_s=5.0)
-batches = launch_cell(count_batches, world_size, batches_of, **options)
+batches = launch_cell(count_batches, world_size, batches_of, device=device)
 batches
 
 # %% [markdown] lang="en"
