@@ -46,10 +46,14 @@ class Entry:
 
 
 class Batch:
-    """The runs in a folder. Only one command and the tasks of its arrays use it at a time."""
+    """The runs in a folder, which one command and the tasks of its arrays use at a time.
+
+    `jobs` are the ids of its job arrays, in the order of their submission.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.jobs: list[str] = atomic.read_json(folder / JOBS).get("jobs", [])
         self.last: dict[str, Message] = {}  # what was told last of each claimed run, by its name
         self.environments: dict[str, Mapping[str, str]] = {}  # of the tasks' fork servers
         self.working: set[str] = set()  # the arrays that have executed something
@@ -72,15 +76,10 @@ class Batch:
         """What was given to `create`."""
         return atomic.read_json(self.folder / ABOUT)
 
-    @property
-    def jobs(self) -> list[str]:
-        """The ids of its job arrays, in the order of their submission."""
-        found: list[str] = atomic.read_json(self.folder / JOBS).get("jobs", [])
-        return found
-
     def add_job(self, job: str) -> None:
         """Note a job array that executes its runs."""
-        atomic.write_json(self.folder / JOBS, {"jobs": [*self.jobs, job]})
+        self.jobs.append(job)
+        atomic.write_json(self.folder / JOBS, {"jobs": self.jobs})
 
     def entries(self) -> list[Entry]:
         """Its runs that wait, are in progress, or have ended and were not collected."""

@@ -148,14 +148,16 @@ class Detached:
         self._tasks = tasks or self._tasks
         for batch in self._batches:
             batch.read_events()
-            entries = [entry for entry in batch.entries() if entry.key in self._runs]
-            for entry in entries:
+            for entry in self._entries(batch):
                 yield from self._claimed(batch, entry, tasks) if entry.task else ()
-            waiting = [entry for entry in entries if not entry.task]
+            waiting = [entry for entry in self._entries(batch) if not entry.task]
             if waiting and tasks is not None and not any(_is_of(batch, task) for task in tasks):
                 yield from self._without_tasks(batch, waiting)
             if not batch.entries():
                 self._remove(batch)
+
+    def _entries(self, batch: Batch) -> list[Entry]:
+        return [entry for entry in batch.entries() if entry.key in self._runs]
 
     def _claimed(
         self, batch: Batch, entry: Entry, tasks: Mapping[str, cluster.Task] | None
@@ -231,9 +233,8 @@ class Detached:
     def outstanding(self) -> Iterator[Event]:
         """Where each run is that has not ended."""
         for batch in self._batches:
-            for entry in batch.entries():
-                if entry.key in self.keys:
-                    yield Submitted(self._runs[entry.key], self._place(batch, entry))
+            for entry in self._entries(batch):
+                yield Submitted(self._runs[entry.key], self._place(batch, entry))
 
     def _place(self, batch: Batch, entry: Entry) -> str:
         if not entry.task:

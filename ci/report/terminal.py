@@ -92,6 +92,7 @@ class Terminal:
         """Say once why a run waits, even if several jobs wait for it."""
         reason = event.reason or "for GPUs that another run on this machine uses"
         row = event.run, "waiting", reason
+        self._running.pop(id(event.run), None)  # on a node that is lost
         if self._rows.get(id(event.run)) != row:
             self._rows[id(event.run)] = row
             self.print(f"{event.run.name} waits {reason}")

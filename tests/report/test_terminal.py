@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from ci.execute.events import CellStarted
+from ci.execute.events import CellStarted, Started, Waiting
 from ci.judge.outcome import Outcome, Result, skipped_outcome
 from ci.lesson.lesson import Lesson
 from ci.plan import planner
@@ -169,6 +169,19 @@ def test_a_terminal_gets_a_live_table(read: Read) -> None:
     with Terminal([run], console) as shown:
         shown.on_event(CellStarted(run, 2, 7))
     assert "3/7" in text.getvalue()
+
+
+def test_a_run_that_waits_again_shows_why(read: Read) -> None:
+    """And no longer the job on the node that was lost."""
+    lesson = read(GRADIENT)
+    run = planner.Run(lesson, lesson.defaults)
+    text = io.StringIO()
+    with Terminal([run], Console(file=text, width=100, force_terminal=True)) as shown:
+        shown.on_event(Started(run, 0, 0.0, job="12 (n1)"))
+        shown.on_event(Waiting(run, "to execute again: Slurm lost its node"))
+    last = text.getvalue().rpartition("parameters")[2]
+    assert "Slurm lost its node" in last
+    assert "12 (n1)" not in last
 
 
 def test_kernels_that_were_not_forked_are_reported(read: Read) -> None:
