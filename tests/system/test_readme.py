@@ -36,7 +36,7 @@ def test_both_languages_have_the_same_commands() -> None:
     """The Chinese README is not a version behind."""
     chinese = (ROOT / "README.zh.md").read_text()
     commands = re.findall(r"```bash\n(.*?)```", README, re.S)
-    assert len(commands) == 2
+    assert len(commands) == 3
     assert all(command in chinese for command in commands)
 
 
