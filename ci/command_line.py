@@ -22,6 +22,7 @@ from invoke.parser import ParserContext
 from ci.errors import CourseError, MachineError, UsageError, closest, suggest
 
 POSITIONAL = "lessons"  # `invoke run 03` is `invoke run --lessons 03`
+ENDLESS = re.compile(r"\d{4301}")  # Python reads no such number
 HELP, VERSION = ("-h", "--help"), ("-V", "--version")
 
 ADVICE = {
@@ -60,6 +61,9 @@ class CourseProgram(Program):
         if halp and halp is not True and halp not in self.parser.contexts:
             message = f"--help {halp}: no such task{suggest(halp, list(self.parser.contexts))}"
             raise Exit(printable(message), UsageError.status)
+        if (form := self.args["list-format"].value) not in ("flat", "nested", "json"):
+            message = f"--list-format {form}: expected flat, nested or json"
+            raise Exit(printable(message), UsageError.status)
         try:
             super().parse_cleanup()
             sys.stdout.flush()
@@ -68,6 +72,14 @@ class CourseProgram(Program):
             raise Exit from None
         except Exit as ended:
             raise Exit(ended.message, UsageError.status if ended.message else 0) from None
+
+    def update_config(self, merge: bool = True) -> None:
+        """Read Invoke's settings, from the file of `--config` and from the environment."""
+        try:
+            super().update_config(merge)
+        except Exception as error:  # of any parser of a settings file
+            message = f"Invoke's settings (--config, INVOKE_*): {' '.join(str(error).split())}"
+            raise Exit(printable(message), UsageError.status) from None
 
     def _print_lessons(self, words: Sequence[str]) -> None:
         """For a shell that completes a command with lessons: their names, beside Invoke's words."""
@@ -98,6 +110,8 @@ def arranged(
 
     Raises UsageError for a task or an option that does not exist.
     """
+    if any(ENDLESS.search(word) for word in words):
+        raise UsageError("a number of more than 4300 digits: write a smaller one")
     task: ParserContext | None = None
     lessons: list[str] = []
     left, given = list(words), set[str]()
@@ -137,7 +151,7 @@ def _option(
     if name in (*HELP, *VERSION) and not equals:
         yield HELP[1] if name in HELP else VERSION[1]
         return
-    if name not in flags and not name.startswith("--") and f"-{name[1]}" in flags and name[2:]:
+    if name not in flags and not name.startswith("--") and name[2:] and f"-{name[1]}" in flags:
         name, rest = f"-{name[1]}", word[2:]  # `-psize=3`, or `-xq`
         equals, value = ("=", rest) if flags[name].takes_value else ("", "")
         if not equals:

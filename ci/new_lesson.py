@@ -40,7 +40,7 @@ def write(name: str, lessons: Path) -> list[Path]:
 
     Raises UsageError for a name that is not `NN_name`, or a number that a lesson has.
     """
-    match = re.fullmatch(r"(\d\d)_([a-z][a-z0-9_]*)", name.removesuffix(".py"))
+    match = re.fullmatch(r"([0-9]{2})_([a-z][a-z0-9_]{,59})", name.removesuffix(".py"))
     if not match:
         example = f"{_next_number(lessons):02}_mean"
         raise UsageError(f"invoke new {name}: must be a number and a word, such as {example}")
@@ -49,7 +49,8 @@ def write(name: str, lessons: Path) -> list[Path]:
         if path.stem.partition("_")[0] == number:
             free = f"{_next_number(lessons):02}_{word}"
             raise UsageError(f"{path.name} has this number: invoke new {free}")
-    check = f"{word}_value" if keyword.iskeyword(word) or word in ("size", "x", "torch") else word
+    is_taken = keyword.iskeyword(word) or word in ("size", "x", "torch", "np")
+    check = f"{word}_value" if is_taken else word
     title = word.replace("_", " ").capitalize()
     paths = [lessons / f"{match[0]}.py", lessons / "expected" / f"{match[0]}.py"]
     for path, text in zip(paths, (LESSON, ORACLE), strict=True):

@@ -12,6 +12,7 @@ from nbformat import NotebookNode
 from ci.handout import terminal
 from ci.handout.html import HTML_TAGS, clean
 from ci.handout.markdown import plain
+from ci.judge.not_compared import compares_result
 
 SHOWN = {"image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/latex", "text/plain"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -29,14 +30,18 @@ CONTEXT = "During handling of the above exception, another exception occurred:"
 def settle(cell: NotebookNode, labels: Mapping[str, str]) -> None:
     """Replace the outputs of a code cell by outputs that can be shown, in place.
 
-    The objects that a drawing function returns are left out beside their figure.
+    The objects that a drawing function returns are left out beside their figure. A result that was
+    compared stays as it is.
     """
+    kinds = ["display_data"] if compares_result(cell) else ["display_data", "execute_result"]
     if any("image/png" in output.get("data", {}) for output in cell.outputs):
-        cell.outputs = [output for output in cell.outputs if not _is_drawn(output)]
+        cell.outputs = [
+            out for out in cell.outputs if out.output_type not in kinds or not _is_drawn(out)
+        ]
     for output in cell.outputs:
         if output.output_type == "stream":
             output.text = terminal.shown(output.text)
-        elif output.output_type in ("display_data", "execute_result"):
+        elif output.output_type in kinds:
             output.data = NotebookNode(_settable(output.data, labels))
 
 

@@ -4,7 +4,7 @@ import ast
 
 from nbformat import NotebookNode
 
-from ci.judge.not_compared import IMAGES
+from ci.judge.not_compared import IMAGES, compares_result
 
 
 def first_incomplete_cell(notebook: NotebookNode) -> str:
@@ -41,6 +41,6 @@ def first_unchecked_cell(notebook: NotebookNode) -> str:
     """The first cell whose shown value is neither a check nor a given."""
     for cell in notebook.cells:
         shows = any(out.output_type == "execute_result" for out in cell.get("outputs", []))
-        if shows and not cell.metadata.keys() & {"check", "given"}:
+        if shows and not compares_result(cell):
             return str(cell.id)
     return ""

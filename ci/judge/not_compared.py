@@ -21,6 +21,11 @@ def not_compared(notebook: NotebookNode) -> set[str]:
     }
 
 
+def compares_result(cell: NotebookNode) -> bool:
+    """Whether the result of `cell` is compared. With `raises=`, only the type of its error is."""
+    return bool({"check", "given"} & cell.metadata.keys()) and "raises" not in cell.metadata
+
+
 def is_not_compared(cell: NotebookNode, output: NotebookNode) -> bool:
     """Whether an output of `cell` is shown but not compared."""
     match output.output_type:
@@ -28,7 +33,7 @@ def is_not_compared(cell: NotebookNode, output: NotebookNode) -> bool:
             compared = output.name == "stdout" and {"stdout", LISTING} & cell.metadata.keys()
             return bool(output.text.strip()) and not compared
         case "execute_result":
-            return not cell.metadata.keys() & {"check", "given"}
+            return not compares_result(cell)
         case "display_data":
             return not ("figure" in cell.metadata.get("tags", []) and IMAGES & output.data.keys())
     return False

@@ -10,6 +10,7 @@ from ci.judge.compare import COARSEST, Comparison, floating_dtype
 from ci.lesson.value import Comparable
 
 NUMBER = re.compile(r"[-+]?(?<![\w.])(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?(?![\w.]*\w)")
+SPACE = " \t"  # at the end of a line; other white space moves a terminal's cursor
 LONGEST = 60  # characters of a text in a table
 
 
@@ -44,7 +45,10 @@ def compare_printed(comparison: Comparison, shown: Comparable, expected: Compara
 
 
 def _lines(text: str) -> list[str]:
-    return [line.rstrip() for line in text.rstrip().split("\n")] if text.strip() else []
+    lines = [line.rstrip(SPACE) for line in text.replace("\r\n", "\n").split("\n")]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
 
 
 def _compare_line(comparison: Comparison, place: str, shown: str, expected: str) -> None:
@@ -52,7 +56,7 @@ def _compare_line(comparison: Comparison, place: str, shown: str, expected: str)
         comparison.faults.append(f"{place}: shown {shown!r}, expected {expected!r}")
         return
     for one, other in zip(NUMBER.findall(shown), NUMBER.findall(expected), strict=True):
-        if _is_exact(one):
+        if _is_exact(one) or one[-1] == other[-1] == ".":  # whole, at the end of a sentence
             if one != other:
                 comparison.faults.append(f"{place}: shown {one}, expected {other}")
         else:

@@ -216,8 +216,11 @@ def _returned_given(oracle: Oracle, expected: Comparable, givens: Mapping[str, A
     """The given whose value the oracle returns without a reason; the check would repeat it."""
     if oracle.rule.why:
         return ""
-    same = (name for name in givens if _are_equal(expected, expected_value(givens[name])))
-    return next(same, "")
+    for name, value in givens.items():
+        with contextlib.suppress(TypeError):  # no oracle can return it: it contains None
+            if _are_equal(expected, expected_value(value)):
+                return name
+    return ""
 
 
 def _are_equal(one: Comparable, other: Comparable) -> bool:

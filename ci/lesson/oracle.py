@@ -79,7 +79,7 @@ def load(lesson: Lesson) -> dict[str, Oracle]:
     path = lesson.path.parent / "expected" / lesson.path.name
     place = f"{lesson.path.parent.name}/expected/{path.name}"
     try:
-        oracles = _import(path) if path.exists() else {}
+        oracles = _import(path) if path.is_file() else {}
         for check in lesson.checks:
             if check.kind != "raises" and check.name not in oracles:
                 raise CourseError(

@@ -94,6 +94,7 @@ def with_rule(parameter: Parameter, rule: Mapping[str, Any]) -> Parameter:
     limits, choices = [rule.get("min"), rule.get("max")], rule.get("choices", [])
     valid = all(_is_limit(limit) for limit in limits) and type(choices) is list
     valid = valid and (choices != [] or "choices" not in rule)
+    valid = valid and (parameter.type in (int, float) or not {"min", "max"} & rule.keys())
     if not valid or not all(_has_type(choice, parameter.type) for choice in choices):
         name = parameter.name
         raise ScriptError(f"header: {name} must be {{min: 1, max: 2}} or {{choices: [a, b]}}")

@@ -163,7 +163,10 @@ def _sequence_type(value: Any) -> dict[str, Any]:
     name = kind_name(kind) if kind.__module__.split(".")[0] == "torch" else kind.__name__
     if kind in (list, tuple) or name == "torch.Size":
         return {"type": name}
-    return {"type": name, "names": list(getattr(kind, "_fields", kind.__match_args__))}
+    names = list(kind._fields if hasattr(kind, "_fields") else kind.__match_args__)
+    if len({*names}) != len(value):
+        raise TypeError("not each of its items has a name of its own")
+    return {"type": name, "names": names}
 
 
 def _encode_torch(value: Any, text: LeafText) -> dict[str, Any]:

@@ -122,11 +122,11 @@ class Shell(ZMQInteractiveShell):
         raise SystemExit
 
     def showtraceback(self, exc_tuple: Any = None, *arguments: Any, **options: Any) -> None:
-        """Show an exception; also one with a group in it, which IPython would only print."""
+        """Show an exception, as Python does if IPython cannot show it well."""
         self.repair_streams()
         error: Any = exc_tuple or sys.exc_info()
         kind, value, trace = error
-        if not _contains_group(value):
+        if not _is_for_python(value):
             super().showtraceback(exc_tuple, *arguments, **options)
             return
         below_shell = trace.tb_next if trace else None
@@ -141,8 +141,10 @@ class Shell(ZMQInteractiveShell):
         super()._showtraceback(etype, evalue, stb)
 
 
-def _contains_group(error: BaseException | None) -> bool:
-    while error and not isinstance(error, BaseExceptionGroup):
+def _is_for_python(error: BaseException | None) -> bool:
+    """Whether it contains a group, which IPython would only print, or a recursion without end, for
+    which IPython needs a minute, since it shows each frame."""
+    while error and not isinstance(error, BaseExceptionGroup | RecursionError):
         error = error.__context__
     return error is not None
 

@@ -265,7 +265,7 @@ def _shown_error(cell: NotebookNode) -> NotebookNode | None:
 def _reason(error: CellExecutionError | NotebookNode) -> str:
     if error.ename == "SystemExit":
         return f"the lesson left by sys.exit({error.evalue or ''})"
-    return f"{error.ename}: {error.evalue}".splitlines()[0]
+    return f"{error.ename}: {error.evalue.lstrip()}".splitlines()[0]
 
 
 def _blame(remedy: str, *, gpus: bool) -> str:

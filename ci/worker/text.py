@@ -6,16 +6,17 @@ What a student reads and what the judge compares are therefore one value: neithe
 
 import builtins
 import importlib.util
+import io
 import re
 import sys
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import cache
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-from IPython.core.formatters import PlainTextFormatter
+from IPython.lib import pretty
 
 from ci.lesson.value import encode
 
@@ -24,13 +25,19 @@ FUNCTIONS = {
     name: getattr(builtins, name)
     for name in ("repr", "str", "format", "float", "int", "len", "isinstance", "type", "tuple")
 }
-PRINT = PlainTextFormatter()  # not the lesson's, which the lesson can change
+PRINTERS = {  # before the lesson adds its own
+    "singleton_pprinters": {},
+    "type_pprinters": dict(pretty._type_pprinters),
+    "deferred_pprinters": dict(pretty._deferred_type_pprinters),
+}
 NUMPY = np.get_printoptions()  # before the lesson changes them
 array_repr = np.array_repr
 EXPONENT = re.compile(r"[\d.]e[+-]?\d")
 CONTAINERS: dict[str, Callable[[Any], Any]] = {
     **{"list": list, "tuple": tuple},
-    **{"dict": dict, "OrderedDict": OrderedDict, "Counter": lambda pairs: Counter(dict(pairs))},
+    **{"dict": dict, "OrderedDict": OrderedDict},
+    # A Counter would sort its values, and a text in the place of an array has no order.
+    "Counter": lambda pairs: pretty.CallExpression("Counter", *([dict(pairs)] if pairs else [])),
 }
 
 
@@ -42,7 +49,16 @@ def encode_with_text(value: Any) -> tuple[dict[str, Any], str]:
     encoded = encode(value, _leaf_text)
     if encoded["kind"] == "unreadable":
         return encoded, ""
-    return encoded, str(PRINT(_restore(encoded)))
+    return encoded, _text(_restore(encoded))
+
+
+def _text(value: Any) -> str:
+    """The text that IPython shows for a value by default."""
+    stream = io.StringIO()
+    printer = pretty.RepresentationPrinter(stream, **PRINTERS)
+    printer.pretty(value)
+    printer.flush()
+    return stream.getvalue()
 
 
 class _Text:

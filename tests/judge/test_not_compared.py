@@ -26,6 +26,7 @@ ERROR = new_output("error", ename="ValueError", evalue="", traceback=[])
         (RESULT, {}, True),
         (RESULT, {"check": "a"}, False),
         (RESULT, {"given": "a"}, False),
+        (RESULT, {"check": "a", "raises": "ValueError"}, True),
         (DISPLAYED, {"check": "a"}, True),
         (DISPLAYED, {"tags": ["figure"]}, True),
         (FIGURE, {"tags": ["figure"]}, False),

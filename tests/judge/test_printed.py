@@ -39,6 +39,11 @@ CASES = [
     ("1.235e-05", "1.23456e-5", True),
     ("0.12", "0.126", False),
     ("0.0", "0.04", False),
+    ("It is 1000000.", "It is 1000001.", False),
+    ("It is 0.5000001.", "It is 0.5.", True),
+    ("loss 9\r   \n", "loss 9", False),
+    ("loss 9\r\n", "loss 9\n", True),
+    ("loss 9\n\r \n", "loss 9", False),
 ]
 
 

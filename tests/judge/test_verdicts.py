@@ -156,6 +156,13 @@ def test_an_oracle_that_returns_its_given_is_invalid(read: Read) -> None:
     assert judge(with_reason, notebook)[1][0] == "verified"
 
 
+def test_a_given_that_contains_none_is_no_traceback(read: Read) -> None:
+    """No oracle can return None, so neither the given nor a check repeats it."""
+    lesson = read(GIVEN, expected=GIVEN_ORACLE.replace("2 * a", "2 * np.ones(a[1])"))
+    statuses = judge(lesson, executed(lesson, a=[None, 2], double=2 * np.ones(2)))
+    assert [status for status, _ in statuses] == ["differs", "verified"]
+
+
 def test_a_check_without_its_given_is_missing(read: Read) -> None:
     """Without the given, its expected value cannot be derived."""
     lesson = read(GIVEN, expected=GIVEN_ORACLE)

@@ -56,6 +56,14 @@ def test_a_malformed_oracle_is_reported(read: Read, message: str) -> None:
         oracle.load(read(GRADIENT, expected=BAD[message]))
 
 
+def test_a_folder_in_the_place_of_an_oracle_is_the_courses_fault(read: Read) -> None:
+    """The lesson has no oracle; the machine is not at fault."""
+    lesson = read()
+    (lesson.path.parent / "expected" / lesson.path.name).mkdir()
+    with pytest.raises(CourseError, match="'gradient' has no oracle"):
+        oracle.load(lesson)
+
+
 def test_torch_cannot_be_imported_while_an_oracle_computes(read: Read) -> None:
     """Not even by `builtins.__import__`, although this process has imported it."""
     import torch

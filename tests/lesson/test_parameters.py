@@ -50,6 +50,13 @@ def test_a_valid_text_is_converted(parameter: Parameter, text: str, value: objec
     assert value == parameter.parse(text)
 
 
+@pytest.mark.parametrize("parameter", [DTYPE, Parameter("flag", bool, True)])
+def test_only_numbers_have_a_range(parameter: Parameter) -> None:
+    """The range of a text would not be enforced."""
+    with pytest.raises(ScriptError, match=f"header: {parameter.name} must be"):
+        parameters.with_rule(parameter, {"min": 3})
+
+
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("False", False)])
 def test_a_bool_is_true_or_false(text: str, value: bool) -> None:
     """`False` is not true, as `bool(text)` would say."""

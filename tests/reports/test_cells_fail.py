@@ -78,6 +78,10 @@ try:
     raise ExceptionGroup("two", [ValueError(1), KeyError(2)])
 except* ValueError:
     raise RuntimeError("later")
+# %% raises="RecursionError"
+def forward(x):
+    return forward(x)
+forward(1)
 """
 
 
@@ -88,7 +92,8 @@ def test_what_cells_show_is_not_lost(tmp_path: Path) -> None:
     """Lone surrogates are escaped, a stream is repaired, groups of exceptions are errors."""
     verdict = run(tmp_path, SHOWN)
     assert verdict.reason == ""
-    printed, _, again, result, python, _, kept, group, later = verdict.notebook.cells[-9:]
+    *others, recursion = verdict.notebook.cells[-10:]
+    printed, _, again, result, python, _, kept, group, later = others
     assert printed.outputs[0].text == "\\ud800 and \\udcff\n"
     assert again.outputs[0].text == "again\n"
     assert result.outputs[0].data["text/plain"] == "5"
@@ -96,3 +101,4 @@ def test_what_cells_show_is_not_lost(tmp_path: Path) -> None:
     assert kept.outputs[0].data["text/plain"] == "7"
     assert [group.outputs[0].ename, later.outputs[0].ename] == ["ExceptionGroup", "ExceptionGroup"]
     assert 'File "<cell>", line 1' in "\n".join(group.outputs[0].traceback)
+    assert len(recursion.outputs[0].traceback) < 20  # IPython shows each frame, for a minute

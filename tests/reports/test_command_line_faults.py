@@ -35,6 +35,13 @@ FAULTS = {
     "run -psise=3": "did you mean 'size'?",
     "clean now": "invoke clean now: this command takes options alone",
     "serve --port": "--port: needs a value",
+    "run -=x": "invoke run -: no such option",
+    "-F xml --list": "--list-format xml: expected flat, nested or json",
+    "-f settings.odd run": "Invoke's settings (--config, INVOKE_*): Config files of type",
+    **{
+        f"{words} {'9' * 5000}": "a number of more than 4300 digits"
+        for words in ("run", "lint", "run --gpus", "serve --port", "prove --sample")
+    },
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from ci import command_line, watch
 from ci.execute.events import CellStarted, Started
+from ci.lesson import oracle, reader
 from ci.plan import planner
 from ci.report import progress, report_files, terminal
 from ci.report.progress import Progress
@@ -81,16 +82,18 @@ def test_new_writes_a_lesson_that_has_no_faults(course: Path, invoke: Invoke) ->
     status, output = invoke("new", "06_mean")
     assert (status, output.splitlines()[-1]) == (0, "verify it with: invoke run 06_mean")
     assert invoke("lint")[0] == 0
-    for name in ("06_other", "mean", "../07_up", "07_", "", "7_mean"):
+    for name in ("06_other", "mean", "../07_up", "07_", "７7_up", "07_" + "x" * 300, "", "7_mean"):
         status, output = invoke("new", *([name] if name else []))
         assert (status, "invoke new 07_" in output or "such as 07_mean" in output) == (2, True)
 
 
 @pytest.mark.parametrize("word", ["lambda", "size", "torch", "x", "np"])
-def test_new_takes_any_word(invoke: Invoke, word: str) -> None:
+def test_new_takes_any_word(course: Path, invoke: Invoke, word: str) -> None:
     """A keyword, or a name that the lesson or its oracle uses, is no check's name."""
     assert invoke("new", f"06_{word}")[0] == 0
     assert invoke("lint") == (0, "2 lessons: no faults\n")
+    [expected] = oracle.load(reader.read(course / f"lessons/06_{word}.py")).values()
+    assert expected.value({"size": 5}).value == 2
 
 
 def test_without_a_report_everything_may_have_failed(tmp_path: Path) -> None:

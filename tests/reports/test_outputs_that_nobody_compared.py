@@ -48,3 +48,18 @@ def test_a_page_of_checks_alone_has_no_such_mark(make: Make) -> None:  # noqa: F
     page = str(HandoutHTMLExporter().from_notebook_node(prepare(make(empty), "en"))[0])
     assert 'mark loose"' not in page
     assert "2 values verified<" in page
+
+
+@pytest.mark.parametrize(
+    "text", ["'loss 0.5 at 0x1234567'", "'<torch.device object>'", "'[<matplotlib.lines.Line2D>]'"]
+)
+def test_a_compared_text_stays_as_it_was_compared(make: Make, text: str) -> None:  # noqa: F811
+    """Addresses and types in it are the value's own, and not those of an object."""
+    handout = make(new_output("execute_result", {"text/plain": text}, execution_count=4))
+    picture = new_output("display_data", {"image/png": "AA"})
+    notebook = handout.outcome.notebook
+    assert notebook
+    [cell] = [cell for cell in notebook.cells if cell.id == "cell-6"]
+    cell.metadata["check"], cell.outputs = "words", [*cell.outputs, picture]
+    [result, _] = prepare(handout, "en").cells[-1].outputs
+    assert result.data == {"text/plain": text}

@@ -40,6 +40,20 @@ CELLS = {
         ("4.0", 4.0),
     ),
     # https://github.com/pytorch/pytorch/issues/9395 (a tensor that looked like zero)
+    "a printer": (
+        "from IPython.lib import pretty\n"
+        'pretty.for_type(list, lambda value, p, cycle: p.text("[42.0]"));\n[4.0]',
+        ("[4.0]", [4.0]),
+    ),
+    "counts without an order": (
+        'import collections, numpy as np\ncollections.Counter({"a": np.int64(4)})',
+        ("Counter({'a': np.int64(4)})", {"a": 4}),
+    ),
+    "items without names": (
+        "class T(tuple):\n"
+        '    _fields = ("a", "a")\n    __repr__ = lambda self: "T(a=1, a=2)"\nT((1, 2))',
+        ("T(a=1, a=2)", None),
+    ),
     "a magic": ('get_ipython().run_line_magic("precision", "0");\n4.4', ("4.4", 4.4)),
     # https://github.com/numpy/numpy/issues/2188 (0.0001 was shown as 0.)
     "NumPy's options": (

@@ -28,7 +28,8 @@ VALUES = [
     *(np.float32(0.1), np.bool_(True), np.array(3.0), np.arange(12.0).reshape(3, 4) / 7),
     *(np.array([1, 2], dtype=">i4"), np.longdouble(1) / 3, np.complex64(1j), np.arange(2000)),
     *(list(range(60)), [torch.eye(3), torch.eye(3)], {"a": torch.eye(2), 1: (2, [3])}),
-    *(collections.OrderedDict(a=1), collections.Counter("abca")),
+    *(collections.OrderedDict(a=1), collections.Counter("abca"), collections.Counter()),
+    *(collections.OrderedDict.fromkeys(range(30)), collections.Counter(range(30))),
 ]
 
 
