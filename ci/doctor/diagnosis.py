@@ -108,6 +108,8 @@ def judge_gpu(
     """Compare a GPU with the architectures that torch has code for, if these are known."""
     subject = f"GPU {gpu.index}"
     text = f"{gpu.name}, {memory or 'memory unknown'}, capability {capability or 'unknown'}"
+    if gpu.is_slice:
+        text = f"{gpu.name}; a run gets one slice; tests read lists of slices, none ran on one"
     if architectures and not any(_runs(each, capability) for each in architectures):
         text += f"; torch has code for {', '.join(architectures)}"
         remedy = "leave it out: --gpus device=…, or --gpus none"
@@ -158,6 +160,10 @@ def _judge_surroundings(place: str, _: Sequence[Gpu], fact: Fact) -> Iterator[Fi
     if fact["shm"] is not None:
         text, remedy = f"{format_gib(fact['shm'])} in /dev/shm", "mount -o remount,size=1g /dev/shm"
         yield judge_amount(place, "shared memory", fact["shm"], SHM, text, remedy)
+    if fact["attempt"]:
+        text = f"the lab's user cannot write them: {fact['attempt']}"
+        remedy = "run this command as the engine's user, or use --on here"
+        yield Finding(place, "results", Verdict.FAIL, text, remedy)
     network = ", ".join(name for name in fact["interfaces"] if not name.startswith("lo"))
     root = "read-only root" if fact["read_only"] else "writable root"
     text = f"uid {fact['uid']}, {f'network {network}' if network else 'no network'}, {root}"

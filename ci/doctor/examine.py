@@ -16,16 +16,18 @@ from typing import Any
 
 import psutil
 
+from ci import atomic
 from ci.doctor import diagnosis, slurm, table
 from ci.doctor.diagnosis import GIB, HERE, LAB, MACHINE, Finding, Verdict, format_gib, judge_amount
 from ci.doctor.probe import DEADLINE_S, LAST, Fact
 from ci.errors import MachineError
 from ci.execute import executor
-from ci.execute.container import SERVER, server_code
+from ci.execute.container import ATTEMPTS, SERVER, server_code
 from ci.execute.executor import Channel
 from ci.execute.local import LocalExecutor, Process
 from ci.lab import builder, containers, docker_engine, image
 from ci.lab.containers import COURSE
+from ci.lab.visible import require_readable
 from ci.plan import gpus
 from ci.plan.gpus import Gpu
 from ci.program import answer, read_ahead
@@ -61,9 +63,8 @@ def examine(on: str, request: gpus.Request, docker: Path, build: Path) -> Iterat
             text = f"{reason}: lessons run on the CPU"
             yield Finding(MACHINE, "GPUs", Verdict.ABSENT, text)
     except MachineError as error:
-        remedy = "use --gpus none to run on the CPU"
-        yield Finding(MACHINE, "GPUs", Verdict.FAIL, str(error), remedy)
-    in_lab = list(_examine_lab(docker, granted)) if on != "here" else []
+        yield Finding(MACHINE, "GPUs", Verdict.FAIL, str(error), "try again with --gpus none")
+    in_lab = list(_examine_lab(docker, build, granted)) if on != "here" else []
     yield from in_lab
     if on == "here" or (on == "auto" and diagnosis.has_failed(in_lab)):
         yield from _examine_here(granted)
@@ -76,6 +77,13 @@ def _examine_machine(build: Path) -> Iterator[Finding]:
     yield judge_amount(MACHINE, "memory", memory.available, MEMORY, text, remedy)
     existing = next(path for path in (build, *build.parents) if path.exists())
     yield _judge_disk(MACHINE, "disk for results", existing, RESULTS, "invoke clean")
+    try:
+        build.mkdir(parents=True, exist_ok=True)
+        with atomic.private_folder(build):
+            pass
+    except OSError as error:
+        text = f"no file can be written in {build}: {error.strerror}"
+        yield Finding(MACHINE, "results", Verdict.FAIL, text, "let this user write there")
 
 
 def _judge_disk(place: str, subject: str, path: Path, wanted: int, remedy: str) -> Finding:
@@ -83,7 +91,7 @@ def _judge_disk(place: str, subject: str, path: Path, wanted: int, remedy: str) 
     return judge_amount(place, subject, free, wanted, f"{format_gib(free)} free at {path}", remedy)
 
 
-def _examine_lab(docker: Path, granted: Sequence[Gpu]) -> Iterator[Finding]:
+def _examine_lab(docker: Path, build: Path, granted: Sequence[Gpu]) -> Iterator[Finding]:
     facts: list[Fact] = []
     try:
         with docker_engine.connect() as client:
@@ -92,11 +100,11 @@ def _examine_lab(docker: Path, granted: Sequence[Gpu]) -> Iterator[Finding]:
             images = _examine_images(client, docker, granted)
             yield from images
             if not diagnosis.has_failed(images):
-                with _container(client, docker, granted, PROBE) as probe:
+                with _container(client, docker, build, granted, PROBE) as probe:
                     facts = read_facts(probe)
-                with _container(client, docker, granted, SERVER) as server:
+                with _container(client, docker, build, granted, SERVER) as server:
                     yield diagnosis.judge_kernels(LAB, _ask_fork_server(server))
-    except MachineError as error:
+    except (MachineError, OSError) as error:
         yield Finding(LAB, "Docker", Verdict.FAIL, str(error))
     yield from _judge_nvidia(LAB, granted, facts)
     yield from diagnosis.judge_facts(LAB, granted, facts)
@@ -110,6 +118,10 @@ def _examine_engine(client: Any) -> Iterator[Finding]:
         text = "none on memory or processes: a lesson can use all of the machine's"
         remedy = "use cgroup v2, and delegate its controllers to the engine's user"
         yield Finding(LAB, "limits", Verdict.WARN, text, remedy)
+    if "seccomp" not in str(info.get("SecurityOptions")):
+        text = "the engine refuses none; the lab refuses those that no lesson needs"
+        remedy = "start the engine with its default seccomp profile"
+        yield Finding(LAB, "system calls", Verdict.WARN, text, remedy)
     path = Path(info.get("DockerRootDir") or "unknown")
     if client.api.base_url.startswith("http+docker") and path.exists():
         yield _judge_disk(LAB, "disk for images", path, IMAGES, "docker image prune")
@@ -128,7 +140,8 @@ def _describe_engine(client: Any, info: Mapping[str, Any]) -> Finding:
     untested = [kind for kind, found in kinds.items() if found]
     rights = "" if rootless else "; anyone who can use it has root on this machine"
     number, api = version.get("Version", "version unknown"), version.get("ApiVersion", "unknown")
-    text = f"{', '.join([number, f'API {api}', *untested])}{rights}"
+    context = [f"context '{name}'" for name in [docker_engine.context()] if name]
+    text = f"{', '.join([number, f'API {api}', *context, *untested])}{rights}"
     if cdi := info.get("DiscoveredDevices"):
         text += f"; CDI: {len(cdi)} devices"
     if not untested:
@@ -202,22 +215,29 @@ def _examine_toolkit() -> Finding:
     return diagnosis.judge_toolkit(version[0] if version else "")
 
 
+@contextlib.contextmanager
 def _container(
-    client: Any, docker: Path, granted: Sequence[Gpu], command: Sequence[str]
-) -> contextlib.closing[containers.Container]:
-    """Start a command in a container like those of lessons, with all GPUs."""
+    client: Any, docker: Path, build: Path, granted: Sequence[Gpu], command: Sequence[str]
+) -> Iterator[containers.Container]:
+    """A command in a container like those of lessons, with all GPUs and an attempt in `build`."""
+    user = containers.user_inside(as_root=containers.needs_root(client))
     options = containers.hardened_options(
         docker_engine.usable_memory(client),
-        user=containers.user_inside(as_root=containers.needs_root(client)),
+        user=user,
         pids=containers.PIDS + containers.PIDS_PER_RANK * max(2, len(granted)),
         environment={**_visible(granted), "PYTHONPATH": COURSE},
         gpus=granted,
     )
     options["name"] = containers.unique_name("doctor")
     mounted = {**server_code(), PROBE[-1]: Path(__file__).with_name("probe.py")}
+    require_readable(mounted.values(), user)
     options["mounts"] = [containers.mount(path, target) for target, path in mounted.items()]
     found = image.find(client, image.variants(bool(granted)), docker)
-    return contextlib.closing(containers.Container(found.id, command, options))
+    with atomic.private_folder(build) as attempt:
+        containers.change_owner(attempt, user)
+        options["mounts"].append(containers.mount(attempt, ATTEMPTS, writable=True))
+        with contextlib.closing(containers.Container(found.id, command, options)) as container:
+            yield container
 
 
 def _ask_fork_server(server: Channel) -> str:

@@ -24,6 +24,7 @@ LAST = "all-reduce"
 DEADLINE_S = 180  # for all tests together
 RANKS_S = 90.0  # for the ranks to start and communicate; NCCL can hang forever
 SIZE = 1024  # of the matrices
+ATTEMPTS = Path("/attempts")  # in the lab, where runs write
 ELEMENTS = 2**20  # of the all-reduced float32 tensor: 4 MiB
 
 
@@ -47,14 +48,25 @@ def main() -> None:
 
 
 def find_surroundings() -> Iterator[Fact]:
-    """Yield the user id on the machine, active network interfaces, and bytes of shared memory."""
+    """Yield the user id on the machine, network interfaces, shared memory, and what is written."""
     shm = os.statvfs("/dev/shm") if Path("/dev/shm").exists() else None
     yield {
         "uid": _machine_uid(),
         "interfaces": [name for _, name in socket.if_nameindex() if _is_up(name)],
         "read_only": bool(os.statvfs("/").f_flag & os.ST_RDONLY),
         "shm": shm.f_blocks * shm.f_frsize if shm else None,
+        "attempt": _try_attempt(),
     }
+
+
+def _try_attempt() -> str:
+    """Return why no attempt can be written in the lab; empty if it can, and outside the lab."""
+    try:
+        if ATTEMPTS.exists():
+            (ATTEMPTS / "log.txt").touch()
+    except OSError as error:
+        return error.strerror or "no reason given"
+    return ""
 
 
 def _machine_uid() -> int:

@@ -2,16 +2,15 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ci.errors import MachineError
 from ci.execute.leases import Lease
 from ci.lab import containers, docker_engine, image
 from ci.lab.containers import COURSE
 from ci.lab.image import Image
-from ci.lab.visible import visible
+from ci.lab.visible import require_readable, visible
 from ci.plan import memory
 from ci.plan.gpus import Gpu
 from ci.plan.planner import Run
@@ -133,7 +132,7 @@ class ContainerExecutor:
             f"{COURSE}/lessons/{path.name}": path
             for path in (lesson.path, *visible(lesson.path.parent))
         }
-        self._require_readable(mounts.values())
+        require_readable(mounts.values(), self._user)
         options["mounts"] = [
             *(containers.mount(path, target) for target, path in mounts.items()),
             containers.mount(attempts, ATTEMPTS, writable=True),
@@ -167,14 +166,3 @@ class ContainerExecutor:
             return self._user
         student = next(self._students)
         return f"{student}:{student}"
-
-    def _require_readable(self, paths: Iterable[Path]) -> None:
-        """Raise MachineError for a path that only root can read."""
-        if os.getuid() == 0 and self._user != "0:0":
-            for path in paths:
-                wanted = 0o5 if path.is_dir() else 0o4
-                if path.stat().st_mode & wanted != wanted:
-                    raise MachineError(
-                        f"only root can read {path}, and the lab's user is not root: "
-                        f"chmod -R o+rX {path}, or use --as-root"
-                    )

@@ -15,7 +15,7 @@ from ci.errors import MachineError
 from ci.execute.leases import GpuPool, Lease
 from ci.lab import containers, docker_engine, image
 from ci.lab.containers import COURSE
-from ci.lab.visible import visible
+from ci.lab.visible import require_readable, visible
 from ci.lesson import exercises, reader
 from ci.lesson.lesson import find_lessons
 from ci.plan import gpus as devices
@@ -72,7 +72,7 @@ def serve(
         gpus=lease.gpus,
     )
     options |= network | {"name": containers.unique_name("lab")}
-    options["mounts"] = _make_mounts(lessons, folder)
+    options["mounts"] = _make_mounts(lessons, folder, user)
     _change_owner(folder, user)
     container = containers.Container(found.id, _command(bridge, number, as_root), options)
     with (
@@ -113,9 +113,10 @@ def _network_options(client: Any, port: int) -> dict[str, Any]:
     return {"network_mode": "host"}
 
 
-def _make_mounts(lessons: Path, folder: Path) -> list[Any]:
+def _make_mounts(lessons: Path, folder: Path, user: str) -> list[Any]:
     folder.mkdir(parents=True, exist_ok=True)
     shown = blank_solutions(lessons, folder.with_name(".lessons"))
+    require_readable((COPIES, *shown), user)
     return [
         containers.mount(COPIES, f"{COURSE}/copies.py"),
         *(containers.mount(path, f"{COURSE}/lessons/{path.name}") for path in shown),

@@ -149,7 +149,16 @@ def build(
             process.terminate()
             raise
     if process.returncode:
-        raise MachineError("\n  ".join([f"{builder.name} failed at {step}", *log]))
+        raise MachineError("\n  ".join([f"{builder.name} failed at {step}", *log, *_hint(log)]))
+
+
+def _hint(log: Iterable[str]) -> list[str]:
+    """Return what to do about a build of torch that no index has."""
+    if any("No matching distribution found for torch==" in line for line in log):
+        return [
+            "→ put torch's wheel into docker/wheels/, or set PIP_EXTRA_INDEX_URL to PyTorch's index"
+        ]
+    return []
 
 
 def _follow(lines: Iterable[str], on_step: Callable[[str], None]) -> list[str]:

@@ -29,6 +29,8 @@ FILTER = ("python", "-ISc", Path(__file__).with_name("system_calls.py").read_tex
 PIDS = 512
 PIDS_PER_RANK = 128
 PASSED_ON = re.compile("TZ|(TORCH_)?NCCL_.*|GLOO_.*|CUDA_LAUNCH_BLOCKING")  # the caller's variables
+# Engines refuse what NCCL asks about NUMA nodes before CUDA allocates its buffers on the host.
+NCCL = {"NCCL_CUMEM_HOST_ENABLE": "0"}
 LONGEST_LINE = 2**22  # bytes of one message of a fork server
 KILLED = 137  # exit status after a SIGKILL
 END_S = 10  # how long a container may take to end before it is killed
@@ -70,7 +72,7 @@ def hardened_options(
             Ulimit(name="fsize", soft=LARGEST_FILE, hard=LARGEST_FILE),
         ],
         "log_config": LogConfig(type="json-file", config={"max-size": "10m", "max-file": "2"}),
-        "environment": {**passed_on(), **(environment or {})},
+        "environment": {**(NCCL if gpus else {}), **passed_on(), **(environment or {})},
         "labels": {OWNER: owner.current_process()},
         "hostname": "lab",  # gloo looks it up, even without a network
         "extra_hosts": {"lab": "127.0.0.1"},

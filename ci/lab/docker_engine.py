@@ -28,7 +28,7 @@ def connect(timeout_s: float = TIMEOUT_S) -> Iterator[Any]:
     from docker.context import ContextAPI
     from docker.errors import DockerException
 
-    if (name := _context()) and not ContextAPI.get_context(name):  # the SDK would use the default
+    if (name := context()) and not ContextAPI.get_context(name):  # the SDK would use the default
         raise MachineError(f"no Docker context '{name}': `docker context ls` lists them")
     try:
         client = docker.from_env(timeout=timeout_s)
@@ -41,7 +41,7 @@ def connect(timeout_s: float = TIMEOUT_S) -> Iterator[Any]:
 def _require_socket() -> None:
     """Fail early if there is no engine, because loading the SDK takes a tenth of a second."""
     kind, _, path = os.environ.get("DOCKER_HOST", SOCKET).partition("://")
-    if kind == "unix" and not _context():
+    if kind == "unix" and not context():
         try:
             os.stat(path)  # noqa: PTH116 - Path.exists would hide a lack of permission
         except FileNotFoundError as error:
@@ -50,7 +50,7 @@ def _require_socket() -> None:
             return  # the SDK's error says more
 
 
-def _context() -> str:
+def context() -> str:
     """The Docker context that names the engine; empty if DOCKER_HOST or the default does."""
     if os.environ.get("DOCKER_HOST"):
         return ""
@@ -68,7 +68,7 @@ def _unreachable(error: BaseException) -> str:
             "no permission to use the Docker engine: join the group 'docker', whose members are "
             "root on this machine"
         )
-    where = os.environ.get("DOCKER_HOST") or (f"context '{_context()}'" if _context() else "")
+    where = os.environ.get("DOCKER_HOST") or (f"context '{context()}'" if context() else "")
     rootless = Path(os.environ.get("XDG_RUNTIME_DIR", "/nowhere"), "docker.sock")
     if not where and rootless.exists():
         return (

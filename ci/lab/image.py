@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ci.errors import MachineError, UsageError, suggest
+from ci.errors import MachineError, UsageError
 from ci.lab import docker_engine
 
 VARIANTS = ("cuda", "cpu")
@@ -62,8 +62,7 @@ def variants(with_gpus: bool) -> list[str]:
 def parse_variant(variant: str) -> str:
     """Return the value of `--variant`. Raises UsageError."""
     if variant not in VARIANTS:
-        hint = suggest(variant, [*VARIANTS])
-        raise UsageError(f"--variant {variant}: no such variant{hint}")
+        raise UsageError(f"--variant {variant}: expected {' or '.join(VARIANTS)}")
     return variant
 
 

@@ -1,9 +1,10 @@
 """What a container sees of `lessons/` beside scripts: no link may show more of the machine."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from ci.errors import CourseError
+from ci.errors import CourseError, MachineError
 
 
 def visible(lessons: Path) -> list[Path]:
@@ -30,3 +31,15 @@ def _is_visible(path: Path) -> bool:
     if not (target.is_file() or target.is_dir()):
         raise CourseError(f"{path} is neither a file nor a folder: remove it")
     return True
+
+
+def require_readable(paths: Iterable[Path], user: str) -> None:
+    """Raise MachineError for a path that the user inside, `uid:gid`, cannot read as root can."""
+    if os.getuid() == 0 and user != "0:0":
+        for path in paths:
+            wanted = 0o5 if path.is_dir() else 0o4
+            if path.stat().st_mode & wanted != wanted:
+                raise MachineError(
+                    f"only root can read {path}, and the lab's user is not root: "
+                    f"chmod -R o+rX {path}, or use --as-root"
+                )

@@ -38,9 +38,11 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     return engine
 
 
-def examine_place(on: str, request: str = "none", *, docker: Path = DOCKER) -> list[Finding]:
+def examine_place(
+    on: str, request: str = "none", *, docker: Path = DOCKER, build: Path = ROOT / "build"
+) -> list[Finding]:
     """The findings of `invoke doctor --on … --gpus …`."""
-    return list(examine.examine(on, gpus.parse(request), docker, ROOT / "build"))
+    return list(examine.examine(on, gpus.parse(request), docker, build))
 
 
 def find(findings: list[Finding], subject: str, place: str | None = None) -> Finding:

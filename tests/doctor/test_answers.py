@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -108,3 +109,37 @@ def test_a_probe_that_never_ends_is_a_finding(monkeypatch: pytest.MonkeyPatch) -
     channel: Any = SimpleNamespace(lines=lines, ending=lambda: "hangs")
     assert examine.read_facts(channel)[1]["fault"].startswith("after torch it hangs")
     end.set()
+
+
+@pytest.mark.parametrize(
+    ("options", "is_filtered"),
+    [(["name=seccomp,profile=default"], True), (["name=apparmor"], False), (None, False)],
+)
+def test_an_engine_that_filters_no_system_calls_is_reported(
+    examined: Examined, options: Any, is_filtered: bool
+) -> None:
+    """The lab's own filter is shorter than that of an engine."""
+    findings = examined({}, {"SecurityOptions": options})
+    assert ("system calls" in findings) != is_filtered
+
+
+def test_a_folder_for_results_that_cannot_be_made_is_reported(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """A run could keep nothing, for example in a checkout that is mounted read-only."""
+    engine()
+    (tmp_path / "file").touch()
+    found = examine_place("lab", build=tmp_path / "file" / "build")
+    (finding,) = [each for each in found if each.subject == "results"]
+    assert finding.verdict == Verdict.FAIL
+    assert finding.text.endswith("file/build: Not a directory")
+
+
+def test_the_context_of_the_engine_is_named(
+    examined: Examined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`docker build` and the lab follow it."""
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setenv("DOCKER_CONTEXT", "remote")
+    finding = examined(DOCKER_29, {"DriverStatus": []})["Docker engine"]
+    assert finding.text.startswith("29.0.1, API unknown, context 'remote'; ")

@@ -11,7 +11,10 @@ from ci.plan.gpus import Gpu
 H100 = Gpu("0", "GPU-a", "NVIDIA H100")
 TWO = (H100, Gpu("1", "GPU-b", "NVIDIA H100"))
 ARCHES = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
-SEALED = {"test": "surroundings", "uid": 1000, "interfaces": ["lo"], "read_only": True}
+SEALED = {
+    **{"test": "surroundings", "uid": 1000, "interfaces": ["lo"], "read_only": True},
+    "attempt": "",
+}
 SEALED |= {"shm": 2**30}
 
 
@@ -137,6 +140,13 @@ def test_a_lab_that_leaks_fails(leak: dict[str, Any]) -> None:
     fact = SEALED | leak
     assert judge(**fact)[-1].verdict == "fail"
     assert judge(HERE, **fact)[-1].verdict == "not here"
+
+
+def test_a_lab_that_cannot_write_an_attempt_fails() -> None:
+    """As in a rootless engine, where the user inside is a subordinate of the caller."""
+    finding = judge(**SEALED | {"attempt": "Permission denied"})[1]
+    assert (finding.subject, finding.verdict) == ("results", "fail")
+    assert finding.text == "the lab's user cannot write them: Permission denied"
 
 
 def test_little_shared_memory_warns() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ci import program
 from ci.doctor.diagnosis import LAB
 from tests.doctor.conftest import Engine, examine_place, find, smi, tool
 
@@ -64,3 +65,28 @@ def test_a_missing_toolkit_fails(tools: Path) -> None:
     finding = find(examine_place("lab", "auto"), "NVIDIA toolkit")
     assert finding.verdict == "fail"
     assert finding.remedy.startswith("install the NVIDIA Container Toolkit")
+
+
+SLICES = """\
+[ "$1" = -L ] || exit 2
+echo 'GPU 0: NVIDIA A100 (UUID: GPU-0)'
+echo '  MIG 1g.5gb      Device  0: (UUID: MIG-1)'
+"""
+
+
+def test_a_slice_is_named(tools: Path) -> None:
+    """With what the course does with it, and that no test ran on one."""
+    tool(tools, "nvidia-smi", SLICES)
+    finding = find(examine_place("lab", "auto"), "GPU 0:0")
+    assert finding.verdict == "ok"
+    assert finding.text.startswith("NVIDIA A100 MIG 1g.5gb; a run gets one slice; tests read lists")
+
+
+def test_a_driver_that_hangs_fails(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a minute, in one line; the rest of the machine is examined all the same."""
+    monkeypatch.setattr(program, "TIMEOUT_S", 0.5)
+    tool(tools, "nvidia-smi", "sleep 600")
+    findings = examine_place("lab", "auto")
+    finding = find(findings, "GPUs")
+    assert finding.text.startswith("nvidia-smi gave no answer in 0.5 s: the driver hangs")
+    assert find(findings, "Docker engine").verdict == "ok"

@@ -195,3 +195,35 @@ def test_the_engine_of_the_current_context_is_used(docker_host: str, docker_conf
     ContextAPI.set_current_context("course")
     with docker_engine.connect() as client:
         assert client.ping()
+
+
+@pytest.mark.parametrize(
+    ("name", "is_passed_on"),
+    [
+        ("TORCH_NCCL_ASYNC_ERROR_HANDLING", True),
+        ("NCCL_P2P_DISABLE", True),
+        ("GLOO_SOCKET_IFNAME", True),
+        ("XNCCL_DEBUG", False),
+        ("AWS_SECRET_ACCESS_KEY", False),
+    ],
+)
+def test_variables_that_tune_communication_are_passed_on(
+    monkeypatch: pytest.MonkeyPatch, name: str, is_passed_on: bool
+) -> None:
+    """And no others."""
+    monkeypatch.setenv(name, "1")
+    assert (name in containers.passed_on()) == is_passed_on
+
+
+def test_nccl_does_not_ask_for_numa_nodes_in_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine would refuse; the caller's own setting counts."""
+
+    def setting(*gpus: Gpu) -> str | None:
+        options = containers.hardened_options(2**30, user="1000:1000", gpus=gpus)
+        found: str | None = options["environment"].get("NCCL_CUMEM_HOST_ENABLE")
+        return found
+
+    gpu = Gpu("0", "GPU-0", "NVIDIA H100")
+    assert (setting(), setting(gpu)) == (None, "0")
+    monkeypatch.setenv("NCCL_CUMEM_HOST_ENABLE", "1")
+    assert setting(gpu) == "1"

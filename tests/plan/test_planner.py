@@ -169,3 +169,8 @@ def test_no_lesson_launches_ranks_more_often_than_its_timeout_counts(path: Path)
     """Counted in its code; the blanks of its exercises launch ranks, too."""
     code = re.sub(r"(?m)^#.*$|\b(def|import) .*$", "", path.read_text())
     assert len(re.findall(r"\b(?:launch|launch_cell|try_both)\(", code)) <= planner.LAUNCHES
+
+
+def test_numbers_of_gpus_are_those_of_nvidia_smi(read: Read) -> None:
+    """CUDA would number the fastest GPU first."""
+    assert planner.Run(read(), {}).environment["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"

@@ -92,6 +92,35 @@ def test_a_lock_made_again_is_the_same(tmp_path: Path, cpu_wheel: Path) -> None:
     assert made[0] == made[1]
 
 
+UV = """\
+#!/bin/bash
+while [[ $1 != --output-file ]]; do
+  [[ $1 = --python-platform ]] && platform=$2
+  shift
+done
+echo "a==1 of $platform" > "$2"
+"""
+
+
+def test_a_lock_that_differs_on_arm64_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image is built from the same file on both architectures."""
+    folder = tmp_path / "docker"
+    (folder / "wheels").mkdir(parents=True)
+    for name in ("lock", "requirements.in"):
+        shutil.copy(DOCKER / name, folder)
+    torch = re.search(r"torch==([\d.]+)", (DOCKER / "requirements.in").read_text())
+    assert torch
+    (folder / "wheels" / f"torch-{torch[1]}+cpu-cp311-x86_64.whl").touch()
+    (folder / "uv").write_text(UV)
+    (folder / "uv").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))  # beside which `lock` has its uv
+    done = lock(folder)
+    assert done.returncode == 3
+    assert done.stderr.startswith("the lock for arm64 differs from docker/cuda.txt")
+
+
 def test_a_lock_without_the_cpu_build_says_where_it_belongs(tmp_path: Path) -> None:
     """One line, status 3, and unchanged locks."""
     folder = tmp_path / "docker"

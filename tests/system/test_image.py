@@ -25,9 +25,9 @@ SMALL = "small-test"  # a variant for tests, so that no image of the lab loses i
 
 
 def test_an_unknown_variant_is_the_command_lines_fault() -> None:
-    """The message suggests the nearest one."""
-    with pytest.raises(UsageError, match="--variant cup: no such variant; did you mean 'cpu'"):
-        image.parse_variant("cup")
+    """The message lists both: the nearest word to `gpu` would be `cpu`."""
+    with pytest.raises(UsageError, match="--variant gpu: expected cuda or cpu"):
+        image.parse_variant("gpu")
 
 
 @pytest.fixture
@@ -263,6 +263,17 @@ def wait_until(happens: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
+def test_a_torch_that_no_index_has_gets_its_remedy(
+    base: image.Base, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyPI does not have the build for the CPU."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    lock = folder / f"{SMALL}.txt"
+    lock.write_text(lock.read_text().replace("small==1.0", "torch==0.0.1+cpu"))
+    with pytest.raises(MachineError, match="put torch's wheel into docker/wheels/, or set PIP_EX"):
+        builder.build(SMALL, base, folder, on_step=lambda _: None)
+
+
 def test_an_interrupted_build_stops(base: image.Base, folder: Path) -> None:
     """The step's processes end, and no image is left."""
     seconds = f"600.{os.getpid()}"
@@ -312,5 +323,4 @@ def test_an_engine_that_is_down_is_the_machines_fault(monkeypatch: pytest.Monkey
 
 def test_a_bad_variant_is_the_command_lines_fault() -> None:
     """Status 2, before any engine is contacted."""
-    message = "--variant cup: no such variant; did you mean 'cpu'?"
-    assert invoke("--variant", "cup") == (2, [message])
+    assert invoke("--variant", "gpu") == (2, ["--variant gpu: expected cuda or cpu"])
