@@ -26,6 +26,8 @@ COLOURS = {
     "running": "cyan",
     "waiting": "dim",
 }
+IN_PROGRESS = ("running", "waiting")
+HEAD = 3  # lines of the live table beside its rows
 
 
 class Terminal:
@@ -140,7 +142,13 @@ class Terminal:
 
     def _live_table(self) -> Table:
         table = Table("lesson", "parameters", "device", "status", "time", "progress", box=None)
-        for run, status, text in list(self._rows.values()):
+        rows = list(self._rows.values())
+        if len(rows) > self.console.height - HEAD:  # of a sweep, what is in progress comes first
+            done = sum(status not in IN_PROGRESS for _, status, _ in rows)
+            table.caption = f"{done} of {len(rows)} runs are done"
+            rows.sort(key=lambda row: IN_PROGRESS.index(row[1]) if row[1] in IN_PROGRESS else 9)
+            del rows[max(1, self.console.height - HEAD) :]
+        for run, status, text in rows:
             known = self._running.get(id(run))
             time, place = (known.elapsed, known.place) if known else ("", text)
             table.add_row(run.lesson.name, run.label, run.device, _coloured(status), time, place)

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from ci.execute.events import CellStarted, Started, Waiting
-from ci.judge.outcome import Outcome, Result, skipped_outcome
+from ci.judge.outcome import Outcome, Result, Status, skipped_outcome
 from ci.lesson.lesson import Lesson
 from ci.plan import planner
 from ci.report import faults, lines, report_files
@@ -169,6 +169,20 @@ def test_a_terminal_gets_a_live_table(read: Read) -> None:
     with Terminal([run], console) as shown:
         shown.on_event(CellStarted(run, 2, 7))
     assert "3/7" in text.getvalue()
+
+
+def test_the_live_table_of_a_sweep_fits_the_terminal(read: Read) -> None:
+    """It begins with the runs in progress, and counts the others."""
+    runs = planner.runs([read(GRADIENT)], ["size=" + ",".join(map(str, range(2, 52)))], [])
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=100, height=12)
+    with Terminal(runs, console) as shown:
+        shown.on_outcome(Outcome(runs[0], Status.VERIFIED))
+        shown.on_event(Started(runs[40], 0, 0.0))
+    last = text.getvalue().rpartition("parameters")[2]
+    assert "1 of 50 runs are done" in last
+    assert last.index("size=42") < last.index("size=3 ")
+    assert last.count("01_small") == 9
 
 
 def test_a_run_that_waits_again_shows_why(read: Read) -> None:
