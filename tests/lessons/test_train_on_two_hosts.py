@@ -1,12 +1,14 @@
 """lessons/parallel/train.py on two hosts: network namespaces with a link between them.
 
 Each host has its own name, address and folder, and torchrun starts as the script's docstring says.
+The last test starts it on two nodes of a Slurm cluster.
 """
 
 import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT, missing
+from tests.slurm.cluster import Cluster
 
 pytestmark = pytest.mark.kernel
 
@@ -26,10 +29,13 @@ EPOCHS = 30
 OPTIONS = ("--dtype", "float64", "--epochs", str(EPOCHS))
 ENTER = 'hostname "$1" && mount --bind "$2" /etc/hosts && shift 2 && exec "$@"'
 LIMIT_S = 150
+PATIENCE = "timedelta(minutes=2)"  # in the script: the timeout of a collective operation
 
 
 class Hosts:
     """Two hosts, of which the first is the meeting place."""
+
+    timeout_s = 120  # of a collective operation, as in the script
 
     def __init__(self, folder: Path) -> None:
         mark = f"course{os.getpid()}"
@@ -66,7 +72,10 @@ class Hosts:
     def train(self, name: str) -> subprocess.Popen[str]:
         """The commands of the docstring on one host, with CPUs."""
         self.folder(name).mkdir()
-        shutil.copy(SCRIPT, self.folder(name))
+        script = SCRIPT.read_text()
+        assert PATIENCE in script
+        script = script.replace(PATIENCE, f"timedelta(seconds={self.timeout_s})")
+        (self.folder(name) / SCRIPT.name).write_text(script)
         rendezvous = ["--rdzv-id", "1", "--rdzv-backend", "c10d"]
         rendezvous += ["--rdzv-endpoint", f"{self.names[0]}:29400"]
         workers = ["--nnodes", "1:2", "--nproc-per-node", "2", "--max-restarts", "3"]
@@ -83,6 +92,15 @@ class Hosts:
             )
         )
         return self._processes[-1]
+
+    def cut(self) -> None:
+        """Cut the link: nothing arrives any more, and nobody is told.
+
+        Linux gives a connection up after a quarter of an hour, here after half a minute.
+        """
+        for name in self.names:
+            ip("netns", "exec", name, "sysctl", "-qw", "net.ipv4.tcp_retries2=6")
+        ip("-n", self.names[0], "link", "set", "eth0", "down")
 
     def kill(self, name: str) -> None:
         """Kill all processes of a host, as a power failure would."""
@@ -178,3 +196,43 @@ def test_without_the_meeting_place_the_other_host_ends(hosts: Hosts) -> None:
     assert process.returncode != 0
     assert "RendezvousConnectionError" in output
     assert (hosts.folder(other) / "checkpoint.pt").exists()
+
+
+def test_training_goes_on_when_the_link_is_cut(hosts: Hosts, one_device: dict[str, Any]) -> None:
+    """The host of the rendezvous ends at the same weights; the agent of the other one ends."""
+    hosts.timeout_s = 10
+    head, other = hosts.names
+    process, cut_off = [hosts.train(name) for name in hosts.names]
+    hosts.wait_for_step(other, 20)
+    hosts.cut()
+    output, _ = cut_off.communicate(timeout=LIMIT_S)
+    assert cut_off.returncode != 0
+    assert "RendezvousConnectionError" in output
+    finish([process])
+    assert_close(weights(hosts.folder(head)), one_device)
+
+
+TORCHRUN = """\
+exec {python} -m torch.distributed.run --nnodes $SLURM_NNODES --nproc-per-node 1 \
+    --rdzv-id $SLURM_JOB_ID --rdzv-backend c10d --rdzv-endpoint 127.0.0.1:{port} train.py {options}
+"""
+
+
+def test_torchrun_takes_its_hosts_from_an_allocation(
+    slurm: Cluster, tmp_path: Path, one_device: dict[str, Any]
+) -> None:
+    """Two nodes, which share the folder."""
+    shutil.copy(SCRIPT, tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    words = ["--nodes=2", "--ntasks-per-node=1", "--mem=2G", "--time=5", "--mpi=none"]
+    script = TORCHRUN.format(python=sys.executable, port=port, options=" ".join(OPTIONS))
+    done = subprocess.run(
+        ["srun", *words, "sh", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert done.returncode == 0, done.stderr
+    assert_close(weights(tmp_path), one_device)
