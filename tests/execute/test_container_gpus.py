@@ -90,6 +90,8 @@ def test_a_container_with_gpus_is_isolated_too(
     assert not any(process["capabilities"].values() if process.get("capabilities") else [])
     assert process["user"]["uid"] in ([os.getuid()] if os.getuid() else range(1000, 2000))
     assert config["linux"]["resources"]["pids"]["limit"] == 512 + 128
+    assert "NCCL_CUMEM_HOST_ENABLE=0" in process["env"]
+    assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in process["env"]
     assert config["linux"]["resources"]["memory"]["limit"] == 2 * GIB
     mounted = [m["destination"] for m in config["mounts"] if m["type"] == "bind"]
     assert {"/course/ci/lesson", "/course/ci/worker"} <= {*mounted}

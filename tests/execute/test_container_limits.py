@@ -120,3 +120,13 @@ def test_a_fork_bomb_ends_soon_after_its_deadline(
     (end,) = executions(runs, tmp_path / "runs", where)
     assert (end.end, end.reason) == ("timed out", "not done within 5 s")
     assert containers_named("01_small") == []
+
+
+def test_a_refused_system_call_is_the_lessons_error(
+    the_lab: ContainerExecutor, read: Read, tmp_path: Path
+) -> None:
+    """It fails its cell like any missing right."""
+    cells = "# %%\nimport socket\n# %%\nsocket.socket(38, 5)\n"
+    (end,) = execute(read(cells), tmp_path / "runs", the_lab)
+    assert (end.end, end.machine_fault) == ("failed", False)
+    assert end.reason == "PermissionError: [Errno 1] Operation not permitted"
