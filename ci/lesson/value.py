@@ -15,6 +15,8 @@ import numpy as np
 from ci.lesson.node import NotebookNode
 
 LARGEST = 2**20  # bytes of an encoded value; students cannot read a larger one
+DEEPEST = 100  # levels of lists in lists; a notebook of many more cannot be read
+DIGITS = 4300  # of an integer: Python reads no more, unless told to
 MAPPINGS = (dict, OrderedDict, Counter)
 # The beginning of a key's text that could be the text of another key than a string:
 LITERAL = re.compile(r"""['"\[]|[-+.]?\d|(True|False|None|nan|-?inf)$""")
@@ -119,11 +121,15 @@ def _message(error: Exception) -> str:
         return type(error).__name__
 
 
-def _encode(value: Any, text: LeafText) -> dict[str, Any]:
+def _encode(value: Any, text: LeafText, depth: int = 0) -> dict[str, Any]:
+    if depth > DEEPEST:
+        raise TypeError(f"nested more than {DEEPEST} levels")
     # Exact types, because a subclass can show the student another value than it contains.
     kind = type(value)
     if kind is str:
         value.encode()  # raises for a lone surrogate, which no file can hold
+    if kind is int and abs(value) >= 10**DIGITS:
+        raise ValueError(f"more than {DIGITS} digits")
     if value is None or kind in (bool, int, str):
         return {"kind": "plain", "value": value}
     if kind is float:
@@ -131,12 +137,12 @@ def _encode(value: Any, text: LeafText) -> dict[str, Any]:
     if kind is np.ndarray or (isinstance(value, np.generic) and kind is value.dtype.type):
         return _array(value, np.asarray(value), str(value.dtype), None, text)
     if kind in (list, tuple) or _has_named_items(value):
-        items = [_encode(item, text) for item in value]
+        items = [_encode(item, text, depth + 1) for item in value]
         return {"kind": "sequence", **_sequence_type(value), "items": items}
     if kind in MAPPINGS:
         # Pairs, because a notebook file sorts the keys of objects.
         shown = value.most_common() if kind is Counter else value.items()  # in the order shown
-        pairs = [[_encode(key, text), _encode(item, text)] for key, item in shown]
+        pairs = [[_encode(part, text, depth + 1) for part in pair] for pair in shown]
         if len({_key(_decode(key)) for key, _ in pairs}) < len(value):
             raise TypeError("two keys with the same text")
         return {"kind": "mapping", "type": kind.__name__, "items": pairs}

@@ -26,7 +26,7 @@ from jupyter_client.jsonutil import json_default
 from traitlets import Type
 from traitlets.config import Config
 
-from ci.lesson.value import MIME
+from ci.lesson.value import DIGITS, MIME
 from ci.worker import figures, outside
 from ci.worker.import_path import add_after_standard_library
 from ci.worker.text import encode_with_text
@@ -152,9 +152,15 @@ def _is_for_python(error: BaseException | None) -> bool:
 def pack(message: Any) -> bytes:
     """A message as JSON, in which a lone surrogate is text, as in Python's own stderr.
 
-    Jupyter would lose the message, or put a replacement character in its place.
+    Jupyter would lose the message, or put a replacement character in its place. Raises ValueError
+    for an integer that nobody could read, although the lesson has raised Python's limit.
     """
-    text = json.dumps(message, default=json_default, ensure_ascii=False)
+    limit = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(DIGITS)
+    try:
+        text = json.dumps(message, default=json_default, ensure_ascii=False)
+    finally:
+        sys.set_int_max_str_digits(limit)
     return text.encode("utf-8", "lone-surrogates")
 
 
