@@ -4,7 +4,7 @@ from nbformat import NotebookNode
 
 from ci.judge.listings import LISTING
 
-IMAGES = {"image/svg+xml", "image/png"}
+IMAGES = {"image/svg+xml", "image/png", "image/jpeg"}
 
 
 def not_compared(notebook: NotebookNode) -> set[str]:

@@ -31,6 +31,7 @@ ERROR = new_output("error", ename="ValueError", evalue="", traceback=[])
         (DISPLAYED, {"tags": ["figure"]}, True),
         (FIGURE, {"tags": ["figure"]}, False),
         (FIGURE, {}, True),
+        (new_output("display_data", {"image/jpeg": "AA"}), {"tags": ["figure"]}, False),
         (ERROR, {"raises": "ValueError"}, False),
         (new_output("stream", name="stdout", text="\n"), {}, False),
     ],
