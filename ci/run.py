@@ -83,7 +83,8 @@ def _run(
         pool = pool or stack.enter_context(HandoutPool())
         makes_handouts = options.handouts != "none"
         if makes_handouts:
-            if any(run.is_default for run in ordered):
+            judged = (previous.run for previous in work.judge)
+            if any(run.is_default for run in (*ordered, *judged)):
                 pool.start()
             _check_prose(work.lessons)  # while the kernels start
         stack.enter_context(terminal)

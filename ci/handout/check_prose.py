@@ -53,8 +53,11 @@ def check(lessons: Sequence[Lesson]) -> None:
     found = faults([(lesson.path, lesson.notebook.cells) for lesson in lessons])
     if lines := [fault for each in found for fault in each]:
         raise CourseError("\n".join(lines))
+    # For all lessons at once, as handouts will need them:
     texts = [t for each in lessons for t in dialect.texts(each.notebook.cells, each.path.parent)]
-    for target in ("html", "typst"):  # for all lessons at once, as handouts will need them
+    markdown.spoken(text for text in texts if text.startswith(dialect.CAPTIONS))
+    texts += [text for each in lessons for text in _derivations(each.path)]
+    for target in ("html", "typst"):
         markdown.render(texts, target)
 
 

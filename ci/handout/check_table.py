@@ -2,11 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ci.handout.markdown import escape, escape_words
+from ci.handout.translations import translations
 from ci.judge.outcome import CheckStatus, Outcome, Result
 
 MARKS = {
@@ -85,6 +86,13 @@ def row(result: Result, labels: Mapping[str, str], hidden: Mapping[str, str]) ->
         "share": share,
         **{key: columns[key] or "–" for key in COLUMNS},
     }
+
+
+def derivations(results: Sequence[Result], languages: Iterable[str]) -> list[str]:
+    """What tables in these languages say of derivations, in Markdown."""
+    texts = [result.derivation for result in results]
+    texts += [translations(language)["hidden"] for language in languages]
+    return [escape_words(text) for text in texts]
 
 
 def _percent(share: float) -> str:

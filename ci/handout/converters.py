@@ -73,6 +73,10 @@ class _Converter:
     formats: Sequence[str]
     template: str
 
+    def prepare(self) -> None:
+        """Compile the template before the first notebook arrives."""
+        _ = self._template
+
     def convert(self, nb: NotebookNode, name: str = "Notebook") -> Any:
         """The notebook in this format; `name` is the title if it is not a lesson's.
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from ci.atomic import private_folder
 from ci.errors import CourseError, MachineError
-from ci.handout import dialect, markdown
+from ci.handout import check_table, dialect, markdown
 from ci.handout.editions import EDITIONS, FORMATS, Edition, Note
 from ci.judge.outcome import Outcome
 
@@ -104,8 +104,9 @@ class HandoutPool:
         folder: Path,
         formats: tuple[str, ...],
     ) -> Future[None]:
-        lesson = handouts[0].lesson
+        outcome, lesson = handouts[0].outcome, handouts[0].lesson
         texts = dialect.texts(lesson.notebook.cells, lesson.path.parent)
+        texts += check_table.derivations(outcome.results, lesson.languages)
         prose: dict[str, Mapping[str, str]] = {}
         with contextlib.suppress(CourseError):  # of a formula: the process names its cell
             prose[TARGETS[formats]] = markdown.render(texts, TARGETS[formats])
@@ -152,9 +153,11 @@ def _key(outcome: Outcome, notes: Sequence[Note], edition: Edition) -> Key:
 
 
 def _import_converters() -> None:
-    from ci.handout import converters, pdf  # noqa: F401 - slow to import
+    from ci.handout import converters, pdf  # slow to import
 
     pdf.typeset("")  # loads the fonts
+    converters.HTML.prepare()
+    converters.PDF.prepare()
 
 
 def _write(
