@@ -13,23 +13,11 @@ import pytest
 
 from tests.conftest import GRADIENT, ORACLE, eventually, write_lesson
 from tests.slurm.cluster import Cluster
-from tests.slurm.runs import SLEEP, finish, once, start, write_course
+from tests.slurm.runs import finish, once, start, write_course
 
 pytestmark = pytest.mark.kernel
 
 WAIT = "# %%\nimport time\ntime.sleep(12)\n"
-
-
-@pytest.fixture
-def course(tmp_path: Path) -> Path:
-    """A course of two lessons."""
-    return write_course(tmp_path)
-
-
-@pytest.fixture
-def sleeping(tmp_path: Path) -> Path:
-    """A course of two lessons that do not end."""
-    return write_course(tmp_path, SLEEP.format(seconds=600))
 
 
 def detach(course: Path, *words: str) -> tuple[int, str]:

@@ -17,16 +17,9 @@ from tests.slurm.runs import (
     follow,
     printed,
     start,
-    write_course,
 )
 
 pytestmark = pytest.mark.kernel
-
-
-@pytest.fixture
-def course(tmp_path: Path) -> Path:
-    """A course of two lessons with the project's tasks."""
-    return write_course(tmp_path)
 
 
 def test_a_course_is_executed_by_jobs(slurm: Cluster, course: Path) -> None:

@@ -23,22 +23,9 @@ from tests.slurm.runs import (
     follow,
     runs_of,
     start,
-    write_course,
 )
 
 pytestmark = pytest.mark.kernel
-
-
-@pytest.fixture
-def course(tmp_path: Path) -> Path:
-    """A course of two lessons with the project's tasks."""
-    return write_course(tmp_path)
-
-
-@pytest.fixture
-def sleeping(tmp_path: Path) -> Path:
-    """A course of two lessons that do not end."""
-    return write_course(tmp_path, SLEEP.format(seconds=600))
 
 
 def test_a_run_survives_the_daemon_of_its_node(slurm: Cluster, read: Read, tmp_path: Path) -> None:
