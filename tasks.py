@@ -64,8 +64,8 @@ def run(
 ) -> None:
     """Execute the lessons, check what they show, and write the handouts."""
     with boundary("interrupted; nothing was published"):
-        from ci.run import run
-        from ci.run_plan import Options
+        from ci.run.plan import Options
+        from ci.run.run import run
 
         plan = Options(
             lessons, p or (), on, slurm_args, gpus, handouts, timeout, jobs, fresh, as_root
@@ -73,7 +73,7 @@ def run(
         options = replace(plan, failed=failed, dry_run=dry_run, stop_first=x, quiet=q, verbose=v)
         options = replace(options, detach=detach)
         if watch:
-            from ci.watch import watch as run_again
+            from ci.run.watch import watch as run_again
 
             sys.exit(run_again(options, ROOT))
         sys.exit(run(options, ROOT))
@@ -218,6 +218,6 @@ def new(_: Context, lessons: str = "") -> None:
 def clean(_: Context) -> None:
     """Remove what runs have left in build/, except each lesson's last three, and the handouts."""
     with boundary():
-        from ci.run import clean
+        from ci.run.run import clean
 
         clean(ROOT)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ci.errors import CourseError
 from ci.lesson.lesson import find_lessons, select_lessons
-from ci.run_plan import faults
+from ci.run.plan import faults
 
 
 def lint(lessons: str, root: Path) -> int:

@@ -4,8 +4,8 @@ import keyword
 import re
 from pathlib import Path
 
-from ci import atomic
 from ci.errors import UsageError
+from ci.machine import atomic
 
 LESSON = """\
 # %% [markdown] lang="en"

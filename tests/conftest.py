@@ -17,7 +17,6 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from ci import atomic
 from ci.errors import MachineError
 from ci.execute import engine
 from ci.execute.events import Execution, Finished
@@ -32,6 +31,7 @@ from ci.lab.docker_engine import connect
 from ci.lab.image import Image
 from ci.lesson import reader
 from ci.lesson.lesson import Lesson
+from ci.machine import atomic
 from ci.plan import planner
 from ci.plan.gpus import Gpu
 from ci.plan.planner import Run

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted(path for path in (ROOT / "ci").rglob("*.py") if path.stem != "__init__")
 INSIDE = [  # run beside the lesson, in the lab too
     *(path for path in MODULES if path.parent.name in ("worker", "lesson")),
-    *(ROOT / "ci" / name for name in ("errors.py", "atomic.py")),
+    *(ROOT / "ci" / name for name in ("errors.py", "machine/atomic.py")),
     *(ROOT / "ci" / name for name in ("doctor/probe.py", "jupyterlab/copies.py")),
 ]
 

@@ -141,7 +141,7 @@ def test_an_unchanged_run_imports_nothing_that_only_others_need(verified: Path) 
         timed = [sys.executable, "-X", "importtime", *command()[1:]]
         done = subprocess.run(timed, cwd=verified, capture_output=True, text=True, check=True)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "ci.run" in imported
+    assert "ci.run.run" in imported
     assert not imported & {"numpy", "nbformat", "rich", "jsonschema", "typst", "pypandoc"}
     assert not imported & {"ci.execute.engine", "ci.judge.verdicts", "ci.handout.handout"}
 
@@ -368,7 +368,7 @@ def invoke_and_raise(
         def fail(*_: object) -> NoReturn:
             raise error
 
-        monkeypatch.setattr("ci.run.run", fail)
+        monkeypatch.setattr("ci.run.run.run", fail)
         return invoke_here()
 
     return run

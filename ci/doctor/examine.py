@@ -16,7 +16,6 @@ from typing import Any
 
 import psutil
 
-from ci import atomic
 from ci.doctor import diagnosis, slurm, table
 from ci.doctor.diagnosis import GIB, HERE, LAB, MACHINE, Finding, Verdict, format_gib, judge_amount
 from ci.doctor.probe import DEADLINE_S, LAST, Fact
@@ -28,9 +27,10 @@ from ci.execute.local import LocalExecutor, Process
 from ci.lab import builder, containers, docker_engine, image
 from ci.lab.containers import COURSE
 from ci.lab.visible import require_readable
+from ci.machine import atomic
+from ci.machine.program import answer, read_ahead
 from ci.plan import gpus
 from ci.plan.gpus import Gpu
-from ci.program import answer, read_ahead
 
 MEMORY = 4 * GIB  # a lesson with a few ranks, each of which imports torch
 RESULTS = GIB  # on disk: many runs of the course

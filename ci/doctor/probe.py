@@ -137,7 +137,7 @@ def measure_all_reduce(timeout_s: float = RANKS_S) -> Iterator[Fact]:
     backend, ranks = ("nccl", count) if count else ("gloo", 2)
     deadline = time.monotonic() + timeout_s
     with tempfile.TemporaryDirectory(prefix="pytorch-doctor-") as folder:
-        # Like the folders of ci.atomic: it is locked as long as this process lives.
+        # Like the folders of ci.machine.atomic: it is locked as long as this process lives.
         fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)
         arguments = (ranks, backend, folder, timeout_s)
         context = start_processes(_run_rank, arguments, nprocs=ranks, join=False)

@@ -7,8 +7,8 @@ from pathlib import Path
 from ci.doctor.diagnosis import Finding, Verdict
 from ci.errors import MachineError
 from ci.execute import cluster
+from ci.machine.program import answer, ask
 from ci.plan.gpus import Request
-from ci.program import answer, ask
 
 CLUSTER = "on the cluster"  # a place
 WAIT_S = 30  # for a node to be free

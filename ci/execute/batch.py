@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ci import atomic
+from ci.machine import atomic
 
 QUEUE, CLAIMED, EVENTS, ATTEMPTS, LOGS = "queue", "claimed", "events", "attempts", "logs"
 ABOUT, JOBS = "batch.json", "jobs.json"

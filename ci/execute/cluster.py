@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ci.errors import MachineError, UsageError
+from ci.machine.program import answer, ask
 from ci.plan.gpus import Gpu, Request
-from ci.program import answer, ask
 
 MOST_JOBS = 32  # at once, unless --jobs says otherwise: a cluster has other users
 UNUSABLE = ("down", "drain", "fail", "unknown", "power", "maint", "reboot")

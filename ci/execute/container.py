@@ -18,7 +18,7 @@ from ci.plan.planner import Run
 ATTEMPTS = "/attempts"  # in a container
 PRIVATE = "/tmp:/dev/shm"  # in a container, emptied after each run
 CODE = Path(__file__).parents[1]
-PARTS = ("__init__.py", "errors.py", "atomic.py", "lesson", "worker")  # of ci/, for a fork server
+PARTS = ("__init__.py", "errors.py", "machine", "lesson", "worker")  # of ci/, for a fork server
 SERVER = ("python", "-P", "-m", "ci.worker.server")
 
 

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ci import atomic
 from ci.errors import CourseError, MachineError
 from ci.execute import cluster, engine, server_client
 from ci.execute.batch import ENDS, Batch, Entry
@@ -26,10 +25,11 @@ from ci.execute.events import (
 )
 from ci.execute.executor import Executor, NodeLostError
 from ci.execute.slurm import SlurmExecutor, plain, raise_for
+from ci.machine import atomic
+from ci.machine.program import answer, ask
 from ci.plan import attempts
 from ci.plan.planner import Run
 from ci.plan.run_cache import DETACHED, RUNS, Work
-from ci.program import answer, ask
 
 POLL_S = 1.0
 NO_SLOT = -1  # in the events of runs that no slot of this command executes

@@ -9,7 +9,6 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import cast
 
-from ci import atomic
 from ci.errors import CourseError, MachineError
 from ci.execute.events import End, Event, Execution, Finished, Started, Waiting
 from ci.execute.executor import Executor, NodeLostError
@@ -17,6 +16,7 @@ from ci.execute.leases import Lease
 from ci.execute.run_queue import RunQueue
 from ci.execute.server_client import RunClient, ServerClient
 from ci.execute.servers import Servers
+from ci.machine import atomic
 from ci.plan import attempts, memory
 from ci.plan.gpus import Gpu
 from ci.plan.planner import Run

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ci import atomic
 from ci.errors import MachineError
 from ci.execute.events import CellStarted, End, Execution
 from ci.execute.executor import Executor, ServerChannel
 from ci.execute.leases import Lease
 from ci.execute.run_queue import RunQueue
+from ci.machine import atomic
 from ci.plan import attempts
 from ci.plan.planner import Run
 

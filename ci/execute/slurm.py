@@ -23,8 +23,8 @@ from ci.execute import cluster
 from ci.execute.executor import NodeLostError
 from ci.execute.leases import Lease
 from ci.execute.local import SOON_S, LocalExecutor, Process
+from ci.machine.program import answer, ask
 from ci.plan.planner import Run
-from ci.program import answer, ask
 
 STARTUP_S = 120.0  # of a job's time limit: the fork server imports
 LONGEST_S = 1800.0  # of a job's time limit: how long a job serves runs, beyond the longest of them

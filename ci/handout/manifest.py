@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ci import atomic
 from ci.errors import CourseError
 from ci.handout.editions import EDITIONS, Edition, Note
+from ci.machine import atomic
 from ci.plan import keys
 
 ENTRIES = "index.json"  # the entries of the index page, which the next run carries over

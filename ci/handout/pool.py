@@ -17,11 +17,11 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ci.atomic import private_folder
 from ci.errors import CourseError, MachineError
 from ci.handout import check_table, dialect, markdown
 from ci.handout.editions import EDITIONS, FORMATS, Edition, Note
 from ci.judge.outcome import Outcome
+from ci.machine.atomic import private_folder
 
 if TYPE_CHECKING:
     from ci.handout.handout import Handout

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ci import atomic
-from ci.atomic import replacing, write_json
 from ci.errors import CourseError, UsageError
 from ci.handout import manifest
 from ci.handout.editions import EDITIONS, STUDENTS, Edition, Note, run_folder
@@ -16,6 +14,8 @@ from ci.handout.manifest import ENTRIES
 from ci.handout.pool import HandoutPool
 from ci.judge.agreement import Matrix
 from ci.judge.outcome import Outcome
+from ci.machine import atomic
+from ci.machine.atomic import replacing, write_json
 from ci.plan.gpus import Gpu, Request
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of all files in the archive: the same handouts, the same bytes

@@ -9,9 +9,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from ci import port
 from ci.errors import CourseError, UsageError
 from ci.handout.editions import INSTRUCTORS, STUDENTS, Edition
+from ci.machine import port
 
 SUFFIXES = {".html", ".pdf", ".ipynb", ".zip", ".json"}  # nothing else is served
 

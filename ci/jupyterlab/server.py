@@ -18,9 +18,9 @@ from ci.lab.containers import COURSE
 from ci.lab.visible import require_readable, visible
 from ci.lesson import exercises, reader
 from ci.lesson.lesson import find_lessons
+from ci.machine.port import ADDRESS, parse, require_free
+from ci.machine.program import read_ahead
 from ci.plan import gpus as devices
-from ci.port import ADDRESS, parse, require_free
-from ci.program import read_ahead
 
 COPIES = Path(__file__).with_name("copies.py")
 WORK = "/lab"  # the student's folder, in the container

@@ -13,7 +13,7 @@ from pathlib import Path
 from ci.errors import MachineError
 from ci.lab import docker_engine, image
 from ci.lab.image import BASE_DIGEST, BASE_NAME, INPUTS, OCI, Base
-from ci.program import answer
+from ci.machine.program import answer
 
 LOCK = "pytorch-course.lock"  # label: a digest of the lock
 # The caller's variables that a build gets: where packages come from, and the proxy on the way.

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ci import atomic
 from ci.errors import MachineError
+from ci.machine import atomic
 from ci.plan.gpus import Gpu
 
 SOCKET = "unix:///var/run/docker.sock"  # where the SDK looks without DOCKER_HOST

@@ -6,8 +6,8 @@ import stat
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ci import atomic
 from ci.errors import MachineError
+from ci.machine import atomic
 from ci.plan.planner import Run
 
 NOTEBOOK, LOG, CHECKS = "executed.ipynb", "log.txt", "checks.json"  # the files of an attempt

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ci.errors import MachineError, UsageError
-from ci.program import answer, ask
+from ci.machine.program import answer, ask
 
 GPU_LINE = re.compile(r"GPU (\d+): (.+) \(UUID: (GPU-[\w-]+)\)")
 SLICE_LINE = re.compile(r"MIG (\S+) +Device +\d+: \(UUID: (MIG-[\w/-]+)\)")

@@ -31,7 +31,7 @@ CODE = Path(__file__).parents[1]
 PROJECT = "pyproject.toml"  # the only file outside lessons/ that an oracle can read
 # Packages and modules of the pipeline, by the step in which they take part.
 EXECUTES = ("errors.py", "lesson", "plan", "lab", "execute", "worker")
-JUDGES_AND_RENDERS = ("atomic.py", "judge", "handout")
+JUDGES_AND_RENDERS = ("machine", "judge", "handout")
 # Variables of the caller's environment that libraries read at import or while they compute.
 SETTINGS = re.compile(
     r"(ATEN|BLIS|CUBLAS|CUDA|CUDNN|DNNL|DYLD|GLOO|GOMP|KMP|LC|LD|MKL|MPL|NCCL|NPY|NVIDIA|OMP"

@@ -6,10 +6,10 @@ import pickle
 import sys
 from pathlib import Path
 
-from ci import atomic
 from ci.errors import MachineError
 from ci.lesson import reader
 from ci.lesson.lesson import Lesson
+from ci.machine import atomic
 from ci.plan import keys
 
 LESSONS = "lessons"  # folder below build/records/

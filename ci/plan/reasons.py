@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ci import atomic
+from ci.machine import atomic
 from ci.plan import keys
 from ci.plan.planner import Run
 

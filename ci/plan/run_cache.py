@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ci import atomic
 from ci.lesson.lesson import Lesson
+from ci.machine import atomic
 from ci.plan import attempts, keys
 from ci.plan.attempts import CHECKS, NOTEBOOK
 from ci.plan.keys import Keys

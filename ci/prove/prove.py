@@ -14,12 +14,12 @@ from rich import box
 from rich.progress import track
 from rich.table import Column, Table
 
-from ci import atomic
 from ci.errors import CourseError, UsageError
 from ci.execute.local import Process
 from ci.lesson import reader
 from ci.lesson.lesson import Lesson, find_lessons, select_lessons
 from ci.lesson.parameters import Value
+from ci.machine import atomic
 from ci.plan.planner import THREAD_VARIABLES, count_slots
 from ci.prove.forks import MutantStatus, Verdict
 from ci.prove.mutants import Mutant

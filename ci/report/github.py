@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from itertools import chain, islice
 from pathlib import Path
 
-from ci import atomic
 from ci.judge.agreement import Matrix
 from ci.judge.outcome import Outcome, Status
+from ci.machine import atomic
 from ci.report.faults import Fault, faults
 from ci.report.lines import agreement_text, check_count
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from junitparser import Attr, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
-from ci import atomic
 from ci.judge.outcome import Outcome, Status
+from ci.machine import atomic
 from ci.report import faults
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from sys import float_info
 from typing import Any
 
-from ci import atomic
 from ci.judge.agreement import Matrix
 from ci.judge.outcome import Outcome, Status
+from ci.machine import atomic
 from ci.report import github, junit
 from ci.report.utilization import Utilization
 

@@ -10,9 +10,8 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,11 @@ from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
-from ci.atomic import private_folder
 from ci.lesson.exercises import BLANKS, Exercise
 from ci.lesson.lesson import Lesson
 from ci.lesson.parameters import Value
-from ci.worker import blanks, machine
+from ci.machine.atomic import private_folder
+from ci.worker import blanks, executed, machine
 from ci.worker.forked import ForkedKernel, ForkingProvisioner
 from ci.worker.import_path import missing_modules
 
@@ -84,16 +83,8 @@ def execute(
             exercises=lesson.exercises,
             resources={"metadata": {"path": str(lesson.path.parent)}},
         )
-    _tidy(verdict.notebook)
+    executed.tidy(verdict.notebook)
     return verdict
-
-
-def save(notebook: NotebookNode, path: Path) -> None:
-    """Write a notebook whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.unlink(missing_ok=True)  # the lesson may have put a link there
-    partial.write_text(nbformat.v4.writes(notebook), encoding="utf-8")
-    partial.replace(path)
 
 
 class LessonEngine(NBClientEngine):
@@ -285,27 +276,6 @@ def _folder_for_sockets() -> contextlib.AbstractContextManager[Path]:
     """A folder for the sockets and settings of one kernel, with a path that is short enough."""
     too_long = len(tempfile.gettempdir()) > LONGEST_TMP
     return private_folder(Path("/tmp") if too_long else None)
-
-
-def _tidy(notebook: NotebookNode) -> None:
-    """Remove Papermill's own metadata; the states of cells in it cannot be trusted."""
-    notebook.metadata.pop("papermill", None)
-    for cell in notebook.cells:
-        cell.metadata.pop("papermill", None)
-        cell.metadata.pop("execution", None)
-        if "injected-parameters" in cell.metadata.get("tags", []):
-            cell.id = "injected-parameters"
-        if cell.cell_type == "code":
-            cell.outputs = list(_joined(cell.outputs))
-
-
-def _joined(outputs: Sequence[NotebookNode]) -> Iterator[NotebookNode]:
-    """Join the pieces in which the kernel sends printed output, depending on timing."""
-    for name, group in groupby(outputs, lambda output: output.get("name", "")):
-        several = list(group)
-        if name:
-            several[0].text = "".join(output.text for output in several)
-        yield from several[:1] if name else several
 
 
 papermill_engines.register(ENGINE, LessonEngine)

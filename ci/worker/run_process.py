@@ -14,13 +14,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ci import atomic
 from ci.errors import CourseError
 from ci.lesson import reader
 from ci.lesson.lesson import Lesson
+from ci.machine import atomic
 from ci.worker import processes
+from ci.worker.executed import save
 from ci.worker.forked import ForkedKernel
-from ci.worker.notebook import Verdict, execute, save
+from ci.worker.notebook import Verdict, execute
 
 NOTEBOOK, LOG = "executed.ipynb", "log.txt"  # in an attempt
 CGROUP = Path("/sys/fs/cgroup")  # of a container; file names of version 2 and of version 1:

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ci import atomic
+from ci.machine import atomic
 from ci.plan import keys
 from tests.bench.stopwatch import Sample
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ci import program
 from ci.doctor.diagnosis import LAB
+from ci.machine import program
 from tests.doctor.conftest import Engine, examine_place, find, smi, tool
 
 pytestmark = pytest.mark.usefixtures("plain_engine")

@@ -12,13 +12,13 @@ from typing import Any
 import psutil
 import pytest
 
-from ci import atomic
 from ci.errors import CourseError, MachineError
 from ci.handout import converters
 from ci.handout.editions import EDITIONS, STUDENTS
 from ci.handout.handout import Handout, provenance
 from ci.handout.pool import HandoutPool
 from ci.judge.outcome import Outcome, Status
+from ci.machine import atomic
 from ci.plan.planner import Run
 from tests.conftest import EXERCISE, HALVES, ROOT, Read, eventually
 from tests.handout.test_publish import files, outcome

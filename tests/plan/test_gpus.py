@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ci import program
 from ci.errors import MachineError, UsageError
+from ci.machine import program
 from ci.plan import gpus
 from ci.plan.gpus import Gpu
 

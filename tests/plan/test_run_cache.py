@@ -20,8 +20,8 @@ from ci.plan import attempts, known_lessons, planner, run_cache
 from ci.plan.attempts import LOG, NOTEBOOK
 from ci.plan.planner import Run
 from ci.plan.run_cache import RunCache, Work
-from ci.run import keep
-from ci.worker.notebook import save
+from ci.run.run import keep
+from ci.worker.executed import save
 from tests.conftest import GRADIENT, ORACLE, Read
 from tests.judge.test_verdicts import executed
 

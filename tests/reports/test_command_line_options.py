@@ -8,12 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from ci import command_line, watch
+from ci import command_line
 from ci.execute.events import CellStarted, Started
 from ci.lesson import oracle, reader
 from ci.plan import planner
 from ci.report import progress, report_files, terminal
 from ci.report.progress import Progress
+from ci.run import watch
 from tests.conftest import GRADIENT, ORACLE, Read, Write, eventually
 from tests.reports.conftest import Invoke
 

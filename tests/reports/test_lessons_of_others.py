@@ -12,13 +12,13 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
-from ci import run_plan
 from ci.errors import CourseError
 from ci.handout import check_prose, dialect, outputs, publish
 from ci.handout.exporters import HandoutHTMLExporter, HandoutPDFExporter
 from ci.handout.handout import prepare
 from ci.handout.translations import translations as labels
 from ci.lesson import reader
+from ci.run import plan as run_plan
 from ci.worker.import_path import missing_modules
 from tests.conftest import Read
 from tests.handout.conftest import Make, lesson, make  # noqa: F401  # fixtures

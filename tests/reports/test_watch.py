@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ci.watch import WATCHING
+from ci.run.watch import WATCHING
 from tests.conftest import GRADIENT, ORACLE, Write, eventually
 from tests.reports.conftest import Invoke
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ci import program
 from ci.errors import MachineError
+from ci.machine import program
 from tests.conftest import eventually
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ci import atomic
+from ci.machine import atomic
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -91,7 +91,7 @@ def test_a_killed_process_gives_its_lock_back(tmp_path: Path) -> None:
 def holding(context: str) -> "subprocess.Popen[str]":
     """A process inside a context of `atomic`, whose value it prints."""
     program = (
-        "import time; from pathlib import Path; from ci import atomic\n"
+        "import time; from pathlib import Path; from ci.machine import atomic\n"
         f"with {context} as held: print(held, flush=True); time.sleep(600)"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)

@@ -13,8 +13,8 @@ from ci.execute.local import LocalExecutor
 from ci.execute.servers import Servers
 from ci.handout.pool import HandoutPool
 from ci.lesson.lesson import find_lessons, select_lessons
-from ci.run import run
-from ci.run_plan import Options
+from ci.run.plan import Options
+from ci.run.run import run
 
 DEBOUNCE_MS = 100  # an editor saves in several steps
 WAKE_MS = 200

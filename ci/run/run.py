@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ci import atomic
 from ci.execute.events import Event, Finished, Started, Submitted
 from ci.handout import publish
 from ci.handout.pool import HandoutPool
@@ -22,13 +21,14 @@ from ci.judge.outcome import (
     unchanged_outcome,
     without_prose,
 )
+from ci.machine import atomic
 from ci.plan import attempts, reasons, run_cache, schedule
 from ci.plan.planner import Run
 from ci.plan.run_cache import DETACHED, RUNS, RunCache, Work
 from ci.report import github, report_files
 from ci.report.lines import Log, interrupted_text
 from ci.report.utilization import slot_utilization
-from ci.run_plan import Options, Plan, dry_run, plan, valid_plan
+from ci.run.plan import Options, Plan, dry_run, plan, valid_plan
 
 if TYPE_CHECKING:
     from ci.execute.servers import Servers

@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from ci import port
 from ci.errors import MachineError, UsageError
+from ci.machine import port
 
 
 def test_a_port_is_a_number() -> None:
