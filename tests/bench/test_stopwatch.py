@@ -53,7 +53,7 @@ def test_the_deadline_kills_the_tree(tmp_path: Path) -> None:
         "open(str(os.fork() or 'child'), 'w').write(str(os.getpid()))\ntime.sleep(77)"
     )
     began = time.monotonic()
-    with pytest.raises(CourseError, match="not done in 1 s"):
-        watched(tmp_path, program, deadline_s=1.0)
+    with pytest.raises(CourseError, match="not done in 4 s"):
+        watched(tmp_path, program, deadline_s=4.0)
     assert time.monotonic() - began < 20
     assert not Path("/proc", (tmp_path / "child").read_text()).exists()
