@@ -72,16 +72,16 @@ def tool(folder: Path, name: str, script: str) -> None:
     path.chmod(0o755)
 
 
-def smi(folder: Path, *, driver: str, capability: str) -> None:
+def smi(folder: Path, *, driver: str, capability: str, uuid: str = "GPU") -> None:
     """Write an nvidia-smi that answers the doctor's queries for two GPUs."""
     answers = {
-        "uuid,driver_version": f"GPU-{{0}}, {driver}",
-        "uuid,memory.total,compute_cap": f"GPU-{{0}}, 81559 MiB, {capability}",
+        "uuid,driver_version": f"{uuid}-{{0}}, {driver}",
+        "uuid,memory.total,compute_cap": f"{uuid}-{{0}}, 81559 MiB, {capability}",
     }
     cases = [
         f"--query-gpu={query}) echo '{line.format(0)}'; echo '{line.format(1)}' ;;"
         for query, line in answers.items()
     ]
-    gpus = "echo 'GPU {0}: NVIDIA H100 (UUID: GPU-{0})'"
+    gpus = f"echo 'GPU {{0}}: NVIDIA H100 (UUID: {uuid}-{{0}})'"
     cases.append(f"-L) {gpus.format(0)}; {gpus.format(1)} ;;")
     tool(folder, "nvidia-smi", "\n".join(['case "$1" in', *cases, "*) exit 2 ;;", "esac"]))

@@ -175,6 +175,7 @@ def test_a_controller_that_is_down_loses_nothing(slurm: Cluster, course: Path) -
         assert eventually(lambda: '"ended"' in events(course), 60)
     finally:
         slurm.start_controller()
+        slurm.wait_until_up()
     assert status == 3
     assert len(output.splitlines()) == 1, output
     status, output = detach(course, "--lessons=01")

@@ -139,7 +139,7 @@ class Cluster:
 
     def last_job(self) -> str:
         """The id of the job that was submitted last, also if it has ended."""
-        return max(self.ask("squeue", "-h", "--states=all", "-o", "%i").splitlines(), key=int)
+        return max(self.ask("squeue", "-h", "--states=all", "-o", "%A").splitlines(), key=int)
 
     def processes(self, *nodes: str) -> list[psutil.Process]:
         """The processes of jobs on these nodes, or on all: tasks, and managers of their steps."""

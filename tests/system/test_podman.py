@@ -1,6 +1,7 @@
 """Podman in the place of Docker: its API, recorded, behind a socket."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -58,7 +59,8 @@ def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     write_lesson(tmp_path, expected=ORACLE)
     (tmp_path / "docker").symlink_to(DOCKER)
     shutil.copy(ROOT / "tasks.py", tmp_path)
-    smi(tmp_path, driver="580.95.05", capability="9.0")
+    uuid = f"GPU-podman-{os.getpid()}"  # which no other test leases at the same time
+    smi(tmp_path, driver="580.95.05", capability="9.0", uuid=uuid)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with TemporaryDirectory() as folder:  # pytest's path is too long for a socket
