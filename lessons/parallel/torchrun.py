@@ -9,8 +9,6 @@ import tempfile
 import threading
 from pathlib import Path
 
-import torch
-
 
 def torchrun(folder: str, script: str, processes: int, *options: object) -> str:
     """Run `torchrun --nproc-per-node PROCESSES SCRIPT OPTIONS` in a folder; return what it prints.
@@ -18,12 +16,12 @@ def torchrun(folder: str, script: str, processes: int, *options: object) -> str:
     Raises RuntimeError, with what it wrote to the standard error, if it fails.
     """
     arguments = ["--standalone", "--local-addr=localhost", f"--nproc-per-node={processes}"]
-    if sys.platform == "linux":  # it forks its processes, which need not import torch again then
-        arguments += ["--run-path", "--start-method=fork"]
+    # One process imports torch for all ranks. (torchrun itself has threads: a fork of it may hang.)
+    arguments += ["--run-path", "--start-method=forkserver"]
     arguments += [str(Path(script).resolve()), *map(str, options)]
     with tempfile.TemporaryDirectory() as name:
         printed = Path(name, "out"), Path(name, "errors")
-        # A fork of a process that has imported torch already, as the ranks of `launch` are.
+        # A fork of a process that has imported torch already, as for the ranks of `launch`.
         context = multiprocessing.get_context("forkserver")
         process = context.Process(target=_run, args=(folder, arguments, printed))
         process.start()
@@ -46,8 +44,8 @@ def _run(folder: str, arguments: list[str], printed: tuple[Path, Path]) -> None:
     os.chdir(folder)
     loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
     os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for new processes, and for forks:
-    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    multiprocessing.set_forkserver_preload(["torch.distributed.nn", "torch._dynamo"])
     sys.argv[0] = "torchrun"
     main(arguments)
 
