@@ -31,6 +31,15 @@ def test_descendants_are_killed() -> None:
     assert outcome("set()") == "True False False"
 
 
+def test_only_in_a_container_are_all_processes_killed_at_once() -> None:
+    """Not on a machine where the first process adopts the run's."""
+    setup = (
+        "os.environ[processes.PRIVATE], os.getppid, kill = '/tmp', lambda: 1, os.kill\n"
+        "os.kill = lambda pid, number: kill(pid, number) if pid > 0 else print('all')"
+    )
+    assert outcome("set()", setup=setup) == "True False False"
+
+
 def test_a_process_that_cannot_be_killed_is_reported() -> None:
     """A process that is stuck in a driver ignores SIGKILL; the loop ends anyway."""
     setup = (
