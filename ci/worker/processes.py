@@ -39,12 +39,13 @@ def end_with(parent: int, end: Callable[[], None] | None = None) -> None:
         os.kill(os.getpid(), signal.SIGUSR1 if end else signal.SIGKILL)
 
 
-def kill_descendants(spare: Set[int] = frozenset()) -> set[int]:
+def kill_descendants(spare: Set[int] = frozenset(), *, alone: bool = False) -> set[int]:
     """Kill all descendants of this process, in whichever session; the ids of those still there.
 
-    The children `spare` and their descendants live on.
+    The children `spare` and their descendants live on. `alone` says that a container of the lab
+    executes no other run now.
     """
-    if not spare and _is_alone():
+    if alone and _sees_only_its_run():
         with contextlib.suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)  # in one step, since a fork bomb leaves no time for a list
     deadline = time.monotonic() + KILL_S
@@ -58,8 +59,8 @@ def kill_descendants(spare: Set[int] = frozenset()) -> set[int]:
     return set()
 
 
-def _is_alone() -> bool:
-    """Whether this process sees only those of its run, and the first one, which they cannot kill.
+def _sees_only_its_run() -> bool:
+    """Whether there are only processes of this run, and the first one, which they cannot kill.
 
     So it is in a container of the lab, whose first process is the fork server.
     """

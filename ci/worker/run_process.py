@@ -44,7 +44,10 @@ def main(request: Mapping[str, Any], inherited: Sequence[int], *, forked: bool) 
 
 
 def _leave_nothing() -> NoReturn:
-    """End, but not before everything that the run has started: it may use the leased GPUs."""
+    """End, but not before everything that the run has started: it may use the leased GPUs.
+
+    The next run may have begun beside it.
+    """
     while processes.kill_descendants():
         time.sleep(POLL_S)
     os._exit(0)
@@ -92,13 +95,13 @@ class RunProcess:
             _leave_nothing()
         self._timed_out = True
         signal.setitimer(signal.ITIMER_REAL, GRACE_S)
-        processes.kill_descendants()
+        processes.kill_descendants(alone=True)
 
     def _end(self, verdict: Verdict | None, reason: str) -> None:
         """Save the notebook, kill what is left, and tell how the run ended."""
         signal.setitimer(signal.ITIMER_REAL, 0)
         seconds = time.monotonic() - self._start
-        stuck = sorted(processes.kill_descendants())
+        stuck = sorted(processes.kill_descendants(alone=True))
         for left in _private_files() - self._found:
             atomic.remove(left)  # the next run of this container would see it
         if verdict:

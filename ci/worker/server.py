@@ -219,7 +219,8 @@ class Server:
         """Kill what a run process has left, if it was lost."""
         code = os.waitstatus_to_exitcode(os.waitpid(run.pid, 0)[1])
         if not run.has_ended:
-            stuck = processes.kill_descendants(spare={other.pid for other in self._runs.values()})
+            others = {other.pid for other in self._runs.values()}
+            stuck = processes.kill_descendants(spare=others, alone=not others)
             ending = f"was killed by {signal.Signals(-code).name}" if code < 0 else "broke"
             self.send(event="lost", run=run.key, ending=ending, stuck=sorted(stuck))
 

@@ -14,15 +14,15 @@ print(subprocess.Popen(["sleep", "600"], start_new_session=True, stdout=-3).pid)
 child = subprocess.Popen(["sleep", "600"])
 orphaned = psutil.Process(int(subprocess.check_output([sys.executable, "-c", orphan])))
 {setup}
-left = processes.kill_descendants({spared})
+left = processes.kill_descendants({how})
 print(left == {expected}, psutil.pid_exists(child.pid), psutil.pid_exists(orphaned.pid))
 child.kill()
 """
 
 
-def outcome(expected: str, *, setup: str = "", spared: str = "") -> str:
+def outcome(expected: str, *, setup: str = "", how: str = "") -> str:
     """Whether the processes left are `expected`, and whether child and orphan still exist."""
-    program = PROGRAM.format(expected=expected, setup=setup, spared=spared)
+    program = PROGRAM.format(expected=expected, setup=setup, how=how)
     return subprocess.check_output([sys.executable, "-c", program], text=True).strip()
 
 
@@ -37,7 +37,7 @@ def test_only_in_a_container_are_all_processes_killed_at_once() -> None:
         "os.environ[processes.PRIVATE], os.getppid, kill = '/tmp', lambda: 1, os.kill\n"
         "os.kill = lambda pid, number: kill(pid, number) if pid > 0 else print('all')"
     )
-    assert outcome("set()", setup=setup) == "True False False"
+    assert outcome("set()", setup=setup, how="alone=True") == "True False False"
 
 
 def test_a_process_that_cannot_be_killed_is_reported() -> None:
@@ -53,4 +53,4 @@ def test_a_process_that_cannot_be_killed_is_reported() -> None:
 
 def test_children_can_be_spared() -> None:
     """For example other runs, when one was lost."""
-    assert outcome("set()", spared="spare={child.pid}") == "True True False"
+    assert outcome("set()", how="spare={child.pid}") == "True True False"
