@@ -33,6 +33,15 @@ def test_a_sweep_shares_a_container(the_lab: ContainerExecutor, read: Read, tmp_
     assert first.attempt != second.attempt
 
 
+def test_a_run_leaves_the_next_one_in_its_container_alone(
+    the_lab: ContainerExecutor, read: Read, tmp_path: Path
+) -> None:
+    """It ends what it has started while the next one begins."""
+    sizes = ",".join(map(str, range(2, 42)))
+    ends = execute(read("# %%\nsize\n"), tmp_path / "runs", the_lab, f"size={sizes}")
+    assert [end.reason for end in ends] == [""] * 40
+
+
 def test_a_sweep_uses_one_container_per_slot(
     the_lab: ContainerExecutor, read: Read, tmp_path: Path
 ) -> None:
