@@ -4,20 +4,19 @@ import atexit
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple
 
 import nbformat
 import pytest
+from invoke.main import program
 from nbformat import NotebookNode
 
-from ci.errors import MachineError
 from ci.execute import engine
 from ci.execute.events import Execution, Finished
 from ci.execute.executor import Executor
@@ -26,19 +25,20 @@ from ci.execute.local import LocalExecutor
 from ci.execute.server_client import ServerClient
 from ci.execute.servers import Servers
 from ci.handout.pool import HandoutPool
-from ci.lab import image
-from ci.lab.docker_engine import connect
-from ci.lab.image import Image
 from ci.lesson import reader
 from ci.lesson.lesson import Lesson
-from ci.machine import atomic
 from ci.plan import planner
 from ci.plan.gpus import Gpu
 from ci.plan.planner import Run
-from tests.slurm.cluster import PROGRAMS, Cluster, cluster
+
+pytest_plugins = ["tests.order", "tests.machine_parts"]
 
 ROOT = Path(__file__).parents[1]
 DOCKER = ROOT / "docker"
+
+Invoke = Callable[..., tuple[int, str]]
+Read = Callable[..., Lesson]
+Write = Callable[..., Path]
 
 HEADER = """\
 # ---
@@ -116,80 +116,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # One thread each: more tests run at once than there are cores, as many of them wait.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# The fixtures through which tests get an engine, the wheels of its images, or a browser.
-NEEDS = {
-    "docker_engine": "docker",
-    "cpu_wheel": "docker",
-    "browser": "browser",
-    "slurm_cluster": "slurm",
-}
-# The modules with tests of Docker, by the process that runs them. All share one engine; a group
-# counts its own containers, or removes images.
-WITH_ENGINE = {
-    "docker: images": {"system/test_docker.py", "system/test_image.py", "system/test_workflow.py"},
-    "docker: containers": {
-        "execute/test_container.py",
-        "execute/test_container_gpus.py",
-        "execute/test_container_limits.py",
-        "execute/test_escapes.py",
-        "system/test_engine_dies.py",
-        "system/test_lab.py",
-    },
-    "docker: commands": {
-        "doctor/test_in_lab.py",
-        "jupyterlab/test_server.py",
-        "lab/test_docker_engine.py",
-    },
-}
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark tests by what they need; with pytest-xdist, begin with those that take long."""
-    for item in items:
-        for fixture, need in NEEDS.items():
-            if fixture in getattr(item, "fixturenames", ()):
-                item.add_marker(need)
-        if item.get_closest_marker("docker") and not _group(item.nodeid).startswith("docker"):
-            raise pytest.UsageError(f"{item.nodeid} needs an engine: add its module to WITH_ENGINE")
-    if hasattr(config, "workerinput"):
-        # The first group builds the lab's image, for which the other groups with an engine wait.
-        order = [next(iter(WITH_ENGINE)), "kernel", "docker", "browser", ""]
-        ranks: dict[str, int] = {}
-        for item in items:
-            group = _group(item.nodeid)
-            needs = {group, "", *(mark.name for mark in item.iter_markers())}
-            rank = min(order.index(need) for need in needs.intersection(order))
-            ranks[group] = min(rank, ranks.get(group, rank))
-        items.sort(key=lambda item: ranks[_group(item.nodeid)])
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give a module to one process, as its tests share fixtures, or a group of `WITH_ENGINE`.
-
-    pytest-xdist 3.8 has groups too, but they have no effect with pytest 9.2, without a warning.
-    """
-    from xdist.scheduler import LoadScopeScheduling
-
-    class LoadGroups(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return _group(nodeid)
-
-    config.option.loadscopereorder = False
-    return LoadGroups(config, log)
-
-
-def _group(nodeid: str) -> str:
-    module = nodeid.partition("::")[0].removeprefix("tests/")
-    return next((group for group, modules in WITH_ENGINE.items() if module in modules), module)
-
-
-def missing(part: str) -> NoReturn:
-    """A system part is not there: the test is skipped, and in CI it fails."""
-    (pytest.fail if "CI" in os.environ else pytest.skip)(f"needs {part}")
-    raise AssertionError
-
 
 def executions(
     runs: Sequence[Run],
@@ -262,6 +188,47 @@ def one_fork_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "Servers", servers)
 
 
+@pytest.fixture
+def course(tmp_path: Path, write: Write) -> Path:
+    """A course of one lesson with the project's tasks."""
+    shutil.copy(ROOT / "tasks.py", tmp_path)
+    write(expected=ORACLE)
+    return tmp_path
+
+
+@pytest.fixture
+def invoke(
+    course: Path,
+    pool: HandoutPool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[Invoke]:
+    """`invoke` in this process: its exit status and what it prints.
+
+    Its lessons and handouts are made by the processes that all tests share.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.setattr("ci.run.run.HandoutPool", lambda: nullcontext(pool))
+    monkeypatch.chdir(course)
+
+    def invoke(*words: str) -> tuple[int, str]:
+        try:
+            program.run(["invoke", *words])
+        except SystemExit as ended:
+            return int(ended.code or 0), "".join(capsys.readouterr())
+        return 0, "".join(capsys.readouterr())
+
+    yield invoke
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The content of all files below a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
 def eventually(condition: Callable[[], object], timeout_s: float = 10) -> bool:
     """Whether `condition()` comes true in time."""
     deadline = time.monotonic() + timeout_s
@@ -272,103 +239,11 @@ def eventually(condition: Callable[[], object], timeout_s: float = 10) -> bool:
     return False
 
 
-def containers_named(word: str) -> list[str]:
-    """Containers of ours whose name has `word` in it."""
-    with connect() as client:
-        found = client.containers.list(all=True, filters={"name": word}, ignore_removed=True)
-        return [container.name for container in found]
-
-
 @pytest.fixture(scope="session")
 def pool() -> Iterator[HandoutPool]:
     """One for all tests: its processes are kept."""
     with HandoutPool() as pool:
         yield pool
-
-
-@pytest.fixture
-def poppler() -> None:
-    """pdftotext."""
-    if not shutil.which("pdftotext"):
-        missing("poppler-utils")
-
-
-@pytest.fixture(scope="session")
-def docker_engine() -> None:
-    """A Docker engine that answers; CONTRIBUTING says how to start one for the tests."""
-    try:
-        with connect():
-            return
-    except MachineError as error:
-        missing(f"a Docker engine: {error}")
-
-
-def once() -> AbstractContextManager[None]:
-    """What the block makes is made by one process, and found by the others."""
-    return atomic.exclusive(ROOT / "build/tests", on_wait=lambda: None)
-
-
-@pytest.fixture(scope="session")
-def base_image(docker_engine: None) -> str:
-    """The name of a base image, made by docker/make_base where it is not there."""
-    name = "pytorch-course-base:bookworm"
-    with once(), connect() as client:
-        if not client.images.list(name=name):
-            if os.getuid() != 0 or not shutil.which("mmdebstrap"):
-                missing("root and mmdebstrap")
-            subprocess.run([DOCKER / "make_base", name], check=True)
-    return name
-
-
-@pytest.fixture(scope="session")
-def cpu_wheel() -> Path:
-    """The folder of wheels, with torch's CPU build in it, which PyPI does not have."""
-    wheels = DOCKER / "wheels"
-    with once():
-        if not list(wheels.glob("torch-*+cpu-*.whl")):
-            wheel = ["torch==2.13.0+cpu", "--no-deps", "--dest", str(wheels)]
-            subprocess.run([sys.executable, "-m", "pip", "download", "-q", *wheel], check=True)
-    return wheels
-
-
-@pytest.fixture(scope="session")
-def lab_image(base_image: str, cpu_wheel: Path) -> Image:
-    """The lab's image of today's docker/, with the CPU build of torch."""
-    build = ["build-lab", "--variant", "cpu", "--base-image", base_image]
-    with once(), connect() as client:
-        subprocess.run([sys.executable, "-m", "invoke", *build], cwd=ROOT, check=True)
-        return image.find(client, ["cpu"], DOCKER)
-
-
-@pytest.fixture
-def hook_log(docker_engine: None) -> Iterator[Path]:
-    """What containers that asked for GPUs were given, by the hook of tests/engine: emptied."""
-    log = Path(os.environ.get("DOCKER_HOST", "").removeprefix("unix://")).with_name("hook.log")
-    if not log.exists():
-        missing("the engine that tests/engine/start starts")
-    log.write_text("")
-    yield log
-
-
-@pytest.fixture(scope="session")
-def slurm_cluster() -> Iterator[Cluster]:
-    """A Slurm cluster of three nodes with two GPUs each, on this machine."""
-    if os.getuid() != 0 or not all(map(shutil.which, PROGRAMS)):
-        missing(f"root and {', '.join(PROGRAMS)}")
-    with cluster() as found, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLURM_CONF", found.environment["SLURM_CONF"])
-        yield found
-
-
-@pytest.fixture
-def slurm(slurm_cluster: Cluster) -> Cluster:
-    """The cluster, once all of its nodes are up."""
-    slurm_cluster.wait_until_up()
-    return slurm_cluster
-
-
-Write = Callable[..., Path]
-Read = Callable[..., Lesson]
 
 
 def write_lesson(

@@ -16,8 +16,9 @@ from ci.execute.local import LocalExecutor
 from ci.lab.docker_engine import connect
 from ci.lab.image import Image
 from ci.plan import attempts, planner
-from tests.conftest import DOCKER, GRADIENT, HEADER, Read, containers_named, executions
+from tests.conftest import DOCKER, GRADIENT, HEADER, Read, executions
 from tests.execute.conftest import execute, printed
+from tests.machine_parts import containers_named
 
 
 def is_last_cell(event: Event) -> bool:

@@ -16,8 +16,9 @@ from ci.lab.containers import GIB
 from ci.lab.image import Image
 from ci.plan import planner
 from ci.plan.gpus import Gpu
-from tests.conftest import DOCKER, HEADER, Read, containers_named, executions
+from tests.conftest import DOCKER, HEADER, Read, executions
 from tests.execute.conftest import execute
+from tests.machine_parts import containers_named
 
 
 def gpus(*ids: int) -> tuple[Gpu, ...]:

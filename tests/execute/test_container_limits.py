@@ -9,8 +9,9 @@ from ci.execute.container import ContainerExecutor
 from ci.lab.containers import GIB
 from ci.lab.image import Image
 from ci.plan import attempts, planner
-from tests.conftest import Read, containers_named, executions
+from tests.conftest import Read, executions
 from tests.execute.conftest import execute, printed
+from tests.machine_parts import containers_named
 
 HOG = "# %%\nhog = []\nwhile True:\n    hog.append(bytearray(2**26))\n"
 

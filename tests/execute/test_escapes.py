@@ -13,8 +13,9 @@ from ci.execute.container import ContainerExecutor
 from ci.lab.containers import GIB
 from ci.lab.image import Image
 from ci.lesson import reader
-from tests.conftest import Read, containers_named
+from tests.conftest import Read
 from tests.execute.conftest import execute, printed
+from tests.machine_parts import containers_named
 
 SYSTEM_CALL = (
     "import ctypes, os\n"

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +11,11 @@ from nbformat.v4 import new_code_cell, new_output
 
 from ci.handout.handout import Handout
 from ci.judge.outcome import Outcome, Result
-from ci.lesson import reader
 from ci.lesson.lesson import Check, Lesson
 from ci.lesson.parameters import Value
 from ci.lesson.value import MIME
 from ci.plan.planner import Run
+from tests.conftest import Read
 
 LESSON = """\
 # ---
@@ -100,12 +99,9 @@ Make = Callable[..., Handout]
 
 
 @pytest.fixture
-def lesson(tmp_path: Path) -> Lesson:
+def lesson(read: Read) -> Lesson:
     """The lesson above, read."""
-    path = tmp_path / "lessons" / "03_gradients.py"
-    path.parent.mkdir()
-    path.write_text(LESSON, encoding="utf-8")
-    return reader.read(path)
+    return read(LESSON, header="", name="03_gradients")
 
 
 @pytest.fixture

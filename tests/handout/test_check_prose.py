@@ -9,7 +9,7 @@ from ci.errors import CourseError
 from ci.handout import check_prose
 from ci.lesson import reader
 from ci.lesson.lesson import Lesson
-from tests.handout.test_pdf import LESSON
+from tests.handout.pdf.conftest import LESSON
 
 Read = Callable[[str], Lesson]
 

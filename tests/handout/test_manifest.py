@@ -12,8 +12,8 @@ from ci.errors import CourseError
 from ci.handout import manifest, publish
 from ci.handout.pool import HandoutPool
 from ci.judge.outcome import Outcome
-from tests.conftest import Read
-from tests.handout.test_publish import files, outcome
+from tests.conftest import Read, files
+from tests.handout.test_publish import outcome
 
 ORDER = ["01_small", "02_small"]
 

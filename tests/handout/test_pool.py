@@ -20,8 +20,8 @@ from ci.handout.pool import HandoutPool
 from ci.judge.outcome import Outcome, Status
 from ci.machine import atomic
 from ci.plan.planner import Run
-from tests.conftest import EXERCISE, HALVES, ROOT, Read, eventually
-from tests.handout.test_publish import files, outcome
+from tests.conftest import EXERCISE, HALVES, ROOT, Read, eventually, files
+from tests.handout.test_publish import outcome
 
 NOTE = {"en": "Mind this.", "zh": "注意。"}
 

@@ -10,7 +10,7 @@ import pytest
 from parallel.torchrun import torchrun
 
 from tests.conftest import ROOT
-from tests.lessons.test_parallel import ranks_left, wait_until
+from tests.lessons.rank_programs import ranks_left, wait_until
 
 pytestmark = pytest.mark.kernel
 

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import ROOT, missing
+from tests.conftest import ROOT
+from tests.machine_parts import missing
 from tests.slurm.cluster import Cluster
 
 pytestmark = pytest.mark.kernel

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Write
-from tests.reports.conftest import Invoke
+from tests.conftest import Invoke, Write
 
 TASKS = Path(__file__).parents[2] / "tasks.py"
 

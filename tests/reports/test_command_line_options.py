@@ -15,8 +15,7 @@ from ci.plan import planner
 from ci.report import progress, report_files, terminal
 from ci.report.progress import Progress
 from ci.run import watch
-from tests.conftest import GRADIENT, ORACLE, Read, Write, eventually
-from tests.reports.conftest import Invoke
+from tests.conftest import GRADIENT, ORACLE, Invoke, Read, Write, eventually
 
 
 def test_a_dry_run_executes_nothing_and_says_why(course: Path, invoke: Invoke) -> None:

@@ -22,7 +22,7 @@ from ci.run import plan as run_plan
 from ci.worker.import_path import missing_modules
 from tests.conftest import Read
 from tests.handout.conftest import Make, lesson, make  # noqa: F401  # fixtures
-from tests.handout.test_pdf import png
+from tests.handout.pdf.conftest import png
 from tests.reports.test_prose_of_others import html, in_jupyter, typst
 
 CSS = Path(publish.__file__).parent / "templates" / "html" / "handout.css"

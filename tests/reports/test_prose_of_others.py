@@ -17,7 +17,7 @@ from ci.handout import check_prose, dialect, jupyter_prose, markdown
 from ci.handout.exporters import HandoutHTMLExporter, HandoutPDFExporter
 from ci.lesson import reader
 from tests.conftest import HEADER
-from tests.handout.test_pdf import png
+from tests.handout.pdf.conftest import png
 
 CALLOUTS = {
     "MyST, fenced": "```{note}\nMind the *gap*.\n```",

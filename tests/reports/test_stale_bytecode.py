@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ORACLE, ROOT, Write
-from tests.reports.conftest import Invoke
+from tests.conftest import ORACLE, ROOT, Invoke, Write
 
 RIGHT, WRONG = "FACTOR = 4.0\n", "FACTOR = 6.0\n"
 PROGRAM = "from own.helper import FACTOR\n\ndef factor(device):\n    return FACTOR\n"

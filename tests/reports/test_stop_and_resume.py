@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import GRADIENT, ORACLE, Write
-from tests.reports.conftest import Invoke
+from tests.conftest import GRADIENT, ORACLE, Invoke, Write
 
 WRONG = GRADIENT.replace("4.0", "6.0")
 SLOW = "# %%\nimport time; time.sleep(600)\n" + GRADIENT

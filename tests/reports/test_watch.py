@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from ci.run.watch import WATCHING
-from tests.conftest import GRADIENT, ORACLE, Write, eventually
-from tests.reports.conftest import Invoke
+from tests.conftest import GRADIENT, ORACLE, Invoke, Write, eventually
 
 TIMEOUT_S = 120
 PROSE = '# %% [markdown] lang="en"\n# Words.\n# %% [markdown] lang="zh"\n# 文字。\n'

@@ -15,7 +15,8 @@ from packaging.requirements import Requirement
 from ci.lab import image
 from ci.lab.docker_engine import connect
 from ci.lab.image import VARIANTS, Image
-from tests.conftest import DOCKER, ROOT, missing
+from tests.conftest import DOCKER, ROOT
+from tests.machine_parts import missing
 
 
 def pins(variant: str, folder: Path = DOCKER) -> dict[str, str]:

@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from ci.lab import image
-from tests.conftest import DOCKER, ORACLE, ROOT, missing, write_lesson
+from tests.conftest import DOCKER, ORACLE, ROOT, write_lesson
+from tests.machine_parts import missing
 
 # In place of a fork server: the first lesson fails at once, the others never end.
 SERVER = """\

@@ -18,7 +18,8 @@ from ci.errors import MachineError, UsageError
 from ci.lab import builder, image
 from ci.lab.docker_engine import connect
 from ci.lab.image import Image
-from tests.conftest import DOCKER, ROOT, missing
+from tests.conftest import DOCKER, ROOT
+from tests.machine_parts import missing
 
 BASE = image.Base("base:1", "sha256:1")
 SMALL = "small-test"  # a variant for tests, so that no image of the lab loses its name

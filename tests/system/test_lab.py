@@ -17,7 +17,8 @@ from ci.lab.containers import GIB, Container
 from ci.lab.docker_engine import connect
 from ci.lab.image import Image
 from ci.plan.gpus import Gpu
-from tests.conftest import DOCKER, ROOT, Write, containers_named, eventually, missing
+from tests.conftest import DOCKER, ROOT, Write, eventually
+from tests.machine_parts import containers_named, missing
 
 HANGS = "# %%\nimport time; time.sleep(600 if size == 2 else 0)\n"
 
