@@ -15,8 +15,6 @@ from tests.conftest import GRADIENT, Invoke, Write
 FORMULA = '# %%%% [markdown] lang="en"\n# $%s$\n# %%%% [markdown] lang="zh"\n# 无\n'
 FULL = "/disk: No space left on device: make room; invoke clean removes old runs"
 BAD = {
-    "--lessons 7: no such lesson": ["--lessons", "7"],
-    "did you mean 'size'": ["-p", "sise=3"],
     "must be at most 64": ["-p", "size=65"],
     "must be a whole number": ["-p", "size=(1, 2)"],
     "--gpus some: expected auto": ["--gpus", "some"],
