@@ -8,12 +8,12 @@ import json
 import multiprocessing
 import os
 import shutil
-import signal
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +26,6 @@ from ci.machine.atomic import private_folder
 if TYPE_CHECKING:
     from ci.handout.handout import Handout
 
-NICENESS = 10  # lessons measure time, so their execution goes first
-
 HTML = ("html",)  # made first, in a tenth of the time of the others
 OTHERS = tuple(kind for kind in FORMATS if kind not in HTML)
 TARGETS: dict[tuple[str, ...], markdown.Target] = {HTML: "html", OTHERS: "typst"}  # of their prose
@@ -38,7 +36,8 @@ Key = tuple[int, str, Edition]
 class HandoutPool:
     """Makes the handouts of each outcome as soon as it is submitted.
 
-    A context manager: when it ends, its processes end, and all files that were not copied go.
+    A context manager: when it ends, its processes end, and all files that were not copied go. The
+    server that forks its processes ends with the process that called it.
     """
 
     def __init__(self) -> None:
@@ -60,13 +59,14 @@ class HandoutPool:
 
     @functools.cached_property
     def _processes(self) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(mp_context=context, initializer=_set_up_process)
+        self.start()
+        context = multiprocessing.get_context("forkserver")
+        return ProcessPoolExecutor(mp_context=context, initializer=_follow_parent)
 
     def start(self) -> None:
-        """Start two processes, which import the converters while the first lessons are executed."""
-        for _ in range(2):
-            self._processes.submit(_import_converters)
+        """Start the server, which imports the converters while the first lessons are executed."""
+        forkserver.set_forkserver_preload(["ci.handout.preload"])
+        forkserver.ensure_running()
 
     def submit(
         self, outcome: Outcome, notes: Sequence[Note], editions: Sequence[Edition] = EDITIONS
@@ -152,14 +152,6 @@ def _key(outcome: Outcome, notes: Sequence[Note], edition: Edition) -> Key:
     return id(outcome), json.dumps([dict(note) for note in notes]), edition
 
 
-def _import_converters() -> None:
-    from ci.handout import converters, pdf  # slow to import
-
-    pdf.typeset("")  # loads the fonts
-    converters.HTML.prepare()
-    converters.PDF.prepare()
-
-
 def _write(
     handouts: Sequence[Handout],
     languages: Sequence[str],
@@ -179,15 +171,13 @@ def _write(
         raise RuntimeError("".join(traceback.format_exception(error))) from None
 
 
-def _set_up_process() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also goes to the parent, which ends us
-    os.nice(NICENESS)
-    threading.Thread(target=_follow_parent, daemon=True).start()
-
-
 def _follow_parent() -> None:
     """End this process when its parent ends, even if the parent is killed."""
     parent = multiprocessing.parent_process()
     assert parent
-    parent.join()
-    os._exit(1)
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

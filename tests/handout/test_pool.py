@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import replace
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +112,15 @@ def test_a_bug_is_not_the_machines_fault(read: Read, pool: HandoutPool, tmp_path
 def test_nothing_remains_at_its_end(
     read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither a process nor a file, even of handouts that were never copied.
+    """Neither a process nor a file, even of handouts that were never copied. Only the server that
+    forks the processes remains, for the next pool.
 
     Before that, another invocation leaves its files alone: it removes the folders of processes that
     were killed, and these are in use.
     """
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(atomic, "LOCKED_AFTER_S", -1)
+    forkserver.ensure_running()
     made, before = outcome(read, "01_small"), set(children())
     with HandoutPool() as pool:
         pool.copy_to(tmp_path / "first", made, [], STUDENTS)
