@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ci.doctor.diagnosis import Finding, Verdict
 from ci.errors import MachineError
-from ci.execute import cluster
+from ci.execute.slurm import cluster
 from ci.machine.program import answer, ask
 from ci.plan.gpus import Request
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from ci.plan.gpus import Gpu
 from ci.plan.planner import Run
 
+NO_SLOT = -1  # the slot of runs that no slot of this command executes
+
 
 class End(StrEnum):
     """How an execution ended."""

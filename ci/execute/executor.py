@@ -15,7 +15,7 @@ from ci.plan.planner import Run
 
 
 class NodeLostError(MachineError):
-    """The machine that executed a run is gone, so that the run should execute once more."""
+    """A run is lost with its machine, or was not submitted: it should execute once more."""
 
 
 class Channel(Protocol):
@@ -132,7 +132,7 @@ def choose(
     if (on := parse(on)) == "here":
         return LocalExecutor(), []
     if on == "slurm":
-        from ci.execute.slurm import SlurmExecutor
+        from ci.execute.slurm.executor import SlurmExecutor
 
         return SlurmExecutor.ready(slurm_args), []
     try:

@@ -14,10 +14,14 @@ TIMEOUT_S = 60.0
 KILL_S = 1.0  # for a killed program to end; one that is stuck in a driver never does
 
 
+class SilentError(MachineError):
+    """A program does not answer now, or the one that it has asked does not."""
+
+
 def ask(*command: str) -> "subprocess.CompletedProcess[str]":
     """Run a program and return its exit status and output.
 
-    Raises MachineError if it does not end within TIMEOUT_S, and OSError if it cannot be started.
+    Raises SilentError if it does not end within TIMEOUT_S, and OSError if it cannot be started.
     """
     process = subprocess.Popen(
         command,
@@ -38,7 +42,7 @@ def ask(*command: str) -> "subprocess.CompletedProcess[str]":
             pipe.close()
         if isinstance(error, subprocess.TimeoutExpired):
             name = os.path.basename(command[0])  # noqa: PTH119 - a word, not a path
-            raise MachineError(f"{name} gave no answer in {TIMEOUT_S:g} s") from None
+            raise SilentError(f"{name} gave no answer in {TIMEOUT_S:g} s") from None
         raise
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
 

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ci.execute.events import Event, Finished, Started
+from ci.execute.events import NO_SLOT, Event, Finished, Started
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ class Utilization:
 
 def slot_utilization(events: Iterable[Event], slots: int) -> list[Utilization]:
     """The utilization of each slot, from the starts and ends of runs; empty without runs."""
-    bounds = [event for event in events if isinstance(event, Started | Finished)]
+    bounds = [
+        event for event in events if isinstance(event, Started | Finished) and event.slot != NO_SLOT
+    ]
     total_s = max((event.at_s for event in bounds), default=0.0)
     found = []
     for slot in range(slots if bounds else 0):

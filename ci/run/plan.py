@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ci.errors import CourseError, MachineError, UsageError
-from ci.execute import cluster, executor
+from ci.execute import executor
 from ci.execute.executor import Executor
+from ci.execute.slurm import cluster
 from ci.handout import manifest, publish
 from ci.handout.editions import Note
 from ci.judge.outcome import skipped_outcome

@@ -157,7 +157,7 @@ def _interruptible(
 def _detached_jobs(build: Path) -> list[str]:
     if not (build / DETACHED).exists():
         return []
-    from ci.execute import detached
+    from ci.execute.slurm import detached
 
     return detached.jobs(build)
 
@@ -180,7 +180,7 @@ def _execute(
     """The events of the executions, which start at once."""
     executor = planned.executor
     if detach or (executor.is_scheduled and (build / DETACHED).exists()):
-        from ci.execute import detached
+        from ci.execute.slurm import detached
 
         return detached.execute(
             runs,
@@ -254,7 +254,7 @@ def clean(root: Path) -> None:
     build = root / "build"
     with atomic.exclusive(build, on_wait=lambda: print(WAITING, flush=True)):
         if (build / DETACHED).exists():
-            from ci.execute import detached
+            from ci.execute.slurm import detached
 
             detached.clean(build)
         run_cache.clean(build)

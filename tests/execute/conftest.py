@@ -1,4 +1,4 @@
-"""Runs in the lab and what they printed, and courses for a cluster."""
+"""Runs in the lab and what they printed."""
 
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from ci.lab.image import Image
 from ci.lesson.lesson import Lesson
 from ci.plan import planner
 from tests.conftest import executions
-from tests.slurm.runs import SLEEP, write_course
 
 
 def execute(
@@ -35,15 +34,3 @@ def printed(end: Event) -> list[str]:
     cells = nbformat.read(end.notebook, as_version=4).cells
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     return "".join(output.text for output in outputs if "text" in output).splitlines()
-
-
-@pytest.fixture
-def course(tmp_path: Path) -> Path:
-    """A course of two lessons with the project's tasks."""
-    return write_course(tmp_path)
-
-
-@pytest.fixture
-def sleeping(tmp_path: Path) -> Path:
-    """A course of two lessons that do not end."""
-    return write_course(tmp_path, SLEEP.format(seconds=600))

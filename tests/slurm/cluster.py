@@ -8,6 +8,7 @@ tests.slurm.cluster COMMAND…` runs a command beside such a cluster.
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -102,12 +103,25 @@ class Cluster:
         process.kill()
         process.wait()
 
+    @contextlib.contextmanager
+    def silent(self) -> Iterator[None]:
+        """The controller takes connections, and answers nothing before the block ends."""
+        self._daemons["slurmctld"].send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._daemons["slurmctld"].send_signal(signal.SIGCONT)
+
     def lose(self, name: str) -> None:
         """End a node as a power failure would: its daemon, and all processes of its jobs."""
         self.kill(name)
         for process in self.processes(name):
             with contextlib.suppress(psutil.Error):
                 process.kill()
+
+    def notice_loss(self, name: str) -> None:
+        """Let the controller give a node up now, and not after its SlurmdTimeout."""
+        self.ask("scontrol", "update", f"nodename={name}", "state=down", "reason=lost")
 
     def preempt(self, name: str) -> None:
         """Take a node away from its jobs, for one that is more urgent."""

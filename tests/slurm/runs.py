@@ -1,5 +1,6 @@
 """Runs and commands beside the cluster of the tests."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -7,15 +8,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import nbformat
+import pytest
 
 from ci.execute import engine
 from ci.execute.events import CellStarted, Event, Execution, Finished
-from ci.execute.slurm import SlurmExecutor
+from ci.execute.slurm.executor import SlurmExecutor
 from ci.lesson.lesson import Lesson
 from ci.plan import planner
 from ci.plan.planner import Run
 from tests.conftest import ORACLE, ROOT, write_lesson
 
+PATIENCE_S = 150.0  # for a job to start and end, on a machine that is busy
 WHERE = "# %%\nimport os\nprint(os.environ['SLURM_JOB_ID'], os.environ['SLURMD_NODENAME'])\n"
 SLEEP = WHERE + "# %%\nimport time\ntime.sleep({seconds})\n"
 
@@ -68,7 +71,7 @@ def start(course: Path, *words: str) -> subprocess.Popen[str]:
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     """The exit status of a command, and what it printed."""
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=2 * PATIENCE_S)
     return process.returncode, output
 
 
@@ -89,3 +92,20 @@ def once(mark: Path) -> str:
         f"# %%\nimport pathlib, time\nmark = pathlib.Path(r'{mark}')\n"
         "if not mark.exists():\n    mark.touch()\n    time.sleep(600)\n"
     )
+
+
+def wait_for(mark: Path) -> str:
+    """A cell that ends when the file `mark` exists."""
+    return (
+        f"# %%\nimport pathlib, time\nwhile not pathlib.Path(r'{mark}').exists(): time.sleep(0.1)\n"
+    )
+
+
+def put_into_path(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, script: str) -> None:
+    """Let a shell script take the place of a program; `{real}` is the path of that program."""
+    real = shutil.which(name)
+    program = folder / "bin" / name
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f"#!/bin/sh\n{script.replace('{real}', real or '')}")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)

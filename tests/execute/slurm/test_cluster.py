@@ -1,15 +1,16 @@
 """What is read from Slurm's commands, which are replaced here."""
 
-import os
 from pathlib import Path
 
 import pytest
 
 from ci.errors import MachineError, UsageError
-from ci.execute import cluster
-from ci.execute.cluster import Cluster, Node
 from ci.execute.executor import parse
+from ci.execute.slurm import cluster
+from ci.execute.slurm.cluster import Cluster, Node
+from ci.machine.program import SilentError
 from ci.plan import gpus
+from tests.slurm.runs import put_into_path
 
 SINFO = """\
 n1|64|gpu:a100:4(S:0-1)|idle
@@ -23,11 +24,8 @@ n6|64|gpu:a100:16|idle*
 
 
 def answer(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
-    """Put a command into PATH that prints a text."""
-    program = folder / name
-    program.write_text(f"#!/bin/sh\ncat <<'END'\n{text.strip()}\nEND\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    """Let a command print a text."""
+    put_into_path(folder, monkeypatch, name, f"cat <<'END'\n{text.strip()}\nEND\n")
 
 
 @pytest.fixture
@@ -101,6 +99,37 @@ def test_the_time_that_a_job_has_left_is_read(
     """In each form that squeue prints."""
     answer(tmp_path, monkeypatch, "squeue", text)
     assert cluster.seconds_left("1") == seconds
+
+
+def refuse(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, fault: str) -> None:
+    """Let a command fail with this fault."""
+    put_into_path(folder, monkeypatch, name, f"echo '{fault}' >&2\nexit 1\n")
+
+
+def test_a_job_can_be_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm keeps the states of jobs for minutes."""
+    fault = "slurm_load_jobs error: Invalid job id specified"
+    refuse(tmp_path, monkeypatch, "scontrol", fault)
+    assert cluster.state("12") == cluster.GONE
+
+
+def test_no_answer_about_a_job_does_not_mean_that_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise its run would be executed twice."""
+    fault = "slurm_load_jobs error: Socket timed out on send/recv operation"
+    refuse(tmp_path, monkeypatch, "scontrol", fault)
+    with pytest.raises(SilentError, match="Socket timed out"):
+        cluster.state("12")
+
+
+def test_no_answer_does_not_mean_that_there_are_no_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the runs of all tasks would be lost."""
+    refuse(tmp_path, monkeypatch, "squeue", "slurm_load_jobs error: Unable to contact")
+    with pytest.raises(SilentError, match="Unable to contact"):
+        cluster.tasks()
 
 
 def test_arguments_for_slurm_need_slurm() -> None:

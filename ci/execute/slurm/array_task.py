@@ -1,4 +1,4 @@
-"""A task of a job array: `python -P -m ci.execute.array_task BATCH`.
+"""A task of a job array: `python -P -m ci.execute.slurm.array_task BATCH`.
 
 It claims runs of a batch, has a fork server on its node execute them one after the other, and
 appends the server's messages to its own file of events. It needs no connection to anybody.
@@ -10,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from ci.execute import cluster
-from ci.execute.batch import ENDS, EVENTS, Batch
 from ci.execute.local import Process
+from ci.execute.slurm import cluster
+from ci.execute.slurm.batch import ENDS, EVENTS, Batch
 
 
 def main(folder: str) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ci.errors import MachineError, UsageError
-from ci.machine.program import answer, ask
+from ci.machine.program import SilentError, answer, ask
 from ci.plan.gpus import Gpu, Request
 
 MOST_JOBS = 32  # at once, unless --jobs says otherwise: a cluster has other users
 UNUSABLE = ("down", "drain", "fail", "unknown", "power", "maint", "reboot")
+GONE = "GONE"  # the state of a job that Slurm has forgotten
 GRES = re.compile(r"\bgpu(?::([^:,()\s]+))?:(\d+)")
 
 
@@ -89,7 +90,8 @@ def _parse(line: str) -> Node | None:
 
 def wait_reason(job: str) -> str:
     """Why a job waits, in Slurm's word: `Resources`, `Priority`."""
-    return answer("squeue", "--noheader", f"--jobs={job}", "--format=%r") or "unknown"
+    reason = answer("squeue", "--noheader", f"--jobs={job}", "--format=%r")
+    return reason or "the controller does not answer"
 
 
 @dataclass(frozen=True)
@@ -100,14 +102,11 @@ class Task:
     reason: str
 
 
-def tasks() -> dict[str, Task] | None:
-    """This user's jobs and tasks of arrays, by id (`12_3`); None if the controller is silent."""
-    try:
-        done = ask("squeue", "--noheader", "--array", "--me", "--format=%i|%N|%r")
-    except MachineError:
-        return None
+def tasks() -> dict[str, Task]:
+    """This user's jobs and tasks of arrays, by id (`12_3`). Raises SilentError."""
+    done = ask("squeue", "--noheader", "--array", "--me", "--format=%i|%N|%r")
     if done.returncode:
-        return None
+        raise SilentError(done.stderr.strip())
     lines = [line.split("|", 2) for line in done.stdout.splitlines()]
     return {job: Task(node, reason) for job, node, reason in lines}
 
@@ -131,6 +130,9 @@ def seconds_left(job: str) -> float:
 
 
 def state(job: str) -> str:
-    """The state of a job: `RUNNING`, `NODE_FAIL`; empty if the controller does not answer."""
-    found = re.search(r"\bJobState=(\w+)", answer("scontrol", "show", "job", "-o", job))
-    return found[1] if found else ""
+    """The state of a job: `RUNNING`, `NODE_FAIL`, or GONE. Raises SilentError."""
+    done = ask("scontrol", "show", "job", "-o", job)
+    found = re.search(r"\bJobState=(\w+)", done.stdout)
+    if not found and "Invalid job id" not in done.stderr:
+        raise SilentError(done.stderr.strip())
+    return found[1] if found else GONE

@@ -1,6 +1,6 @@
 """Becomes srun, once the controller answers: `python submit.py srun WORD…`.
 
-The controller may be down for a few minutes; srun would give up after seconds. If the pipeline is
+The controller may be silent for five minutes; srun would give up after seconds. If the pipeline is
 killed, srun gets SIGTERM and cancels its job, also one that waits in the queue.
 """
 
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-PATIENCE_S, PAUSE_S = 300.0, 2.0
+PATIENCE_S, PAUSE_S = 360.0, 2.0
 PR_SET_PDEATHSIG = 1
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ci.execute.events import Event, Waiting
-from ci.execute.slurm import SlurmExecutor
+from ci.execute.slurm.executor import SlurmExecutor
 from ci.lesson import reader
 from tests.conftest import Read, eventually, write_lesson
 from tests.slurm.cluster import Cluster

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from ci.execute.batch import EVENTS, Batch
+from ci.execute.slurm import detached
+from ci.execute.slurm.batch import EVENTS, Batch, Messages
+from ci.plan.run_cache import DETACHED
 
 
 def create(folder: Path, runs: int) -> Batch:
@@ -68,23 +70,24 @@ def test_a_run_that_is_put_back_is_claimed_again(batch: Batch) -> None:
 
 def test_an_unfinished_line_is_read_later(batch: Batch) -> None:
     """As a whole."""
-    text = line("a", cell=3)
+    text, messages = line("a", cell=3), Messages(batch)
     append(batch, "12_0", text[:9])
-    batch.read_events()
-    assert batch.last == {}
+    messages.read()
+    assert messages.last == {}
     append(batch, "12_0", text[9:])
-    batch.read_events()
-    assert batch.last["a"]["cell"] == 3
+    messages.read()
+    assert messages.last["a"]["cell"] == 3
 
 
 def test_each_event_is_read_once(batch: Batch) -> None:
     """A file of events grows with the number of its task's runs."""
+    messages = Messages(batch)
     append(batch, "12_0", line("a"))
-    batch.read_events()
-    batch.last.clear()
+    messages.read()
+    messages.last.clear()
     append(batch, "12_0", line("b"))
-    batch.read_events()
-    assert batch.last.keys() == {"b"}
+    messages.read()
+    assert messages.last.keys() == {"b"}
 
 
 def test_a_run_that_is_dropped_leaves_nothing(batch: Batch) -> None:
@@ -97,7 +100,10 @@ def test_a_run_that_is_dropped_leaves_nothing(batch: Batch) -> None:
     assert batch.entries() == []
 
 
-def test_a_batch_that_is_incomplete_is_not_seen(tmp_path: Path, batch: Batch) -> None:
+def test_a_batch_that_is_incomplete_is_not_seen(tmp_path: Path) -> None:
     """Its command was killed while it wrote the requests."""
-    batch.folder.rename(tmp_path / ".batch")
-    assert [path for path in tmp_path.glob("*") if not path.name.startswith(".")] == []
+    batch = create(tmp_path / DETACHED, 1)
+    batch.add_job("12")
+    assert detached.jobs(tmp_path) == ["12"]
+    batch.folder.rename(batch.folder.with_name(".batch"))
+    assert detached.jobs(tmp_path) == []

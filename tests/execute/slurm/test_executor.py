@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from ci.execute import cluster, server_client
+from ci.execute import server_client
+from ci.execute.slurm import cluster
 from ci.plan import gpus, planner
 from tests.conftest import HEADER, ORACLE, Read, eventually, write_lesson
 from tests.slurm.cluster import NODES, Cluster
 from tests.slurm.runs import (
+    PATIENCE_S,
     executions,
     finish,
     follow,
@@ -115,7 +117,7 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(slurm: Cluster, course: Pat
     words = "--lessons=01", sizes, "--jobs=2", "--gpus=none", "--handouts=none"
     records = course / "build/records/01_one"
     process = start(course, *words)
-    assert eventually(lambda: len([*records.glob("*/*.json")]) >= 3, 60)
+    assert eventually(lambda: len([*records.glob("*/*.json")]) >= 3, PATIENCE_S)
     process.kill()
     finish(process)
     before = {*records.glob("*/*.json")}

@@ -1,8 +1,6 @@
 """`--detach` on a real Slurm cluster: job arrays execute runs, and later commands collect them."""
 
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +11,9 @@ import pytest
 
 from tests.conftest import GRADIENT, ORACLE, eventually, write_lesson
 from tests.slurm.cluster import Cluster
-from tests.slurm.runs import finish, once, start, write_course
+from tests.slurm.runs import PATIENCE_S, finish, once, put_into_path, start, wait_for, write_course
 
 pytestmark = pytest.mark.kernel
-
-WAIT = "# %%\nimport time\ntime.sleep(12)\n"
 
 
 def detach(course: Path, *words: str) -> tuple[int, str]:
@@ -25,9 +21,17 @@ def detach(course: Path, *words: str) -> tuple[int, str]:
     return finish(start(course, "--detach", "--gpus=none", "--handouts=none", *words))
 
 
+def start_and_wait(course: Path, *words: str) -> subprocess.Popen[str]:
+    """A command that waits for detached runs, of which it has found one in progress."""
+    process = start(course, "--gpus=none", "--handouts=none", *words)
+    assert process.stdout
+    assert "started in Slurm job" in process.stdout.readline()
+    return process
+
+
 def wait_for_jobs(slurm: Cluster) -> None:
     """Wait until no job is left."""
-    assert eventually(lambda: slurm.jobs_of("pytorch-course") == [], 60)
+    assert eventually(lambda: slurm.jobs_of("pytorch-course") == [], PATIENCE_S)
 
 
 def events(course: Path) -> str:
@@ -37,7 +41,7 @@ def events(course: Path) -> str:
 
 def wait_until_running(slurm: Cluster, course: Path) -> None:
     """Wait until a task has started to execute a cell."""
-    assert eventually(lambda: '"event": "cell"' in events(course), 60)
+    assert eventually(lambda: '"event": "cell"' in events(course), PATIENCE_S)
 
 
 def attempts(course: Path) -> list[Path]:
@@ -102,9 +106,10 @@ def test_a_run_on_a_lost_node_is_executed_once_more(slurm: Cluster, tmp_path: Pa
     cells = GRADIENT + once(tmp_path / "mark")
     write_lesson(course, cells, expected=ORACLE, name="01_one")
     detach(course, "--lessons=01", "--slurm-args=-x n3")
-    assert eventually((tmp_path / "mark").exists, 60)
+    assert eventually((tmp_path / "mark").exists, PATIENCE_S)
     node = slurm.ask("squeue", "-h", "--name=pytorch-course", "-o", "%N")
     slurm.lose(node)
+    slurm.notice_loss(node)
     try:
         status, output = finish(
             start(course, "--lessons=01", "--gpus=none", "--handouts=none", "--slurm-args=-x n3")
@@ -121,7 +126,7 @@ def test_a_preempted_run_is_executed_once_more(slurm: Cluster, tmp_path: Path) -
     write_lesson(course, GRADIENT + once(tmp_path / "mark"), expected=ORACLE, name="01_one")
     words = "--lessons=01", "--slurm-args=-w n1"
     detach(course, *words)
-    assert eventually((tmp_path / "mark").exists, 60)
+    assert eventually((tmp_path / "mark").exists, PATIENCE_S)
     slurm.preempt("n1")
     status, output = finish(start(course, "--gpus=none", "--handouts=none", *words))
     assert status == 0, output
@@ -138,12 +143,11 @@ def test_an_array_is_as_large_as_the_cluster_allows(slurm: Cluster, course: Path
 
 
 REFUSE = """\
-#!/bin/sh
 case "$*" in *--array=0-[1-9]*)
     echo "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy" >&2
     exit 1
 esac
-exec {sbatch} "$@"
+exec {real} "$@"
 """
 
 
@@ -151,11 +155,7 @@ def test_a_limit_on_jobs_makes_the_array_smaller(
     slurm: Cluster, course: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If Slurm allows one task, this task executes all runs."""
-    (tmp_path / "bin").mkdir()
-    program = tmp_path / "bin/sbatch"
-    program.write_text(REFUSE.format(sbatch=shutil.which("sbatch")))
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=os.pathsep)
+    put_into_path(tmp_path, monkeypatch, "sbatch", REFUSE)
     assert detach(course)[0] == 4
     wait_for_jobs(slurm)
     status, output = detach(course)
@@ -164,15 +164,24 @@ def test_a_limit_on_jobs_makes_the_array_smaller(
     assert len({run["environment"]["Slurm job"] for run in runs}) == 1
 
 
-def test_a_controller_that_is_down_loses_nothing(slurm: Cluster, course: Path) -> None:
+@pytest.fixture
+def waiting(course: Path) -> Path:
+    """A course whose lesson 01 ends when there is a file with the name `mark`."""
+    cells = GRADIENT + wait_for(course / "mark")
+    write_lesson(course, cells, expected=ORACLE, name="01_one")
+    return course
+
+
+def test_a_controller_that_is_down_loses_nothing(slurm: Cluster, waiting: Path) -> None:
     """Tasks that have started need none; meanwhile a command says so in one line."""
-    write_lesson(course, GRADIENT + WAIT, expected=ORACLE, name="01_one")
+    course = waiting
     detach(course, "--lessons=01")
     wait_until_running(slurm, course)
     slurm.kill("slurmctld")
     try:
         status, output = detach(course, "--lessons=01")
-        assert eventually(lambda: '"ended"' in events(course), 60)
+        (course / "mark").touch()
+        assert eventually(lambda: '"ended"' in events(course), PATIENCE_S)
     finally:
         slurm.start_controller()
         slurm.wait_until_up()
@@ -183,16 +192,29 @@ def test_a_controller_that_is_down_loses_nothing(slurm: Cluster, course: Path) -
     assert len(attempts(course)) == 1
 
 
+def test_a_command_that_waits_survives_a_silent_controller(slurm: Cluster, waiting: Path) -> None:
+    """Meanwhile the run ends; it is collected, and not executed again."""
+    detach(waiting, "--lessons=01")
+    wait_until_running(slurm, waiting)
+    process = start_and_wait(waiting, "--lessons=01")
+    with slurm.silent():
+        (waiting / "mark").touch()
+        time.sleep(7)  # commands of this cluster wait 5 s for an answer
+    status, output = finish(process)
+    assert status == 0, output
+    assert len(attempts(waiting)) == 1
+
+
 def test_an_interrupt_leaves_detached_runs(slurm: Cluster, sleeping: Path) -> None:
     """It says which jobs go on."""
     detach(sleeping)
     wait_until_running(slurm, sleeping)
-    process = start(sleeping, "--gpus=none", "--handouts=none")
-    time.sleep(5)
+    process = start_and_wait(sleeping)
     process.send_signal(signal.SIGINT)
     status, output = finish(process)
-    (job,) = {job.partition("_")[0] for job in slurm.jobs_of("pytorch-course")}
     slurm.ask("scancel", "--name=pytorch-course")
+    (path,) = sleeping.glob("build/detached/*/jobs.json")
+    (job,) = json.loads(path.read_text())["jobs"]
     assert status == 1
     assert f"Slurm jobs {job} go on" in output
 

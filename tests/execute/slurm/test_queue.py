@@ -1,7 +1,5 @@
 """Runs that wait in the queue of a real Slurm cluster, and a controller that is down."""
 
-import os
-import shutil
 import signal
 import time
 from collections.abc import Sequence
@@ -12,20 +10,25 @@ import pytest
 
 from ci.execute import engine
 from ci.execute.events import Waiting
-from ci.execute.slurm import SlurmExecutor
+from ci.execute.slurm.executor import SlurmExecutor
 from tests.conftest import Read, eventually
 from tests.slurm.cluster import Cluster
 from tests.slurm.runs import (
+    PATIENCE_S,
     SLEEP,
     WHERE,
     executions,
     finish,
     follow,
+    put_into_path,
     runs_of,
     start,
+    wait_for,
 )
 
 pytestmark = pytest.mark.kernel
+
+SILENCE_S = 7  # the commands of this cluster wait 5 s for an answer
 
 
 def test_a_run_survives_the_daemon_of_its_node(slurm: Cluster, read: Read, tmp_path: Path) -> None:
@@ -61,6 +64,25 @@ def test_a_job_is_submitted_once_the_controller_answers(
         slurm.start_controller()
     (end,) = executions(following.result())
     assert end.end == "completed", end.reason
+
+
+def test_a_silent_controller_loses_no_run(slurm: Cluster, read: Read, tmp_path: Path) -> None:
+    """Neither one that is to be submitted, nor one in progress, nor one that waits in the queue."""
+    runs = runs_of([read(wait_for(tmp_path / "mark"))], "size=2,3")
+
+    def silence(where: SlurmExecutor) -> None:
+        wanted = {"RUNNING", "PENDING"}
+        assert eventually(lambda: slurm.states("pytorch-course") == wanted, PATIENCE_S)
+        with slurm.silent():
+            (tmp_path / "mark").touch()
+            time.sleep(SILENCE_S)
+
+    with ThreadPoolExecutor(1) as pool, slurm.silent():
+        words = ["--exclusive", "-wn1"]
+        following = pool.submit(follow, runs, tmp_path / "runs", silence, slots=2, arguments=words)
+        time.sleep(SILENCE_S)
+    found = executions(following.result())
+    assert [end.end for end in found] == ["completed"] * 2, [end.reason for end in found]
 
 
 def test_without_a_controller_nothing_starts(slurm: Cluster, course: Path) -> None:
@@ -99,8 +121,7 @@ def test_a_run_does_not_wait_for_a_particular_job(
 
 
 REFUSE = """\
-#!/bin/sh
-mkdir {folder}/first 2> /dev/null && exec {srun} "$@"
+mkdir {folder}/first 2> /dev/null && exec {real} "$@"
 echo "srun: error: Unable to allocate resources: Job violates accounting/QOS policy" >&2
 exit 1
 """
@@ -110,11 +131,7 @@ def test_a_limit_on_jobs_loses_no_run(
     slurm: Cluster, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If Slurm allows one job at a time, this job executes all runs."""
-    (tmp_path / "bin").mkdir()
-    program = tmp_path / "bin/srun"
-    program.write_text(REFUSE.format(folder=tmp_path, srun=shutil.which("srun")))
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=os.pathsep)
+    put_into_path(tmp_path, monkeypatch, "srun", REFUSE.replace("{folder}", str(tmp_path)))
     found = executions(follow(runs_of([read(WHERE)], "size=2,3,4"), tmp_path / "runs", slots=3))
     assert [end.end for end in found] == ["completed"] * 3
 
@@ -136,16 +153,16 @@ def test_a_killed_command_leaves_no_job(
     """Neither one that runs nor one that waits."""
     process = start(sleeping, "--gpus", "none", *arguments)
     wanted = "PENDING" if arguments else "RUNNING"
-    assert eventually(lambda: slurm.states("pytorch-course") == {wanted}, 20)
+    assert eventually(lambda: slurm.states("pytorch-course") == {wanted}, PATIENCE_S)
     process.kill()
     finish(process)
-    assert eventually(lambda: slurm.jobs_of("pytorch-course") == [], 20)
+    assert eventually(lambda: slurm.jobs_of("pytorch-course") == [], PATIENCE_S)
 
 
 def test_an_interrupt_cancels_the_jobs(slurm: Cluster, sleeping: Path) -> None:
     """And says which."""
     process = start(sleeping, "--gpus=none", "--jobs=2", "--slurm-args=--hold")
-    assert eventually(lambda: len(slurm.jobs_of("pytorch-course")) == 2, 20)
+    assert eventually(lambda: len(slurm.jobs_of("pytorch-course")) == 2, PATIENCE_S)
     jobs = slurm.jobs_of("pytorch-course")
     process.send_signal(signal.SIGINT)
     status, output = finish(process)

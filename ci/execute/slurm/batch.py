@@ -46,7 +46,7 @@ class Entry:
 
 
 class Batch:
-    """The runs in a folder, which one command and the tasks of its arrays use at a time.
+    """The runs in a folder, which one command at a time and the tasks of its arrays use.
 
     `jobs` are the ids of its job arrays, in the order of their submission.
     """
@@ -54,10 +54,6 @@ class Batch:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.jobs: list[str] = atomic.read_json(folder / JOBS).get("jobs", [])
-        self.last: dict[str, Message] = {}  # what was told last of each claimed run, by its name
-        self.environments: dict[str, Mapping[str, str]] = {}  # of the tasks' fork servers
-        self.working: set[str] = set()  # the arrays that have executed something
-        self._read: dict[str, int] = {}  # how many bytes of each file of events
 
     @classmethod
     def create(cls, folder: Path, requests: Mapping[str, Message], about: Message) -> "Batch":
@@ -83,7 +79,7 @@ class Batch:
 
     def entries(self) -> list[Entry]:
         """Its runs that wait, are in progress, or have ended and were not collected."""
-        names = {name for part in (QUEUE, CLAIMED) for name in self._names(part)}
+        names = {name for part in (QUEUE, CLAIMED) for name in names_in(self.folder / part)}
         return [Entry.parse(name) for name in sorted(names)]
 
     def claims(self, task: str) -> Iterator[Message]:
@@ -91,7 +87,7 @@ class Batch:
         is_claimed = True
         while is_claimed:
             is_claimed = False
-            for name in self._names(QUEUE):
+            for name in names_in(self.folder / QUEUE):
                 claimed = self.folder / CLAIMED / f"{name}@{task}"
                 try:
                     (self.folder / QUEUE / name).rename(claimed)
@@ -111,23 +107,6 @@ class Batch:
         """What a task has printed."""
         return self.folder / LOGS / task
 
-    def read_events(self) -> None:
-        """Take note of what the tasks have appended."""
-        for task in self._names(EVENTS):
-            with (self.folder / EVENTS / task).open("rb") as events:
-                events.seek(self._read.get(task, 0))
-                whole, _, _ = events.read().rpartition(b"\n")
-            self._read[task] = self._read.get(task, 0) + len(whole) + bool(whole)
-            for line in whole.splitlines():
-                self._note(task, json.loads(line))
-
-    def _note(self, task: str, message: Message) -> None:
-        if message["event"] == "ready":
-            self.environments[task] = message["environment"]
-        else:
-            self.last[message["run"]] = message
-            self.working.add(task.partition("_")[0])
-
     def put_back(self, entry: Entry) -> None:
         """Let another task claim a run whose task is lost."""
         again = Entry(entry.number, entry.key, entry.losses + 1)
@@ -139,10 +118,40 @@ class Batch:
             (self.folder / part / entry.name).unlink(missing_ok=True)
         if entry.task:
             atomic.remove(self.attempt(entry))
-        self.last.pop(entry.name, None)
 
-    def _names(self, part: str) -> Sequence[str]:
-        try:
-            return sorted(os.listdir(self.folder / part))  # noqa: PTH208 - there may be thousands
-        except FileNotFoundError:
-            return ()
+
+class Messages:
+    """What the tasks of a batch tell, as far as it was read.
+
+    `last` is the last message about each claimed run, by its name; `environments` are those of the
+    tasks' fork servers; `working` are the arrays that have executed something.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        self.last: dict[str, Message] = {}
+        self.environments: dict[str, Mapping[str, str]] = {}
+        self.working: set[str] = set()
+        self._folder = batch.folder / EVENTS
+        self._sizes: dict[str, int] = {}  # how many bytes of each file were read
+
+    def read(self) -> None:
+        """Take note of what the tasks have appended."""
+        for task in names_in(self._folder):
+            with (self._folder / task).open("rb") as events:
+                events.seek(self._sizes.get(task, 0))
+                whole, newline, _ = events.read().rpartition(b"\n")
+            self._sizes[task] = self._sizes.get(task, 0) + len(whole + newline)
+            for message in map(json.loads, whole.splitlines()):
+                if message["event"] == "ready":
+                    self.environments[task] = message["environment"]
+                else:
+                    self.last[message["run"]] = message
+                    self.working.add(task.partition("_")[0])
+
+
+def names_in(folder: Path) -> Sequence[str]:
+    """The sorted names in a folder; none if it is gone."""
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208 - there may be thousands
+    except FileNotFoundError:
+        return ()
