@@ -60,14 +60,18 @@ def run(rows: str, rounds: str, root: Path) -> int:
 
 
 def parse(rows: str, rounds: str) -> tuple[list[Row], int]:
-    """The rows that `--rows` names, or all, and the number of rounds. Raises UsageError."""
+    """The rows that `--rows` names, by default all that need no name, and the number of rounds.
+
+    Raises UsageError.
+    """
     if not rounds.isdecimal() or not int(rounds):
         raise UsageError(f"--rounds {rounds}: must be a whole number from 1")
-    names = [name.strip() for name in rows.split(",")] if rows else [*ROWS]
+    names = [name.strip() for name in rows.split(",")] if rows else []
     for name in names:
         if name not in ROWS:
             raise UsageError(f"--rows {name}: no such row{suggest(name, [*ROWS])}")
-    return [row for row in ROWS.values() if row.name in names], int(rounds)
+    chosen = [row for row in ROWS.values() if row.name in names or not (names or row.named)]
+    return chosen, int(rounds)
 
 
 def prepare(scripts: Sequence[Path], root: Path, folder: Path, seeds: int = 0) -> None:

@@ -48,6 +48,7 @@ class Row:
     seeds: int = 0  # a sweep with so many runs of each lesson; 0 for no sweep
     before: str = ""  # a script that is not timed; the contenders then share one folder
     deadline_s: float = 900.0  # for each contender
+    named: bool = False  # measure it only if `--rows` names it
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ def test_rounds_are_a_whole_number(text: str) -> None:
 
 def test_rows_are_chosen_by_name_and_keep_their_order() -> None:
     """Without names, all rows are measured."""
-    assert benchmark.parse("", "1")[0] == list(ROWS.values())
+    assert benchmark.parse("", "1")[0] == [row for row in ROWS.values() if not row.named]
+    assert benchmark.parse("sweep", "1")[0] == [ROWS["sweep"]]
     assert benchmark.parse("200, lessons", "1")[0] == [ROWS["lessons"], ROWS["200"]]
     with pytest.raises(UsageError, match="no such row; did you mean 'unchanged'"):
         benchmark.parse("unchangd", "1")
