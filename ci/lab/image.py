@@ -13,7 +13,7 @@ from ci.lab import docker_engine
 VARIANTS = ("cuda", "cpu")
 BASE = "python:3.11-slim-bookworm"  # the Dockerfile's own default
 OCI = "org.opencontainers.image"
-BASE_NAME, BASE_DIGEST = f"{OCI}.base.name", f"{OCI}.base.digest"  # labels
+BASE_NAME, BASE_DIGEST = f"{OCI}.base.name", "pytorch-course.base"  # labels
 INPUTS = "pytorch-course.inputs"  # label: a digest of everything but the base
 NAME = "pytorch-course"
 KEPT = 3  # images of a variant: of the last changes, and of other checkouts
@@ -21,7 +21,10 @@ KEPT = 3  # images of a variant: of the last changes, and of other checkouts
 
 @dataclass(frozen=True)
 class Base:
-    """The image that the lab is built on. `digest` is its registry's, or its id without one."""
+    """The image that the lab is built on.
+
+    `digest` is of its layers, because the id of an image depends on the engine's image store.
+    """
 
     name: str
     digest: str
@@ -50,7 +53,7 @@ def tag(variant: str, folder: Path) -> str:
 def built(client: Any, variant: str) -> list[Any]:
     """Return the images of a variant from any inputs, the newest first."""
     found = client.images.list(name=NAME)
-    own = [each for each in found if any(t.startswith(f"{NAME}:{variant}-") for t in each.tags)]
+    own = [each for each in found if any(f"{NAME}:{variant}-" in tag for tag in each.tags)]
     return sorted(own, key=lambda each: str(each.attrs.get("Created")), reverse=True)
 
 
@@ -127,8 +130,8 @@ def find_base(client: Any, name: str, on_step: Callable[[str], None]) -> Base:
                 f"no base image {name} here or in a registry: choose one with --base-image, or "
                 f"make one with docker/make_base ({reason})"
             ) from None
-    digests = [digest.partition("@")[2] for digest in found.attrs.get("RepoDigests") or []]
-    return Base(name, min(digests, default=found.id))
+    layers = docker_engine.field(found.attrs, "RootFS")["Layers"]
+    return Base(name, hashlib.sha256(" ".join(layers).encode()).hexdigest())
 
 
 def layers(client: Any, image: Image) -> list[str]:

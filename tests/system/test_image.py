@@ -78,7 +78,7 @@ def test_the_labels_name_an_images_inputs() -> None:
     """The commit and the base under their standard names, and the lock's digest."""
     labels = builder.make_labels("cpu", BASE, DOCKER)
     assert labels["org.opencontainers.image.base.name"] == "base:1"
-    assert labels["org.opencontainers.image.base.digest"] == "sha256:1"
+    assert labels[image.BASE_DIGEST] == "sha256:1"
     assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", labels["org.opencontainers.image.revision"])
     assert labels[builder.LOCK] == hashlib.sha256((DOCKER / "cpu.txt").read_bytes()).hexdigest()
 
