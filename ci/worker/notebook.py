@@ -33,8 +33,9 @@ from ci.worker.forked import ForkedKernel, ForkingProvisioner
 from ci.worker.import_path import missing_modules
 
 ENGINE = "pytorch-course"
-MOST_PRINTED = 50_000  # characters per cell
-MOST_SHOWN = 16 * 2**20  # characters of the results and pictures of a cell, as JSON
+MOST_PRINTED = 50_000  # characters per cell, and of an error's text
+MOST_SHOWN = 64 * 2**20  # characters of the results and pictures of a lesson, as JSON
+LONGEST_REASON = 1000  # characters
 LONGEST_TMP = 60  # a socket's path has at most 107 bytes, including our own names
 
 
@@ -181,7 +182,7 @@ class LessonClient(PapermillNotebookClient):
 
     def _execute(self, cell: NotebookNode, index: int, among: str = "") -> bool:
         """Execute a cell; False if it failed, which is noted. `among` says where else it runs."""
-        self.printed = self.shown = 0
+        self.printed = 0
         self.allow_error_names = [cell.metadata["raises"]] if "raises" in cell.metadata else []
         try:
             self.execute_cell(cell, index)
@@ -200,7 +201,8 @@ class LessonClient(PapermillNotebookClient):
             raise
         if self.shown > MOST_SHOWN:
             most = MOST_SHOWN // 2**20
-            self._note(cell, f"{among}it shows {self.shown / 2**20:.0f} MiB, at most {most}")
+            amount = f"{self.shown / 2**20:.0f} MiB up to here, at most {most}"
+            self._note(cell, f"{among}the lesson shows {amount}")
             return False
         if "raises" not in cell.metadata and (shown := _shown_error(cell)):
             self._note(cell, among + _reason(shown), "\n".join(shown.traceback))
@@ -220,19 +222,23 @@ class LessonClient(PapermillNotebookClient):
 
     def process_message(self, msg: dict[str, Any], cell: NotebookNode, index: int) -> Any:
         """Keep of a cell's output as much as a person might read, and a notebook can hold."""
-        if "data" in msg["content"]:
-            self.shown += len(json.dumps(msg["content"]["data"]))
+        content = msg["content"]
+        if msg["msg_type"].startswith("comm_"):  # of a widget, which no handout shows
+            return None
+        if "data" in content:
+            self.shown += len(json.dumps(content))
             if self.shown > MOST_SHOWN:
                 return None
+        if msg["msg_type"] == "error":
+            content["evalue"] = content["evalue"][:MOST_PRINTED]
+            content["traceback"] = "\n".join(content["traceback"])[:MOST_PRINTED].split("\n")
         if msg["msg_type"] == "stream":
             room = MOST_PRINTED - self.printed
-            self.printed += len(msg["content"]["text"])
-            if room <= 0:
+            self.printed += len(content["text"])
+            if room <= 0 or not content["text"]:
                 return None
             if self.printed > MOST_PRINTED:
-                msg["content"]["text"] = (
-                    msg["content"]["text"][:room] + "\n… the rest is left out\n"
-                )
+                content["text"] = content["text"][:room] + "\n… the rest is left out\n"
         return super().process_message(msg, cell, index)
 
     def _also_missing(self, error: CellExecutionError) -> str:
@@ -255,8 +261,8 @@ def _shown_error(cell: NotebookNode) -> NotebookNode | None:
 
 def _reason(error: CellExecutionError | NotebookNode) -> str:
     if error.ename == "SystemExit":
-        return f"the lesson left by sys.exit({error.evalue or ''})"
-    return f"{error.ename}: {error.evalue.lstrip()}".splitlines()[0]
+        return f"the lesson left by sys.exit({error.evalue or ''})"[:LONGEST_REASON]
+    return f"{error.ename}: {error.evalue.lstrip()}".splitlines()[0][:LONGEST_REASON]
 
 
 def _blame(remedy: str, *, gpus: bool) -> str:

@@ -87,11 +87,50 @@ def test_long_output_is_truncated(read: Read, execute: Execute) -> None:
     assert text.endswith("… the rest is left out\n")
 
 
-def test_a_result_that_no_notebook_can_hold_fails_its_cell(read: Read, execute: Execute) -> None:
-    """It would fill the memory of everything that reads the notebook."""
-    verdict = execute(read('# %%\nfrom IPython.display import HTML\nHTML("x" * 2**25)\n'))
-    assert verdict.reason == "it shows 32 MiB, at most 16"
+LARGE = """\
+# %%
+from IPython.display import HTML, display
+large = "x" * 2**25
+# %%
+HTML(large)
+# %%
+{second}
+"""
+
+
+@pytest.mark.parametrize(
+    "second", ["HTML(large)", "display(HTML(''), metadata={'text/html': {'x': large}})"]
+)
+def test_results_that_no_notebook_can_hold_fail_their_cell(
+    read: Read, execute: Execute, second: str
+) -> None:
+    """They would fill the memory of everything that reads the notebook."""
+    verdict = execute(read(LARGE.format(second=second)))
+    assert verdict.reason == "the lesson shows 64 MiB up to here, at most 64"
     assert verdict.notebook.cells[-1].outputs == []
+
+
+@pytest.mark.parametrize("name", ["ValueError", "SystemExit"])
+def test_a_long_error_is_truncated(read: Read, execute: Execute, name: str) -> None:
+    """Its text is a part of a message, of the log, and of the reports."""
+    verdict = execute(read(f'# %%\nraise {name}("x" * 10**7)\n'))
+    assert len(verdict.reason) == 1000
+    assert len(str(verdict.notebook)) < 200_000
+
+
+WIDGET = """\
+# %%
+from comm import create_comm
+create_comm("jupyter.widget", {"state": {"x": "x" * 10**6}})
+5
+"""
+
+
+def test_the_state_of_a_widget_is_not_kept(read: Read, execute: Execute) -> None:
+    """No handout can show it, and it could be of any size."""
+    verdict = execute(read(WIDGET))
+    assert verdict.reason == ""
+    assert "widgets" not in verdict.notebook.metadata
 
 
 PIECES = """\
