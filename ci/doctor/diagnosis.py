@@ -1,6 +1,5 @@
 """Findings of `invoke doctor`: each has a verdict, and a remedy if something is wrong."""
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -102,31 +101,12 @@ def _judge_version(place: str, subject: str, version: str, wanted: str, reason: 
     return Finding(place, subject, Verdict.OK, text)
 
 
-def judge_gpu(
-    place: str, gpu: Gpu, memory: str, capability: str, architectures: Sequence[str]
-) -> Finding:
-    """Compare a GPU with the architectures that torch has code for, if these are known."""
-    subject = f"GPU {gpu.index}"
+def judge_gpu(place: str, gpu: Gpu, memory: str, capability: str) -> Finding:
+    """Name a GPU. Whether torch has code for it, the probe's product of matrices shows."""
     text = f"{gpu.name}, {memory or 'memory unknown'}, capability {capability or 'unknown'}"
     if gpu.is_slice:
         text = f"{gpu.name}; a run gets one slice; tests read lists of slices, none ran on one"
-    if architectures and not any(_runs(each, capability) for each in architectures):
-        text += f"; torch has code for {', '.join(architectures)}"
-        remedy = "leave it out: --gpus device=…, or --gpus none"
-        return Finding(place, subject, Verdict.FAIL, text, remedy)
-    return Finding(place, subject, Verdict.OK, text)
-
-
-def _runs(architecture: str, capability: str) -> bool:
-    """Return whether a GPU runs code for its own generation, or PTX of an earlier one."""
-    parts = re.fullmatch(r"(sm|compute)_(\d+)(\d)([a-z]?)", architecture)
-    if not parts or not re.fullmatch(r"\d+\.\d+", capability):
-        return True  # unknown; the matrix product will tell
-    major, minor = map(int, capability.split("."))
-    earliest = (int(parts[2]), int(parts[3]))
-    if parts[4]:  # 90a: for exactly that capability
-        return (major, minor) == earliest
-    return (major, minor) >= earliest and (parts[1] == "compute" or major == earliest[0])
+    return Finding(place, f"GPU {gpu.index}", Verdict.OK, text)
 
 
 def judge_kernels(place: str, kernel: str) -> Finding:

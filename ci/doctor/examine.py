@@ -21,7 +21,7 @@ from ci.doctor.diagnosis import GIB, HERE, LAB, MACHINE, Finding, Verdict, forma
 from ci.doctor.probe import DEADLINE_S, LAST, Fact
 from ci.errors import MachineError
 from ci.execute import executor
-from ci.execute.container import ATTEMPTS, SERVER, server_code
+from ci.execute.container import ATTEMPT, SERVER, server_code
 from ci.execute.executor import Channel
 from ci.execute.local import LocalExecutor, Process
 from ci.lab import builder, containers, docker_engine, image
@@ -134,14 +134,14 @@ def _examine_engine(client: Any) -> Iterator[Finding]:
 def _describe_engine(client: Any, info: Mapping[str, Any]) -> Finding:
     """Name the engine; warn of those that the tests of the lab do not run on."""
     version, rootless = client.version(), docker_engine.is_rootless(client)
-    podman = docker_engine.is_podman(client)
-    containerd = "io.containerd" in str(info.get("DriverStatus"))
-    kinds = {"Podman": podman, "rootless": rootless, "containerd image store": containerd}
+    kinds = {"Podman": docker_engine.is_podman(client), "rootless": rootless}
     untested = [kind for kind, found in kinds.items() if found]
+    containerd = "io.containerd" in str(info.get("DriverStatus"))
     rights = "" if rootless else "; anyone who can use it has root on this machine"
     number, api = version.get("Version", "version unknown"), version.get("ApiVersion", "unknown")
     context = [f"context '{name}'" for name in [docker_engine.context()] if name]
-    text = f"{', '.join([number, f'API {api}', *context, *untested])}{rights}"
+    store = ["containerd image store"] * containerd
+    text = f"{', '.join([number, f'API {api}', *context, *untested, *store])}{rights}"
     if cdi := info.get("DiscoveredDevices"):
         text += f"; CDI: {len(cdi)} devices"
     if not untested:
@@ -164,8 +164,7 @@ def _examine_image(client: Any, variant: str, docker: Path) -> Finding:
     subject = f"{variant} image"
     if not (found := image.built(client, variant)):
         return Finding(LAB, subject, Verdict.ABSENT, "not built")
-    tag = image.tag(variant, docker)
-    current = next((each for each in found if tag in each.tags), None)
+    current = next(iter(client.images.list(name=image.tag(variant, docker))), None)
     size = docker_engine.field((current or found[0]).attrs, "Size")
     base = (current or found[0]).labels.get(image.BASE_NAME, "an unknown base")
     about = f"{size / 1e9:.2f} GB, on {base}"
@@ -190,19 +189,18 @@ def _examine_here(granted: Sequence[Gpu]) -> Iterator[Finding]:
 
 
 def _judge_nvidia(place: str, granted: Sequence[Gpu], facts: Iterable[Fact]) -> Iterator[Finding]:
-    """Compare the driver with torch's CUDA, and each GPU with the code that torch has."""
+    """Compare the driver with torch's CUDA, and name each GPU."""
     if not granted:
         return
-    torch = {key: value for fact in facts for key, value in fact.items()}
+    cuda = next((fact["cuda"] for fact in facts if fact.get("cuda")), diagnosis.CUDA)
     version = next(iter(gpus.query("driver_version").values()), [""])[0]
-    yield diagnosis.judge_driver(place, version, torch.get("cuda") or diagnosis.CUDA)
+    yield diagnosis.judge_driver(place, version, cuda)
     if place == LAB:
         yield _examine_toolkit()
     values = gpus.query("memory.total", "compute_cap")
     for gpu in granted:
         memory, capability = values.get(gpu.uuid, ("", ""))
-        architectures = torch.get("architectures", ())
-        yield diagnosis.judge_gpu(place, gpu, memory, capability, architectures)
+        yield diagnosis.judge_gpu(place, gpu, memory, capability)
 
 
 def _examine_toolkit() -> Finding:
@@ -235,7 +233,7 @@ def _container(
     found = image.find(client, image.variants(bool(granted)), docker)
     with atomic.private_folder(build) as attempt:
         containers.change_owner(attempt, user)
-        options["mounts"].append(containers.mount(attempt, ATTEMPTS, writable=True))
+        options["mounts"].append(containers.mount(attempt, ATTEMPT, writable=True))
         with contextlib.closing(containers.Container(found.id, command, options)) as container:
             yield container
 

@@ -24,7 +24,7 @@ LAST = "all-reduce"
 DEADLINE_S = 180  # for all tests together
 RANKS_S = 90.0  # for the ranks to start and communicate; NCCL can hang forever
 SIZE = 1024  # of the matrices
-ATTEMPTS = Path("/attempts")  # in the lab, where runs write
+ATTEMPT = Path("/attempt")  # in the lab, where runs write
 ELEMENTS = 2**20  # of the all-reduced float32 tensor: 4 MiB
 
 
@@ -62,8 +62,8 @@ def find_surroundings() -> Iterator[Fact]:
 def _try_attempt() -> str:
     """Return why no attempt can be written in the lab; empty if it can, and outside the lab."""
     try:
-        if ATTEMPTS.exists():
-            (ATTEMPTS / "log.txt").touch()
+        if ATTEMPT.exists():
+            (ATTEMPT / "log.txt").touch()
     except OSError as error:
         return error.strerror or "no reason given"
     return ""
@@ -92,7 +92,7 @@ def find_torch() -> Iterator[Fact]:
 
 
 def find_gpus() -> Iterator[Fact]:
-    """Yield torch's GPUs, the architectures it has code for, and pairs without peer access.
+    """Yield torch's GPUs, and pairs without peer access.
 
     A CPU build yields nothing.
     """
@@ -104,7 +104,6 @@ def find_gpus() -> Iterator[Fact]:
     pairs = [(a, b) for a in range(count) for b in range(count) if a != b]
     yield {
         "names": [torch.cuda.get_device_name(index) for index in range(count)],
-        "architectures": torch.cuda.get_arch_list(),
         "apart": [pair for pair in pairs if not torch.cuda.can_device_access_peer(*pair)],
     }
 

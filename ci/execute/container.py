@@ -1,6 +1,6 @@
 """Fork servers in containers of the lab."""
 
-import itertools
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,14 +11,16 @@ from ci.lab import containers, docker_engine, image
 from ci.lab.containers import COURSE
 from ci.lab.image import Image
 from ci.lab.visible import require_readable, visible
-from ci.plan import memory
+from ci.machine import atomic
+from ci.plan import attempts, memory
 from ci.plan.gpus import Gpu
 from ci.plan.planner import Run
 
-ATTEMPTS = "/attempts"  # in a container
-PRIVATE = "/tmp:/dev/shm"  # in a container, emptied after each run
+ATTEMPT = "/attempt"  # in a container: the folder of the run in progress
+PRIVATE = "/tmp:/dev/shm:/dev/mqueue"  # in a container, emptied after each run
 CODE = Path(__file__).parents[1]
 PARTS = ("__init__.py", "errors.py", "machine", "lesson", "worker")  # of ci/, for a fork server
+CALLER = f"{os.getuid()}:{os.getgid()}"
 SERVER = ("python", "-P", "-m", "ci.worker.server")
 
 
@@ -34,18 +36,20 @@ class ServerContainer(containers.Container):
     may_serve_again = True
     wait_reason = ""
 
-    def __init__(self, image: Image, options: Mapping[str, Any]) -> None:
+    def __init__(self, image: Image, options: Mapping[str, Any], written: Path) -> None:
+        """Start it; its runs, one after the other, write to the folder `written`."""
         super().__init__(image.id, SERVER, options)
-        self._user = options["user"]
+        self._written = written
         self._abandoned = False
 
     def attempt(self, path: Path) -> str:
-        """The path in the container; the user inside becomes the owner."""
-        if os.getuid() == 0:
-            for folder in (path.parent.parent, path.parent):
-                folder.chmod(0o755)  # regardless of the umask: the user inside has to get there
-        containers.change_owner(path, self._user)
-        return f"{ATTEMPTS}/{path.parent.name}/{path.name}"
+        """The path in the container, to whose folder `path` links until the end of the run.
+
+        It shows no other attempt, and is a mount, in the place of which a run can put no link.
+        """
+        path.rmdir()
+        path.symlink_to(self._written.absolute())
+        return ATTEMPT
 
     def memory(self, pid: int) -> int:
         """Zero, since the engine enforces the container's limit."""
@@ -56,9 +60,15 @@ class ServerContainer(containers.Container):
         self._abandoned = True
 
     def close(self) -> None:
-        """End and remove it, unless it is abandoned."""
+        """End and remove it, unless it is abandoned.
+
+        Not with SIGTERM: the first process of a container ignores that until it has a handler, and
+        so a run that is interrupted in its first seconds would end ten seconds later.
+        """
         if not self._abandoned:
-            super().close()
+            self.kill()
+            with contextlib.suppress(OSError):  # it has what a run in progress has written
+                self._written.rmdir()
 
 
 class ContainerExecutor:
@@ -84,7 +94,6 @@ class ContainerExecutor:
         self.provenance: Mapping[str, str] = {"image": str(image)}
         self._image, self._memory, self._cores, self._slots = image, memory, cores, slots
         self._user = containers.user_inside(as_root)
-        self._students = itertools.count(containers.STUDENT)
 
     @classmethod
     def ready(
@@ -113,12 +122,10 @@ class ContainerExecutor:
             with docker_engine.connect() as client:  # the previous holder may have been killed
                 containers.remove_orphans(client)
         lesson = runs[0].lesson
-        attempts = folder / lesson.name
-        attempts.mkdir(parents=True, exist_ok=True)
         ranks = max(int(run.parameters.get("world_size", 1)) for run in runs)
         options = containers.hardened_options(
             memory.share(self._memory, slots=self._slots, ranks=ranks, gpus=len(lease.gpus)),
-            user=self._another_user(),
+            user=self._user,
             pids=containers.PIDS + containers.PIDS_PER_RANK * ranks,
             cores=min(self._cores, runs[0].threads * ranks + 1),  # 1 for the kernel
             environment={**variables, "PYTHONPATH": COURSE, "PYTORCH_COURSE_PRIVATE": PRIVATE},
@@ -133,11 +140,13 @@ class ContainerExecutor:
             for path in (lesson.path, *visible(lesson.path.parent))
         }
         require_readable(mounts.values(), self._user)
+        written = attempts.begin(runs[0], folder)
+        containers.change_owner(written, self._user)
         options["mounts"] = [
             *(containers.mount(path, target) for target, path in mounts.items()),
-            containers.mount(attempts, ATTEMPTS, writable=True),
+            containers.mount(written, ATTEMPT, writable=True),
         ]
-        return ServerContainer(self._image, options)
+        return ServerContainer(self._image, options, written)
 
     def facts(self) -> Mapping[str, object]:
         """The image with everything in it, the user, and the variables passed on to it."""
@@ -153,16 +162,22 @@ class ContainerExecutor:
         return f"{COURSE}/lessons/{path.name}"
 
     def reclaim(self, path: Path) -> None:
-        """Make the caller the owner of the attempt and its files."""
-        for part in (path, *path.iterdir()):
-            containers.change_owner(part, f"{os.getuid()}:{os.getgid()}")
+        """Move the notebook and the log to `path`, owned by the caller; remove all else."""
+        if not path.is_symlink():
+            return
+        written = path.readlink()
+        path.unlink()
+        path.mkdir()
+        if written.exists():  # until the container has ended without a run
+            written.chmod(0o755)
+            for left in [*written.iterdir()]:
+                _take(left, path)
 
-    def _another_user(self) -> str:
-        """If the caller is root, each container gets a user of its own.
 
-        Runs of a sweep execute in parallel and must not write to each other's attempts.
-        """
-        if os.getuid() or self._user == "0:0":
-            return self._user
-        student = next(self._students)
-        return f"{student}:{student}"
+def _take(left: Path, attempt: Path) -> None:
+    """Move a file of a run to its attempt if it is the notebook or the log; else remove it."""
+    is_kept = left.name in (attempts.NOTEBOOK, attempts.LOG) and left.is_file()
+    if is_kept and not left.is_symlink():
+        containers.change_owner(left.rename(attempt / left.name), CALLER)
+    else:
+        atomic.remove(left)

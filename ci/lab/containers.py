@@ -22,7 +22,8 @@ STUDENT = 1000  # the user id inside if the caller is root
 GIB = 2**30
 COURSE = "/course"  # in a container
 LARGEST_FILE = 2 * GIB  # that a process can write
-TMP = "rw,noexec,nosuid,nodev,size=1g,nr_inodes=100k"  # /tmp in a container
+INODES = ",nr_inodes=100k"  # Podman has no such option
+TMP = f"rw,noexec,nosuid,nodev,size=1g{INODES}"  # /tmp in a container
 # Refuses system calls, then becomes the command that follows. Not a file that is mounted, because
 # the user inside might not be able to read it.
 FILTER = ("python", "-ISc", Path(__file__).with_name("system_calls.py").read_text())
@@ -218,16 +219,20 @@ class Container:
         return self._container.attrs.get("State") or {}
 
     def close(self) -> None:
-        """End it with SIGTERM, or with SIGKILL after END_S seconds, and remove it.
-
-        If the engine is gone, the next command removes what it has left.
-        """
+        """End it with SIGTERM, or with SIGKILL after END_S seconds, and remove it."""
         try:
             with contextlib.suppress(MachineError), docker_engine.explained():
                 self._container.stop(timeout=END_S)
         finally:  # a second Ctrl-C does not wait
-            with contextlib.suppress(MachineError):
-                self._stack.close()
+            self.kill()
+
+    def kill(self) -> None:
+        """End it with SIGKILL, and remove it.
+
+        If the engine is gone, the next command removes what it has left.
+        """
+        with contextlib.suppress(MachineError):
+            self._stack.close()
 
 
 def _start(
@@ -235,11 +240,17 @@ def _start(
 ) -> tuple[Any, Any]:
     """Start a container and return it with its streams; if it cannot start, remove it.
 
-    Unlimited locked memory is left out on machines that do not grant it.
+    What the engine does not have is left out: unlimited locked memory, and a limit on inodes.
     """
     from docker.errors import APIError
 
-    made = client.containers.create(image, list(command), stdin_open=True, **options)
+    try:
+        made = client.containers.create(image, list(command), stdin_open=True, **options)
+    except APIError as error:
+        tmp = options["tmpfs"]["/tmp"].removesuffix(INODES)
+        if "nr_inodes" not in str(error) or options["tmpfs"]["/tmp"] == tmp:
+            raise
+        return _start(client, image, command, {**options, "tmpfs": {"/tmp": tmp}})
     with contextlib.ExitStack() as undo:
         undo.callback(made.remove, force=True)
         streams = made.attach_socket(params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})

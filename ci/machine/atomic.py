@@ -49,13 +49,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder (or a file) with everything in it, as far as this user may, if it exists.
+    """Remove a folder (or a file, or a link) with everything in it, as far as this user may.
 
     A lesson may have nested thousands of folders or taken rights away, for which Python's `rmtree`
     gives up.
     """
     try:
-        shutil.rmtree(folder)
+        if folder.is_dir() and not folder.is_symlink():
+            shutil.rmtree(folder)
+        else:
+            folder.unlink()
     except FileNotFoundError:
         return
     except (OSError, RecursionError):

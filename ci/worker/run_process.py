@@ -60,7 +60,6 @@ class RunProcess:
         self._request, self._events = request, events
         self._timed_out = False
         self._oom_kills = _oom_kills()
-        self._found = _private_files()
         self._start = time.monotonic()
 
     def execute(self, kernel: ForkedKernel | None) -> None:
@@ -102,8 +101,9 @@ class RunProcess:
         signal.setitimer(signal.ITIMER_REAL, 0)
         seconds = time.monotonic() - self._start
         stuck = sorted(processes.kill_descendants(alone=True))
-        for left in _private_files() - self._found:
+        for left in _private_files():
             atomic.remove(left)  # the next run of this container would see it
+        processes.remove_shared_memory()
         if verdict:
             save(verdict.notebook, Path(self._request["attempt"]) / NOTEBOOK)
         end = "failed" if reason else "completed"
@@ -137,10 +137,10 @@ class RunProcess:
             line = line[os.write(self._events, line) :]
 
 
-def _private_files() -> set[Path]:
+def _private_files() -> list[Path]:
     """What is in the folders that the run shares with nobody."""
     folders = filter(None, os.environ.get(processes.PRIVATE, "").split(os.pathsep))
-    return {path for folder in folders for path in Path(folder).iterdir()}
+    return [path for folder in folders for path in Path(folder).iterdir()]
 
 
 def _oom_kills() -> int:

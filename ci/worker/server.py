@@ -43,8 +43,8 @@ MOST_DESCRIPTORS = 253  # that Linux sends with one message
 
 def main(fresh: str = "") -> None:
     """Import, then serve. `fresh` is the reason why run processes must not be forks."""
-    # At once: the first process of a container ignores a signal without a handler.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if os.getpid() != 1:  # the first process of a container, which lessons can reach, ignores it
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ.update(VARIABLES)
     environment = None if fresh else _preload()
     requests, events = os.dup(0), os.dup(1)
@@ -102,6 +102,7 @@ def _preload() -> dict[str, str]:
     else:
         reason = ""
     signal.alarm(0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     os.dup2(errors, 2)
     os.close(errors)
     if reason:

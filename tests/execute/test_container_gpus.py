@@ -100,8 +100,8 @@ def test_a_container_with_gpus_is_isolated_too(
     assert [
         m["destination"]
         for m in config["mounts"]
-        if m["destination"].startswith(("/course", "/attempts")) and "ro" not in m["options"]
-    ] == ["/attempts"]
+        if m["destination"].startswith(("/course", "/attempt")) and "ro" not in m["options"]
+    ] == ["/attempt"]
 
 
 def test_a_gpu_that_the_engine_does_not_know_is_the_machines_fault(

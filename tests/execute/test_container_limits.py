@@ -44,10 +44,50 @@ for path in (Path("/tmp/mine"), Path("/dev/shm/mine")):
     assert [printed(end) for end in ends] == [["False", "False"]] * 2
 
 
+SHARED = """\
+# %%
+import ctypes
+from pathlib import Path
+print(len(Path("/proc/sysvipc/shm").read_text().splitlines()) - 1)
+libc = ctypes.CDLL(None)
+libc.shmat.restype = ctypes.c_void_p
+ctypes.memset(libc.shmat(libc.shmget(0, 2**29, 0o1600), 0, 0), 1, 2**29)
+"""
+
+
+def test_a_run_has_the_memory_that_an_earlier_run_has_shared(
+    the_lab: ContainerExecutor, read: Read, tmp_path: Path
+) -> None:
+    """System V's segments outlive the processes; six of these would be more than its limit."""
+    ends = execute(read(SHARED), tmp_path / "runs", the_lab, "size=2,3,4,5,6,7")
+    assert [printed(end) for end in ends] == [["0"]] * 6
+
+
+HOME = """\
+# %%
+import os
+from pathlib import Path
+found = []
+for folder in [Path("/tmp"), *Path("/tmp").rglob("*"), Path("/dev/shm")]:
+    if folder.is_dir() and os.access(folder, os.W_OK):
+        found += [folder.name] if (folder / "mine").exists() else []
+        (folder / "mine").write_text("mine")
+print(found)
+"""
+
+
+def test_a_run_finds_no_file_of_an_earlier_run_in_its_home(
+    the_lab: ContainerExecutor, read: Read, tmp_path: Path
+) -> None:
+    """Not in a folder that was there before: IPython, for example, executes files of its own."""
+    ends = execute(read(HOME), tmp_path / "runs", the_lab, "size=2,3")
+    assert [printed(end) for end in ends] == [["[]"]] * 2
+
+
 FILES = """\
 # %%
-import glob, os
-(attempt,) = glob.glob("/attempts/*/.*")
+import os
+attempt = "/attempt"
 {code}
 # %%
 import time; time.sleep(60)

@@ -67,10 +67,38 @@ ESCAPES = {
     ),
     "use io_uring": ({"EPERM"}, SYSTEM_CALL.format(call="syscall(425, 1, 0)")),
     "ask the kernel to encrypt": ({"EPERM"}, "import socket; socket.socket(38, 5)"),
+    "start a child in a namespace": (
+        {"EPERM"},
+        SYSTEM_CALL.format(call="syscall(56, 0x10000011, 0, 0, 0, 0)"),
+    ),
+    "take a file of its run process": (
+        {"EPERM", "ENOSYS"},
+        SYSTEM_CALL.format(call="syscall(438, os.pidfd_open(os.getppid()), 1, 0)"),
+    ),
+    "change a setting of the kernel": (WRITES, "open('/proc/sys/kernel/core_pattern', 'w')"),
+    "restart the machine": (WRITES | {"ENOENT"}, "open('/proc/sysrq-trigger', 'w')"),
+    "raise its limit of memory": (
+        WRITES,
+        "from glob import glob; folder = '/sys/fs/cgroup/'\n"
+        "(*_, limit) = glob(folder + 'memory.max') + glob(folder + 'memory/*.limit_in_bytes')\n"
+        "open(limit, 'w')",
+    ),
+    "go before other processes": (
+        {"EPERM"},
+        "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))",
+    ),
+    "open a disk": (
+        {"EPERM"},
+        "import os; os.mknod('/tmp/disk', 0o060600, os.makedev(8, 0))",
+    ),
+    "leave its attempt by a link": (
+        {"ENOENT"},
+        "import os; os.symlink('{folder}', '/attempt/out'); os.listdir('/attempt/out')",
+    ),
+    "replace its attempt": (WRITES | {"EBUSY"}, "import os; os.rename('/attempt', '/elsewhere')"),
     "ask the engine": ({"ENOENT"}, "open('/var/run/docker.sock')"),
 }
 OF_A_STUDENT = {
-    "write beside its attempt": ({"EACCES"}, "open('/attempts/x', 'w')"),
     "become root": ({"EPERM"}, "import os; os.setuid(0)"),
 }
 LAST = {

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,8 +44,8 @@ def invoke(course: Path, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def start(course: Path) -> subprocess.Popen[str]:
-    """Start `invoke run` of the hanging lesson, and wait until its container runs."""
+def start(course: Path, is_ready: Callable[[], object]) -> subprocess.Popen[str]:
+    """Start `invoke run` of the hanging lesson, and wait until its container is ready."""
     process = subprocess.Popen(
         command("-p", "size=2"),
         cwd=course,
@@ -52,22 +53,32 @@ def start(course: Path) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    assert eventually(lambda: running("01_small"), 60)
+    assert eventually(is_ready, 60)
     return process
 
 
-def running(word: str) -> bool:
-    """Whether a container with `word` in its name runs."""
+def is_made() -> bool:
+    """Whether the lesson's container exists."""
+    return bool(containers_named("01_small"))
+
+
+def is_running() -> bool:
+    """Whether the lesson's container has started."""
     with connect() as client:
-        return bool(client.containers.list(filters={"name": word}))
+        return bool(client.containers.list(filters={"name": "01_small"}))
 
 
+@pytest.mark.parametrize("is_ready", [is_made, is_running])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_leaves_no_container(hanging: Path, number: signal.Signals) -> None:
-    """Exit status 1, and one line at the end."""
-    process = start(hanging)
+def test_a_stopped_run_leaves_no_container(
+    hanging: Path, number: signal.Signals, is_ready: Callable[[], bool]
+) -> None:
+    """Exit status 1 at once, also while Python starts inside, and one line at the end."""
+    process = start(hanging, is_ready)
+    began = time.monotonic()
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
+    assert time.monotonic() - began < containers.END_S
     assert process.returncode == 1
     assert output.strip().splitlines()[-1] == "interrupted; nothing was published"
     assert containers_named("01_small") == []
@@ -75,10 +86,10 @@ def test_a_stopped_run_leaves_no_container(hanging: Path, number: signal.Signals
 
 def test_a_killed_run_leaves_a_container_that_ends_and_is_swept(hanging: Path) -> None:
     """No cleanup follows a SIGKILL, but the worker notices that its input has ended."""
-    process = start(hanging)
+    process = start(hanging, is_running)
     process.kill()
     process.communicate()
-    assert eventually(lambda: not running("01_small"), 30)
+    assert eventually(lambda: not is_running(), 30)
     (left,) = containers_named("01_small")
     status, output = invoke(hanging, "-p", "size=3")
     assert status == 1
