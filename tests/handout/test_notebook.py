@@ -123,7 +123,7 @@ def written(workbook: NotebookNode) -> list[str]:
     return [cell.source for cell in workbook.cells if cell.source.startswith("%%writefile")]
 
 
-FORGET = new_code_cell("%reset -f", id="forget")  # the names of the cells above
+FORGET = new_code_cell("%reset_selective -f .", id="forget")  # all names of the cells above
 
 
 def prove(lesson: Lesson, execute: Execute, folder: Path) -> None:
@@ -136,6 +136,7 @@ def prove(lesson: Lesson, execute: Execute, folder: Path) -> None:
     blank = notebook.workbook(made, "en")
     solved = notebook.workbook(replace(made, edition=INSTRUCTORS), "zh")
     assert written(blank) == written(solved)
+    solutions = [f"solved-{name}" for name in checks(solved)]
     for cell in solved.cells:
         cell.id = f"solved-{cell.id}"
     both = new_notebook(cells=[*blank.cells, FORGET, *solved.cells], metadata=blank.metadata)
@@ -148,8 +149,7 @@ def prove(lesson: Lesson, execute: Execute, folder: Path) -> None:
     assert list(raised) == checks(blank), raised
     assert len(raised) == len(lesson.exercises)
     assert all(text.startswith("AssertionError: ✗ ") for text in raised.values()), raised
-    passed = [f"solved-{name}" for name in checks(blank)]
-    ticks = [cell.outputs[0].text for cell in executed.cells if cell.id in passed]
+    ticks = [cell.outputs[0].text for cell in executed.cells if cell.id in solutions]
     assert ticks == [f"✓ {exercise.name}\n" for exercise in lesson.exercises]
 
 
