@@ -53,6 +53,23 @@ def _pixels(page: Path) -> list[bytes]:
     return [grey[at : at + width] for at in range(0, len(grey), width)]
 
 
+@pytest.mark.usefixtures("poppler")
+def test_no_line_begins_with_the_chinese_mark_after_code(tmp_path: Path) -> None:
+    """Regardless of where in its line the code ends."""
+    texts = ["中" * length + f" `code`{mark}文" for length in range(20, 50) for mark in "：；"]
+    lines = poppler_says("pdftotext", pdf_of(prose(*texts)), tmp_path, "-layout", "-").split("\n")
+    assert len([line for line in lines if "中" in line]) > len(texts)
+    assert [line for line in lines if line.strip().startswith(("：", "；"))] == []
+
+
+@pytest.mark.usefixtures("poppler")
+def test_short_code_in_a_sentence_stays_in_one_line(tmp_path: Path) -> None:
+    """Its spaces are no places to break a line."""
+    texts = ["w" + "o" * length + " word" * 14 + " `k = k / 2`" for length in range(30)]
+    read = poppler_says("pdftotext", pdf_of(prose(*texts)), tmp_path, "-layout", "-")
+    assert read.count("k = k / 2") == len(texts)
+
+
 def test_a_short_block_of_code_stays_whole() -> None:
     """Regardless of the line of a page on which it begins."""
     blocks = ["\n".join(f"b{number}_{line} = 1" for line in range(9)) for number in range(30)]
