@@ -43,6 +43,9 @@ LARGER = re.compile(
 )  # its content is a text, not a formula
 NAMES = re.compile(r'"(?:\\.|[^"\\])*"|\b(?:' + "|".join(map(re.escape, RENAMED)) + r")\b")
 
+# The slanted bold letters of Unicode, and the upright ones.
+UPRIGHT = {slanted: slanted - 0x68 for slanted in range(0x1D468, 0x1D49C)}
+
 # What one of the two formats loses or changes, by the command's name.
 REFUSED = {
     **dict.fromkeys(("underset", "overset"), r"write \stackrel{a}{=}, or an index"),
@@ -98,6 +101,16 @@ def for_typst(tex: str) -> str:
 def _marked(is_begin: bool) -> str:
     begin = rf"\begin{{Bmatrix}}\text{{{NO_DELIMITERS}}}"
     return begin if is_begin else r"\end{Bmatrix}"
+
+
+def upright(mathml: str) -> str:
+    r"""A formula in MathML whose bold letters are upright if it has \mathbf, as in TeX and Typst.
+
+    pandoc slants them all.
+    """
+    if r"\mathbf" not in mathml:
+        return mathml
+    return mathml.translate(UPRIGHT).replace('"bold-italic"', '"bold"')
 
 
 def finished(markup: str) -> str:

@@ -36,6 +36,11 @@ FORMULA_OR_CODE = re.compile(r"(\$[^\s$`](?:[^$`]*[^\s$`])?\$|`[^`]+`)")
 # Escaped, they would begin and end a formula.
 BRACKETS = {"(": "&#40;", ")": "&#41;", "[": "&#91;", "]": "&#93;"}
 BRACKET = re.compile(r"\\([()\[\]])")
+# A browser would break the line between a formula and the mark after it.
+AND_MARK = re.compile(
+    r'(?s)<math display="inline"(?:(?!</math>).)*</math>[.,;:!?)。，；：、）？！]+'
+)
+WHOLE = r'<span class="whole">\g<0></span>'
 SEPARATOR = "\x1e"  # before or after texts, which contain no control characters
 # Kangxi radicals and compatibility ideographs, which look like usual characters and are others.
 TWINS = re.compile("[\u2e9f\u2ef3\u2f00-\u2fd5\uf900-\ufaff\U0002f800-\U0002fa1f]")
@@ -122,7 +127,8 @@ def _render(texts: Sequence[str], target: Target) -> list[str]:
             markup = _described(markup, node["c"][1])
         return {"t": "RawInline", "c": [target, markup]}
 
-    return _write(documents, target, with_formulas)
+    written = _write(documents, target, with_formulas)
+    return [AND_MARK.sub(WHOLE, text) for text in written] if target == "html" else written
 
 
 def spoken(texts: Iterable[str]) -> dict[str, str]:
@@ -207,7 +213,7 @@ def _tex_for(tex: str, target: Target) -> str:
 
 
 def _finished(markup: str, target: Target) -> str:
-    return formula_tex.finished(markup) if target == "typst" else markup
+    return formula_tex.finished(markup) if target == "typst" else formula_tex.upright(markup)
 
 
 def _write(

@@ -41,6 +41,12 @@ def test_a_formula_means_the_same_in_html_and_in_pdf() -> None:
     assert {tex: pair for tex, pair in meanings().items() if len({*pair}) > 1} == {}
 
 
+@pytest.mark.parametrize(("tex", "letter"), [(r"\mathbf{x}", "𝐱"), (r"\boldsymbol{W}", "𝑾")])
+def test_bold_letters_are_upright_in_html_only_as_in_tex(tex: str, letter: str) -> None:
+    formula = ("InlineMath", tex)
+    assert f">{letter}<" in markdown.set_formulas([formula], "html")[formula]
+
+
 # https://github.com/jgm/pandoc/issues/11667 (\hline was dropped)
 @pytest.mark.parametrize(
     ("tex", "meaning"),

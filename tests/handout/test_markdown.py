@@ -200,3 +200,10 @@ def test_escaped_text_is_no_formula(text: str) -> None:
     """A notebook of ours can be converted again: its check table shows arrays."""
     source = markdown.escape(text)
     assert unescape(markdown.render([source], "html")[source]).strip() == f"<p>{text}</p>"
+
+
+def test_a_mark_stays_with_the_formula_before_it() -> None:
+    """In HTML, where a line could break between them; the other formula has no mark."""
+    html = one("Let $x$ be $y$。", "html")
+    assert html.count('<span class="whole">') == 1
+    assert html.endswith("</math>。</span></p>")
