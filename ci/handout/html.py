@@ -227,6 +227,12 @@ def is_drawing(content: str) -> bool:
     return "<svg" in content and "<image" not in content
 
 
+def is_url_of_drawing(url: str) -> bool:
+    """Whether `url`, as from `data_url`, is a drawing."""
+    kind, _, content = url.partition(";base64,")
+    return kind.endswith("svg+xml") and is_drawing(base64.b64decode(content).decode())
+
+
 def data_url(content: str, kind: str) -> str:
     """A picture as a URL; a script in an SVG never runs there."""
     return f"data:{kind};base64,{base64.b64encode(picture_bytes(kind, content)).decode()}"

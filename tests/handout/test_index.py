@@ -1,6 +1,8 @@
 """The course page and the summary of a sweep: their content and their links."""
 
-from ci.handout import index
+import pytest
+
+from ci.handout import html, index
 from tests.handout.conftest import FACTS
 
 ENTRY = {
@@ -22,12 +24,21 @@ def test_the_course_page_links_to_each_handout() -> None:
     ):
         for kind in ("html", "pdf", "ipynb"):
             assert f'href="{language}/03_gradients.{kind}"' in pages[file]
-        for text in (title, "✓ verified", "cpu (a small one)", "handouts.zip"):
+        for text in (title, "cpu (a small one)", "handouts.zip"):
             assert text in pages[file]
-    assert "3 values verified" in pages["index.html"]
-    assert "已核对 3 个值" in pages["index.zh.html"]
+    assert "✓ 3 values verified" in pages["index.html"]
+    assert "✓ 已核对 3 个值" in pages["index.zh.html"]
     assert 'href="index.zh.html"' in pages["index.html"]
     assert 'href="index.html"' in pages["index.zh.html"]
+
+
+@pytest.mark.parametrize(
+    ("content", "is_drawing"), [("<svg/>", True), ("<svg><image/></svg>", False)]
+)
+def test_only_a_drawing_gets_the_colours_of_the_dark_page(content: str, is_drawing: bool) -> None:
+    """A photograph keeps its own, on the course page as in the lesson."""
+    entry = {**ENTRY, "picture": html.data_url(content, "image/svg+xml")}
+    assert ('class="drawing"' in index.course([entry])["index.html"]) == is_drawing
 
 
 def test_a_lesson_in_one_language_is_on_each_page() -> None:
