@@ -270,8 +270,9 @@ prediction, difference, (difference**2).sum()
 #
 # It contains CUDA 13, so you only need NVIDIA's driver, version 580 or newer (`nvidia-smi` shows the
 # version). CUDA 13 no longer supports GPUs older than Turing: for a V100 or a GTX 10xx, and for
-# an older driver, add `--index-url https://download.pytorch.org/whl/cu126`. On Windows, add
-# `…/whl/cu130`. For AMD GPUs there are ROCm builds for Linux; pytorch.org shows the command.
+# an older driver, add the option `--index-url` with the address
+# `https://download.pytorch.org/whl/cu126`. On Windows, add the option too, with the address that
+# ends in `cu130`. For AMD GPUs there are ROCm builds for Linux; pytorch.org shows the command.
 
 # %% [markdown] lang="zh"
 # **有 NVIDIA GPU 的 Linux 机器**：直接安装即可。这样装上的是 CUDA 版，要下载几个 GB：
@@ -281,7 +282,7 @@ prediction, difference, (difference**2).sum()
 # pip install numpy matplotlib jupyterlab jupytext
 # ```
 #
-# 它自带 CUDA 13，我们只需装好 580 或更新版本的 NVIDIA 驱动（用 `nvidia-smi` 查看）。CUDA 13 不再支持比 Turing 更早的 GPU：如果是 V100 或 GTX 10xx，或者驱动较旧，就加上 `--index-url https://download.pytorch.org/whl/cu126`。在 Windows 上则加 `…/whl/cu130`。AMD 的 GPU 在 Linux 上有 ROCm 版，安装命令见 pytorch.org。
+# 它自带 CUDA 13，我们只需装好 580 或更新版本的 NVIDIA 驱动（用 `nvidia-smi` 查看）。CUDA 13 不再支持比 Turing 更早的 GPU：如果是 V100 或 GTX 10xx，或者驱动较旧，就加上选项 `--index-url`，地址为 `https://download.pytorch.org/whl/cu126`。在 Windows 上也要加这个选项，地址末尾是 `cu130`。AMD 的 GPU 在 Linux 上有 ROCm 版，安装命令见 pytorch.org。
 
 # %% [markdown] lang="en"
 # **uv** does the same, and can choose the build that fits your driver:

@@ -51,7 +51,7 @@ kind = getattr(torch, dtype)
 #
 # $$\frac{\partial y}{\partial x_i} = 4 x_i .$$
 #
-# To differentiate with respect to `x`, PyTorch must record every operation that uses `x`.
+# To differentiate with respect to `x`, PyTorch must record every operation that uses `x`. Calling
 # `requires_grad_(True)` asks for this. The gradient will be stored in `x.grad`. What does `x.grad`
 # contain before anything is computed?
 

@@ -22,9 +22,9 @@
 # Training takes a day, and three of your four GPUs are idle. Or the model does not even fit on one
 # GPU. In both cases, several devices have to share the work.
 #
-# After this lesson you know three ways to share it. You can train on several processes in the most
-# common way, data parallelism, and you can prove that together they compute what one device computes.
-# You also have a training script that you can use in your own projects.
+# After this lesson you know three ways to share the work of training. You can train on several
+# processes in the most common way, data parallelism, and you can prove that together they compute
+# what one device computes. You also have a training script that you can use in your own projects.
 
 # %% [markdown] lang="zh"
 # # 数据并行

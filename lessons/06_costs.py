@@ -231,11 +231,11 @@ took = {
 }
 speedup = [took[1] / took[size] for size in sizes]
 available = torch.cuda.device_count() if on_gpus else os.cpu_count()
-figure, panel = plt.subplots(figsize=(4, 2.4), layout="constrained")
+figure, panel = plt.subplots(figsize=(4, 2.0), layout="constrained")
 panel.plot(sizes, sizes, "--", color="#8d99ae")
 panel.plot(sizes, speedup, "o-", color=LINE)
 for size, gain in zip(sizes, speedup, strict=True):
-    panel.annotate(f"{gain:.2f}", (size, gain), (0, -14), textcoords="offset points")
+    panel.annotate(f"{gain:.2f}", (size, gain), (5, -12), textcoords="offset points")
 panel.axvline(available, color=RED, linewidth=1)
 panel.set(xlabel="$W$", ylabel="$T_1 / T_W$", xticks=sizes, ylim=(0, None))
 panel.spines[["top", "right"]].set_visible(False)
@@ -420,7 +420,7 @@ row(first), row(trained)
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 1. 全归约的两半
 #
-# 每个进程有一行 `world_size` 个整数，即 `table[rank]`。只用 `dist.reduce_scatter(output, list_of_inputs)` 和 `dist.all_gather(list_of_outputs, input)`，不用 `dist.all_reduce`，让每个进程都得到各行之和。各个张量是什么形状？
+# 每个进程有一行 `world_size` 个整数，即 `table[rank]`。请让每个进程都得到各行之和：不用 `dist.all_reduce`，只用 `dist.reduce_scatter(output, list_of_inputs)` 和 `dist.all_gather(list_of_outputs, input)`。各个张量是什么形状？
 
 # %% tags=["setup"]
 shape = world_size, world_size

@@ -95,7 +95,7 @@ def draw_step() -> None:
             frame = plt.Rectangle((0.5, bottom), 6, height, fc="none", ec=GREY, linestyle="--")
             panel.add_patch(frame)
         for phase, style in arrows.items():
-            line = {"arrowstyle": style, "color": RED, "lw": 1.4}
+            line = {"arrowstyle": style, "color": RED, "lw": 1.4, "mutation_scale": 7}
             panel.annotate("", (phase, -0.78), (phase, -0.22), arrowprops=line)
         panel.set(xlim=(0.4, 6.6), ylim=(-1.5, 1.1), xticks=[], yticks=[])
         panel.set_title(name, family="monospace", fontsize=9)
