@@ -420,7 +420,7 @@ row(first), row(trained)
 # %% [markdown] lang="zh" tags=["exercise"]
 # ### 1. 全归约的两半
 #
-# 每个进程有一行 `world_size` 个整数，即 `table[rank]`。请让每个进程都得到各行之和：不用 `dist.all_reduce`，只用 `dist.reduce_scatter(output, list_of_inputs)` 和 `dist.all_gather(list_of_outputs, input)`。各个张量是什么形状？
+# 每个进程有一行 `world_size` 个整数，即 `table[rank]`。请让每个进程都得到各行之和：只用 `dist.reduce_scatter(output, list_of_inputs)` 和 `dist.all_gather(list_of_outputs, input)`，不用 `dist.all_reduce`。各个张量是什么形状？
 
 # %% tags=["setup"]
 shape = world_size, world_size

@@ -40,6 +40,7 @@ BRACKET = re.compile(r"\\([()\[\]])")
 AND_MARK = re.compile(
     r'(?s)<math display="inline"(?:(?!</math>).)*</math>[.,;:!?)。，；：、）？！]+'
 )
+COLON = re.compile("(?<=`)[：；]")  # after code, where Typst would break the line
 WHOLE = r'<span class="whole">\g<0></span>'
 SEPARATOR = "\x1e"  # before or after texts, which contain no control characters
 # Kangxi radicals and compatibility ideographs, which look like usual characters and are others.
@@ -128,7 +129,8 @@ def _render(texts: Sequence[str], target: Target) -> list[str]:
         return {"t": "RawInline", "c": [target, markup]}
 
     written = _write(documents, target, with_formulas)
-    return [AND_MARK.sub(WHOLE, text) for text in written] if target == "html" else written
+    mark, joined = (AND_MARK, WHOLE) if target == "html" else (COLON, r"#sym.wj;\g<0>")
+    return [mark.sub(joined, text) for text in written]
 
 
 def spoken(texts: Iterable[str]) -> dict[str, str]:
