@@ -21,11 +21,11 @@ from typing import Any
 import nh3
 from ipython_pygments_lexers import IPython3Lexer  # type: ignore[import-untyped]
 from markupsafe import Markup, escape
-from nbformat import NotebookNode
 from pygments import highlight  # type: ignore[import-untyped]
 from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
 
 from ci.handout.markdown import plain, visible
+from ci.lesson.node import NotebookNode
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPT = TEMPLATES / "html" / "handout.js"

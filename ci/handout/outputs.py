@@ -7,12 +7,12 @@ import re
 from collections.abc import Mapping
 
 import nh3
-from nbformat import NotebookNode
 
 from ci.handout import terminal
 from ci.handout.html import HTML_TAGS, clean
 from ci.handout.markdown import plain
 from ci.judge.not_compared import compares_result
+from ci.lesson.node import NotebookNode
 
 SHOWN = {"image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/latex", "text/plain"}
 WIDGET = "application/vnd.jupyter.widget-view+json"

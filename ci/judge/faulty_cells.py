@@ -2,9 +2,8 @@
 
 import ast
 
-from nbformat import NotebookNode
-
 from ci.judge.not_compared import IMAGES, compares_result
+from ci.lesson.node import NotebookNode
 
 
 def first_incomplete_cell(notebook: NotebookNode) -> str:

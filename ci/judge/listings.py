@@ -7,9 +7,8 @@ each function and class that it printed.
 import ast
 from textwrap import dedent
 
-from nbformat import NotebookNode
-
 from ci.lesson.lesson import Lesson
+from ci.lesson.node import NotebookNode
 
 LISTING = "listing"  # the key of a cell's metadata
 

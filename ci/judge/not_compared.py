@@ -1,8 +1,7 @@
 """Outputs that stand in a handout although nobody compared them."""
 
-from nbformat import NotebookNode
-
 from ci.judge.listings import LISTING
+from ci.lesson.node import NotebookNode
 
 IMAGES = {"image/svg+xml", "image/png", "image/jpeg"}
 

@@ -4,9 +4,9 @@ import math
 import re
 
 import numpy as np
-from nbformat import NotebookNode
 
 from ci.judge.compare import COARSEST, Comparison, floating_dtype
+from ci.lesson.node import NotebookNode
 from ci.lesson.value import Comparable
 
 NUMBER = re.compile(r"[-+]?(?<![\w.])(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?(?![\w.]*\w)")

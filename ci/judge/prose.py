@@ -2,7 +2,7 @@
 
 import copy
 
-from nbformat import NotebookNode
+from ci.lesson.node import NotebookNode
 
 INJECTED = "injected-parameters"  # the id of the cell that sets the parameters of a run
 

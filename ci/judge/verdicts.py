@@ -10,10 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import nbformat
 import numpy as np
-from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell
 
 from ci.errors import CourseError
 from ci.execute.events import End, Execution
@@ -31,6 +28,7 @@ from ci.judge.prose import with_current_prose
 from ci.lesson.exercises import BLANKS, Exercise
 from ci.lesson.expect import Rule
 from ci.lesson.lesson import Check, Lesson
+from ci.lesson.node import NotebookNode, read
 from ci.lesson.oracle import Oracle
 from ci.lesson.parameters import Value
 from ci.lesson.value import Comparable, expected_value, shown_value
@@ -44,7 +42,7 @@ def judge(execution: Execution, oracles: Mapping[str, Oracle]) -> Outcome:
     """The outcome of an execution."""
     run, notebook = execution.run, execution.run.lesson.notebook
     if execution.notebook:
-        notebook = with_current_prose(notebook, nbformat.read(execution.notebook, as_version=4))
+        notebook = with_current_prose(notebook, read(execution.notebook))
         mark_listings(notebook, run.lesson)
     results = judge_checks(run.lesson, oracles, run.parameters, notebook)
     cell, reason = execution.cell, execution.reason
@@ -151,7 +149,7 @@ def _solved_blank(
     checks = {check.name: check for check in run.lesson.checks}
     for exercise in run.lesson.exercises:
         shown = notebook.metadata.get(BLANKS, {}).get(exercise.name, [])
-        blank = new_code_cell(exercise.blank.source, execution_count=1, outputs=shown)
+        blank = NotebookNode({**exercise.blank, "execution_count": 1, "outputs": shown})
         check, oracle = checks[exercise.name], oracles[exercise.name]
         if _judge_value(check, blank, oracle, run.parameters, run.parameters).green:
             return exercise

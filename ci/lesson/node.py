@@ -1,5 +1,7 @@
 """The cells of a lesson, without nbformat: importing it takes longer than reading all lessons."""
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,3 +29,9 @@ def copied(part: Any) -> Any:
     if isinstance(part, dict):
         return NotebookNode({key: copied(value) for key, value in part.items()})
     return [*map(copied, part)] if isinstance(part, list) else part
+
+
+def read(path: Path) -> NotebookNode:
+    """The executed notebook that the worker wrote, in which no text is a list of lines."""
+    notebook: NotebookNode = copied(json.loads(path.read_text(encoding="utf-8")))
+    return notebook

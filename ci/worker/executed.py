@@ -12,7 +12,7 @@ def save(notebook: NotebookNode, path: Path) -> None:
     """Write a notebook whole or not at all."""
     partial = path.with_suffix(".partial")
     partial.unlink(missing_ok=True)  # the lesson may have put a link there
-    partial.write_text(nbformat.v4.writes(notebook), encoding="utf-8")
+    partial.write_text(nbformat.v4.writes(notebook, split_lines=False), encoding="utf-8")
     partial.replace(path)
 
 

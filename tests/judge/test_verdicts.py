@@ -1,9 +1,9 @@
 """Judging executed notebooks."""
 
 import copy
+import json
 from typing import Any
 
-import nbformat
 import numpy as np
 import pytest
 from nbformat import NotebookNode
@@ -66,7 +66,7 @@ def _output(value: Any) -> NotebookNode:
 def judge_run(run: Run, notebook: NotebookNode) -> Outcome:
     """The outcome of a run that completed with this notebook."""
     path = run.lesson.path.with_suffix(".ipynb")
-    nbformat.write(notebook, path)
+    path.write_text(json.dumps(notebook))
     execution = Execution(run, path.parent, End.COMPLETED, notebook=path)
     return verdicts.judge(execution, oracle.load(run.lesson))
 
