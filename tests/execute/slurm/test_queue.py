@@ -78,7 +78,7 @@ def test_a_silent_controller_loses_no_run(slurm: Cluster, read: Read, tmp_path: 
             time.sleep(SILENCE_S)
 
     with ThreadPoolExecutor(1) as pool, slurm.silent():
-        words = ["--exclusive", "-wn1"]
+        words = ["--exclusive", "-wn3"]  # it stays in COMPLETING for a minute, and n1 is needed
         following = pool.submit(follow, runs, tmp_path / "runs", silence, slots=2, arguments=words)
         time.sleep(SILENCE_S)
     found = executions(following.result())
