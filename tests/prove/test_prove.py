@@ -166,8 +166,8 @@ def test_a_mistake_after_ranks_were_started_is_compared(read: Read, tmp_path: Pa
         '# %%\ncode = start()\n# %% check="gradient"\n(start() + 4.0 + code) * np.arange(size)\n'
     )
     lesson = read(start + ranks, expected=ORACLE)
-    results = tried(lesson, mutants_file(tmp_path), sample=None)
-    assert statuses(results, "(start() + 5.0 + code)") == [MutantStatus.DIFFERS]
+    file = mutants_file(tmp_path, named("start() + 5.0 + code", text="start() + 4.0 + code"))
+    assert statuses(tried(lesson, file)) == [MutantStatus.DIFFERS]
 
 
 @pytest.mark.kernel
