@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from ci.machine import atomic
+
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
 PRIVATE = "PYTORCH_COURSE_PRIVATE"  # variable of the lab: folders of one run, as in PATH
 KILL_S = 20.0  # for processes to end after SIGKILL; one that is stuck in a driver does not
@@ -59,13 +61,16 @@ def kill_descendants(spare: Set[int] = frozenset(), *, alone: bool = False) -> s
     return set()
 
 
-def remove_shared_memory() -> None:
-    """Remove what a run has left of System V's objects, which outlive processes.
+def empty_container() -> None:
+    """Remove the files and System V's objects of a run, which the next run would see.
 
-    Only in a container of the lab, whose next run would have less memory.
+    Only in a container of the lab.
     """
-    if not os.environ.get(PRIVATE):
+    if not _sees_only_its_run():
         return
+    for folder in os.environ[PRIVATE].split(os.pathsep):
+        for left in Path(folder).iterdir():
+            atomic.remove(left)
     libc = ctypes.CDLL(None)
     for kind, control in (("shm", libc.shmctl), ("msg", libc.msgctl), ("sem", libc.semctl)):
         for line in Path("/proc/sysvipc", kind).read_text().splitlines()[1:]:

@@ -17,7 +17,6 @@ from typing import Any, NoReturn
 from ci.errors import CourseError
 from ci.lesson import reader
 from ci.lesson.lesson import Lesson
-from ci.machine import atomic
 from ci.worker import processes
 from ci.worker.executed import save
 from ci.worker.forked import ForkedKernel
@@ -101,9 +100,7 @@ class RunProcess:
         signal.setitimer(signal.ITIMER_REAL, 0)
         seconds = time.monotonic() - self._start
         stuck = sorted(processes.kill_descendants(alone=True))
-        for left in _private_files():
-            atomic.remove(left)  # the next run of this container would see it
-        processes.remove_shared_memory()
+        processes.empty_container()
         if verdict:
             save(verdict.notebook, Path(self._request["attempt"]) / NOTEBOOK)
         end = "failed" if reason else "completed"
@@ -135,12 +132,6 @@ class RunProcess:
         line = json.dumps({"event": event, "run": self._request["run"], **details}).encode() + b"\n"
         while line:
             line = line[os.write(self._events, line) :]
-
-
-def _private_files() -> list[Path]:
-    """What is in the folders that the run shares with nobody."""
-    folders = filter(None, os.environ.get(processes.PRIVATE, "").split(os.pathsep))
-    return [path for folder in folders for path in Path(folder).iterdir()]
 
 
 def _oom_kills() -> int:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 PROGRAM = """\
 import os, subprocess, sys, psutil
@@ -38,6 +39,18 @@ def test_only_in_a_container_are_all_processes_killed_at_once() -> None:
         "os.kill = lambda pid, number: kill(pid, number) if pid > 0 else print('all')"
     )
     assert outcome("set()", setup=setup, how="alone=True") == "True False False"
+
+
+def test_only_a_container_is_emptied(tmp_path: Path) -> None:
+    """Not the folders of a machine with the same variable."""
+    kept = tmp_path / "kept"
+    kept.touch()
+    setup = (
+        f"os.environ[processes.PRIVATE], os.getppid = {str(tmp_path)!r}, lambda: 1\n"
+        "processes.empty_container()"
+    )
+    assert outcome("set()", setup=setup) == "True False False"
+    assert kept.exists()
 
 
 def test_a_process_that_cannot_be_killed_is_reported() -> None:
