@@ -128,13 +128,19 @@ class Cluster:
         self.ask("srun", "--partition=urgent", "--exclusive", f"--nodelist={name}", "true")
 
     def wait_until_up(self) -> None:
-        """Wait until each node can run jobs."""
+        """Wait until each node can run jobs.
+
+        A controller that was killed may give the id of a job once more; Slurm then drains its node,
+        until an administrator resumes it.
+        """
         wanted = {f"{name} {state}" for name in NODES for state in ("idle", "mix", "alloc", "comp")}
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
             states = {*self.ask("sinfo", "-h", "-N", "-o", "%N %t").splitlines()}
             if len(states) == len(NODES) and wanted.issuperset(states):
                 return
+            for name in (state.split()[0] for state in states if " dr" in state):
+                self.ask("scontrol", "update", f"nodename={name}", "state=resume")
             time.sleep(0.2)
         raise TimeoutError(f"not all nodes are up: {states}; {self._last_errors()}")
 
