@@ -76,7 +76,6 @@ class ContainerExecutor:
 
     shared = False
     is_scheduled = False
-    jobs: Sequence[str] = ()
 
     def __init__(
         self,

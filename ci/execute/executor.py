@@ -73,10 +73,6 @@ class Executor(Protocol):
     shared: bool
     is_scheduled: bool
 
-    @property
-    def jobs(self) -> Sequence[str]:
-        """The ids of the scheduler's jobs that wait or run."""
-
     def start(
         self, runs: Sequence[Run], lease: Lease, folder: Path, variables: Mapping[str, str]
     ) -> ServerChannel:

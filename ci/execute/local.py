@@ -43,11 +43,6 @@ class LocalExecutor:
         """Start a fork server, which inherits the environment."""
         return Process("ci.worker.server", variables)
 
-    @property
-    def jobs(self) -> Sequence[str]:
-        """None: no scheduler starts them."""
-        return ()
-
     def facts(self) -> Mapping[str, object]:
         """Interpreter, C library, packages, and the variables that libraries read."""
         libc = ""

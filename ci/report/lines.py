@@ -62,18 +62,19 @@ def interrupted_text(
     runs: Sequence[Run],
     outcomes: Sequence[Outcome],
     written: Sequence[Path] = (),
-    jobs: Sequence[str] = (),
     detached: Sequence[str] = (),
+    *,
+    is_scheduled: bool = False,
 ) -> str:
     """What an interrupt has left: the HTML at most is published, and what was executed is kept.
 
-    `jobs` of Slurm are cancelled, those of `detached` runs are not.
+    Jobs of a scheduler are cancelled, but those of `detached` runs are not.
     """
     kept = [o.run.name for o in outcomes if not o.skipped]
     only = f"only the HTML in {' and '.join(folder.name for folder in written)}"
     published = f"{only if written else 'nothing'} was published"
-    if jobs:
-        published += f"; cancelled {len(jobs)} Slurm jobs: {', '.join(jobs)}"
+    if is_scheduled:
+        published += "; this command's Slurm jobs are cancelled"
     if detached:
         words = ", ".join(detached)
         published += f"; Slurm jobs {words} go on, and the next command collects their runs"

@@ -76,7 +76,7 @@ def _run(
     outcomes: list[Outcome] = []
     written: list[Path] = []
     terminal = _terminal(planned, options)
-    with ExitStack() as stack, _interruptible(planned, build, outcomes, written):
+    with _interruptible(planned, build, outcomes, written), ExitStack() as stack:
         # Execute, judge, and render handouts, all at the same time.
         executing = _execute(ordered, planned, build, servers, detach=options.detach)
         stack.enter_context(closing(executing))
@@ -145,12 +145,14 @@ def _run(
 def _interruptible(
     planned: Plan, build: Path, outcomes: Sequence[Outcome], written: Sequence[Path]
 ) -> Iterator[None]:
-    """Let an interrupt say what it has left."""
+    """Let an interrupt say what it has left, after all runs have ended."""
     try:
         yield
     except KeyboardInterrupt:
-        jobs, detached = planned.executor.jobs, _detached_jobs(build)
-        text = interrupted_text(planned.runs, outcomes, written, jobs, detached)
+        detached, is_scheduled = _detached_jobs(build), planned.executor.is_scheduled
+        text = interrupted_text(
+            planned.runs, outcomes, written, detached, is_scheduled=is_scheduled
+        )
         raise KeyboardInterrupt(text) from None
 
 

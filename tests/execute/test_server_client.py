@@ -34,7 +34,6 @@ class ScriptedExecutor:
     inherits = True
     may_serve_again = True
     wait_reason = ""
-    jobs: Sequence[str] = ()
 
     def __init__(self, *scripts: Script) -> None:
         self._scripts = list(scripts)

@@ -27,7 +27,6 @@ class SlurmExecutor(LocalExecutor):
         """`arguments` are further words for srun."""
         super().__init__()
         self._arguments = list(arguments)
-        self._jobs: list[Job] = []
 
     @classmethod
     def ready(cls, arguments: str) -> "SlurmExecutor":
@@ -46,19 +45,12 @@ class SlurmExecutor(LocalExecutor):
             raise fault(f"--on slurm: {plain(lines[0])}: srun {shlex.join(words)}".rstrip())
         return cls(words)
 
-    @property
-    def jobs(self) -> Sequence[str]:
-        """The ids of its jobs that wait or run."""
-        return sorted((job.id for job in list(self._jobs) if job.is_listed), key=int)
-
     def start(
         self, runs: Sequence[Run], lease: Lease, folder: Path, variables: Mapping[str, str]
     ) -> Job:
         """Submit a job for `runs`, which may take turns in it."""
         longest_s = max(run.timeout_s for run in runs)
-        job = Job(self.options(runs), variables, longest_s)
-        self._jobs.append(job)
-        return job
+        return Job(self.options(runs), variables, longest_s)
 
     def options(self, runs: Sequence[Run]) -> list[str]:
         """What a job for `runs` of one kind asks Slurm for."""

@@ -74,11 +74,6 @@ class Job(Process):
         self._listener.start()
 
     @property
-    def is_listed(self) -> bool:
-        """Whether Slurm has it in its queue or on a node."""
-        return bool(self.id) and self._process.poll() is None
-
-    @property
     def may_serve_again(self) -> bool:
         """Whether its time is enough for another run."""
         return time.monotonic() < self._last_start
@@ -124,7 +119,7 @@ class Job(Process):
         self._input.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(SOON_S if self.node else 0)
-        if self.is_listed:
+        if self.id and self._process.poll() is None:
             answer("scancel", self.id)
         super().close()
         self._listener.join(1)

@@ -63,7 +63,7 @@ def test_a_run_on_a_lost_node_is_executed_once_more(
 
     def lose(where: SlurmExecutor) -> None:
         assert eventually((tmp_path / "mark").exists)
-        lost.append(slurm.ask("squeue", "-h", f"--jobs={where.jobs[0]}", "-o", "%N"))
+        lost.append(slurm.ask("squeue", "-h", f"--jobs={slurm.last_job()}", "-o", "%N"))
         slurm.lose(lost[0])
 
     try:
@@ -95,7 +95,7 @@ def test_a_preempted_run_is_executed_once_more(slurm: Cluster, read: Read, tmp_p
 def test_a_job_that_is_cancelled_fails_its_run(slurm: Cluster, read: Read, tmp_path: Path) -> None:
     """It is the machine's fault; the next run gets a job of its own."""
     runs = runs_of([read(SLEEP.format(seconds="600 if size == 2 else 0"))], "size=2,3")
-    events = follow(runs, tmp_path / "runs", lambda where: slurm.ask("scancel", where.jobs[0]))
+    events = follow(runs, tmp_path / "runs", lambda _: slurm.ask("scancel", slurm.last_job()))
     first, second = executions(events)
     assert first.machine_fault
     assert first.reason.startswith("Slurm job ")

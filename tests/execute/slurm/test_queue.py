@@ -105,7 +105,7 @@ def test_a_run_waits_in_the_queue(slurm: Cluster, read: Read, tmp_path: Path) ->
     for event in engine.execute(runs, tmp_path / "runs", where):
         if isinstance(event, Waiting):
             reasons.append(event.reason)
-            slurm.ask("scontrol", "release", where.jobs[0])
+            slurm.ask("scontrol", "release", slurm.last_job())
     assert len(reasons) == 1
     assert reasons[0] == "in Slurm's queue: JobHeldUser"
 
@@ -159,13 +159,18 @@ def test_a_killed_command_leaves_no_job(
     assert eventually(lambda: slurm.jobs_of("pytorch-course") == [], PATIENCE_S)
 
 
-def test_an_interrupt_cancels_the_jobs(slurm: Cluster, sleeping: Path) -> None:
-    """And says which."""
-    process = start(sleeping, "--gpus=none", "--jobs=2", "--slurm-args=--hold")
+@pytest.mark.parametrize(
+    ("arguments", "wanted"), [((), "RUNNING"), (("--slurm-args=--hold",), "PENDING")]
+)
+def test_an_interrupt_cancels_the_jobs(
+    slurm: Cluster, sleeping: Path, arguments: Sequence[str], wanted: str
+) -> None:
+    """Those that wait, at once; those that run, with their runs. And says so."""
+    process = start(sleeping, "--gpus=none", "--jobs=2", *arguments)
     assert eventually(lambda: len(slurm.jobs_of("pytorch-course")) == 2, PATIENCE_S)
-    jobs = slurm.jobs_of("pytorch-course")
+    assert eventually(lambda: slurm.states("pytorch-course") == {wanted}, PATIENCE_S)
     process.send_signal(signal.SIGINT)
     status, output = finish(process)
     assert status == 1
-    assert f"cancelled 2 Slurm jobs: {', '.join(sorted(jobs, key=int))}" in output
+    assert "this command's Slurm jobs are cancelled" in output
     assert eventually(lambda: slurm.jobs_of("pytorch-course") == [])
