@@ -15,11 +15,16 @@ def torchrun(folder: str, script: str, processes: int, *options: object) -> str:
 
     Raises RuntimeError, with what it wrote to the standard error, if it fails.
     """
-    arguments = ["--standalone", "--local-addr=localhost", f"--nproc-per-node={processes}"]
     # One process imports torch for all ranks. (torchrun itself has threads: a fork of it may hang.)
-    arguments += ["--run-path", "--start-method=forkserver"]
-    arguments += [str(Path(script).resolve()), *map(str, options)]
-    with tempfile.TemporaryDirectory() as name:
+    arguments = ["--run-path", "--start-method=forkserver", "--monitor-interval=0.02"]
+    with tempfile.TemporaryDirectory() as name, socket.socket() as reserved:
+        # A free port, which nobody but torchrun gets: it sets the same option.
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("", 0))
+        port = reserved.getsockname()[1]
+        arguments += ["--master-addr=localhost", f"--master-port={port}"]
+        arguments += [f"--nproc-per-node={processes}", str(Path(script).resolve())]
+        arguments += map(str, options)
         printed = Path(name, "out"), Path(name, "errors")
         # A fork of a process that has imported torch already, as for the ranks of `launch`.
         context = multiprocessing.get_context("forkserver")

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,15 @@ def test_each_process_runs_the_script_in_the_folder(tmp_path: Path) -> None:
 def test_each_process_has_one_thread(tmp_path: Path) -> None:
     program = "import torch; print(torch.get_num_threads())"
     assert torchrun(str(tmp_path), script(tmp_path, program), 2).split() == ["1", "1"]
+
+
+def test_calls_at_the_same_time_do_not_meet(tmp_path: Path) -> None:
+    """Each has a port of its own."""
+    program = script(tmp_path, "import os, time; print(os.environ['MASTER_PORT']); time.sleep(1)")
+    with ThreadPoolExecutor() as pool:
+        calls = [pool.submit(torchrun, str(tmp_path), program, 2) for _ in range(2)]
+    (first, same), (second, _) = (call.result().split() for call in calls)
+    assert first == same != second
 
 
 def test_the_error_of_a_process_is_shown(tmp_path: Path) -> None:
