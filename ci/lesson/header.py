@@ -6,13 +6,12 @@ from typing import Any
 
 import yaml
 
-from ci.lesson.fault import ScriptError, misspelt
+from ci.errors import suggest
+from ci.lesson.fault import ScriptError
 from ci.lesson.marks import MARK, Fault
 
 LESSON_KEYS = ["gpus", "parameters", "timeout", "checks", "languages", "prerequisites"]
 JUPYTER_KEYS = ["jupytext", "kernelspec", "lesson", "language_info"]
-# Numbers that YAML reads as others than they look: 010 is 8, 1:30 is 90.
-ODD_NUMBER = re.compile(r"[-+]?(0[\dxXbBoO][\da-fA-F_]*|\d[\d_]*(:[0-5]?\d)+(\.\d*)?|\d+_[\d_.]*)")
 
 
 def read(lines: Sequence[str]) -> tuple[dict[str, Any], int, list[Fault]]:
@@ -42,7 +41,8 @@ def read(lines: Sequence[str]) -> tuple[dict[str, Any], int, list[Fault]]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values only: no dates, no tags, no aliases, and each key once."""
+    """Plain values only, and each key once. What YAML reads as another value than it looks, such as
+    the number 010 or the truth value `no`, is a text."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: dict[Hashable, Any] = {}
@@ -59,24 +59,20 @@ class _Loader(yaml.SafeLoader):
         return seen
 
 
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, regex) for tag, regex in pairs if not re.search("timestamp|merge|value", tag)]
-    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+_Loader.yaml_implicit_resolvers = {}
+NUMBER = r"[-+]?(?:0|[1-9]\d*)"
+for tag, pattern in {
+    "bool": r"true|True|false|False",
+    "null": r"~|null|",
+    "int": NUMBER,
+    "float": rf"{NUMBER}\.\d*(?:[eE][-+]?\d+)?|{NUMBER}[eE][-+]?\d+",
+}.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), None)
 
 
 def _load(text: str, line: int) -> Any:
     """The value of a YAML text that begins in `line`."""
     try:
-        for event in yaml.parse(text, _Loader):
-            tagged = getattr(event, "tag", None) not in (None, "!")
-            if tagged or isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                message = "anchors and tags (&, *, !) are not allowed: write the value itself"
-                raise ScriptError(f"the header is not valid YAML: {message}", line + _row(event))
-            word = getattr(event, "value", "") if not getattr(event, "style", None) else ""
-            if ODD_NUMBER.fullmatch(word):
-                message = f"the header: {word} is not a decimal number: write it as one"
-                raise ScriptError(message, line + _row(event))
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -88,49 +84,32 @@ def _load(text: str, line: int) -> Any:
         raise ScriptError(f"the header is not valid YAML: {problem}", line) from None
 
 
-def _row(event: Any) -> int:
-    return int(event.start_mark.line)
-
-
 def _lesson(settings: Any) -> dict[str, Any]:
-    """The section `lesson` below `jupyter`; another place or spelling of it is a fault."""
-    if settings is None:
-        return {}
-    top = _pairs(settings, "the header")
-    for key in top.keys() - {"jupyter"}:
-        if key in {*JUPYTER_KEYS, *LESSON_KEYS} or misspelt(key, [*JUPYTER_KEYS, *LESSON_KEYS]):
-            raise ScriptError(f"the header: '{key}' must be indented below `# jupyter:`")
-        if guess := misspelt(key, ["jupyter"]):
-            raise ScriptError(f"the header: unknown key '{key}'; did you mean '{guess}'?")
-        if _is_lesson(top[key]):
-            raise ScriptError(f"the header: unknown key '{key}'; did you mean 'jupyter'?")
-    jupyter = _pairs(top.get("jupyter", {}), "header: 'jupyter'")
-    for key, value in jupyter.items():
-        if key in JUPYTER_KEYS:
-            _pairs(value, f"header: '{key}'")
-        elif key in LESSON_KEYS:
-            raise ScriptError(f"header: '{key}' must be indented below `#   lesson:`")
-        elif guess := misspelt(key, [*JUPYTER_KEYS, *LESSON_KEYS]):
-            raise ScriptError(f"header: unknown key '{key}'; did you mean '{guess}'?")
-        elif _is_lesson(value):
-            raise ScriptError(f"header: unknown key '{key}'; did you mean 'lesson'?")
-    unknown = sorted((top.keys() - {"jupyter"}) | (jupyter.keys() - {*JUPYTER_KEYS}))
-    if "lesson" in jupyter and unknown:  # the rest of a damaged word, perhaps
-        raise ScriptError(f"header: unknown key '{unknown[0]}' beside 'lesson': remove it")
-    language = jupyter.get("kernelspec", {}).get("language", "python")
-    if language != "python":
+    """The section `lesson` below `jupyter`."""
+    top = section({"top level": settings or {}}, "top level", ["jupyter"])
+    jupyter = section(top, "jupyter", JUPYTER_KEYS)
+    sections = {key: section(jupyter, key) for key in JUPYTER_KEYS}
+    if (language := sections["kernelspec"].get("language", "python")) != "python":
         raise ScriptError(f"header: the kernel's language must be python, not {language!r}")
-    return dict(jupyter.get("lesson", {}))
+    return dict(section(sections, "lesson", LESSON_KEYS))
 
 
-def _pairs(value: Any, subject: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ScriptError(f"{subject} must have `key: value` pairs")
-    return value
+def section(
+    mapping: Mapping[str, Any], name: str, keys: Sequence[str] | None = None
+) -> Mapping[str, Any]:
+    """The section `name` of the header, which may only have these keys, or any."""
+    found = mapping.get(name, {})
+    if not isinstance(found, Mapping):
+        raise ScriptError(f"header: '{name}' must have `key: value` pairs")
+    for key in found:
+        if keys and key not in keys:
+            raise ScriptError(f"header: {name}: unknown key '{key}'{_advice(key, keys)}")
+    return found
 
 
-def _is_lesson(value: Any) -> bool:
-    """Whether this looks like a section `lesson`, or contains one."""
-    if not isinstance(value, Mapping):
-        return False
-    return any(key in {"lesson", *LESSON_KEYS} or _is_lesson(part) for key, part in value.items())
+def _advice(key: str, keys: Sequence[str]) -> str:
+    """What may be meant by a key that is none of `keys`."""
+    for parent, children in {"lesson": LESSON_KEYS, "jupyter": JUPYTER_KEYS}.items():
+        if key in children:
+            return f": it must be indented below `{parent}:`"
+    return suggest(key, keys)

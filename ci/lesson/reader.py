@@ -16,7 +16,7 @@ from typing import Any
 from ci.errors import CourseError, suggest
 from ci.lesson import exercises, languages, parameters, script, titles
 from ci.lesson.fault import ScriptError
-from ci.lesson.header import LESSON_KEYS
+from ci.lesson.header import section
 from ci.lesson.lesson import KERNELSPEC, LANGUAGES, Check, Lesson
 from ci.lesson.node import NotebookNode
 from ci.lesson.parameters import LONGEST_S, Parameter
@@ -85,7 +85,7 @@ def _lesson(
     extracted = None  # a cell with unknown attributes would be missed in an exercise
     if readable:
         extracted = found.collect(exercises.extract, notebook)
-    header = found.collect(_header, notebook) or {}
+    header = notebook.metadata.lesson
     parameters = found.collect(_parameters, notebook, header)
     limits = found.collect(_limits, header)
     prose = found.collect(languages.declared, header)
@@ -149,35 +149,17 @@ def _validate_cell(cell: NotebookNode) -> None:
         raise ScriptError(f"{message}, and install them beforehand", at)
 
 
-def _header(notebook: NotebookNode) -> Mapping[str, Any]:
-    """The part of the header below `jupyter:` and `lesson:`."""
-    return _section({"lesson": notebook.metadata.lesson}, "lesson", LESSON_KEYS)
-
-
-def _section(
-    mapping: Mapping[str, Any], name: str, keys: Sequence[str] | None = None
-) -> Mapping[str, Any]:
-    """The section `name` of the header, which may only have these keys, or any."""
-    section = mapping.get(name, {})
-    if not isinstance(section, Mapping):
-        raise ScriptError(f"header: '{name}' must have `key: value` pairs")
-    for key in section:
-        if keys and key not in keys:
-            raise ScriptError(f"header: {name}: unknown key '{key}'{suggest(str(key), keys)}")
-    return section
-
-
 def _parameters(notebook: NotebookNode, header: Mapping[str, Any]) -> dict[str, Parameter]:
     cells = [cell for cell in notebook.cells if "parameters" in exercises.tags(cell)]
     if len(cells) > 1:
         raise ScriptError("a second parameters cell: use one", cells[1].metadata.line)
     found = parameters.read(cells[0].source, cells[0].metadata.line) if cells else {}
-    section = _section(header, "parameters")
-    for name in section:
+    rules = section(header, "parameters")
+    for name in rules:
         if name not in found:
             hint = suggest(str(name), list(found))
             raise ScriptError(f"header: the lesson has no parameter '{name}'{hint}")
-        rule = _section(section, name, ["min", "max", "choices"])
+        rule = section(rules, name, ["min", "max", "choices"])
         found[name] = parameters.with_rule(found[name], rule)
     return found
 
@@ -199,7 +181,7 @@ def _prerequisites(path: Path, header: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _limits(header: Mapping[str, Any]) -> dict[str, Any]:
     """The remaining fields of a lesson that its header sets."""
-    gpus = _section(header, "gpus", ["min", "max"])
+    gpus = section(header, "gpus", ["min", "max"])
     least = gpus.get("min", 0)
     most = gpus.get("max", max(1, least) if type(least) is int else 1)
     if not (type(least) is int and type(most) is int and 0 <= least <= most):
@@ -207,7 +189,7 @@ def _limits(header: Mapping[str, Any]) -> dict[str, Any]:
     timeout = header.get("timeout")
     if timeout is not None and not (type(timeout) in (int, float) and 0 < timeout <= LONGEST_S):
         raise ScriptError(f"header: timeout must be a number of seconds up to {LONGEST_S:.0f}")
-    reason = _section(header, "checks", ["none"]).get("none")
+    reason = section(header, "checks", ["none"]).get("none")
     if "checks" in header and not (isinstance(reason, str) and reason.strip()):
         raise ScriptError("header: checks must be {none: why the lesson has no checks}")
     return {

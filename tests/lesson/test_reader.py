@@ -141,7 +141,7 @@ BAD_HEADERS = {
     "'gpus' must have": ("gpus: {min: 0, max: 1}", "gpus: 2"),
     "the header is not valid YAML": ("{min: 0, max: 1}", "{min: 0, max"),
     "timeout must be": ("gpus: {min: 0, max: 1}", "timeout: .inf"),
-    "must be indented below `# jupyter:`": ("# jupyter:\n", ""),
+    "must be indented below `jupyter:`": ("# jupyter:\n", ""),
     "'size' must have `key: value` pairs": ("{size: {min: 2, max: 64}}", "{size: 2}"),
     "'lesson' must have `key: value` pairs": (
         "#     gpus: {min: 0, max: 1}\n#     parameters: {size: {min: 2, max: 64}}",
