@@ -34,27 +34,11 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Oracle:
+class Oracle(Facts):
     """The expected value of one check: a function of lesson parameters and givens."""
 
-    facts: Facts
     process: OracleProcess = field(compare=False, repr=False)
     _values: dict[bytes, Comparable] = field(default_factory=dict, compare=False, repr=False)
-
-    @property
-    def rule(self) -> Rule:
-        """How the value is compared."""
-        return self.facts.rule
-
-    @property
-    def argument_names(self) -> tuple[str, ...]:
-        """The parameters and givens that the value depends on."""
-        return self.facts.argument_names
-
-    @property
-    def derivation(self) -> str:
-        """How the value is derived: the docstring of the function."""
-        return self.facts.derivation
 
     def value(self, known: Mapping[str, Any]) -> Comparable:
         """The expected value, computed once from the parameters and givens in `known`.
@@ -65,7 +49,7 @@ class Oracle:
         arguments = pickle.dumps({name: known[name] for name in self.argument_names})
         if arguments not in self._values:
             try:
-                self._values[arguments] = self.process.call(self.facts.name, arguments, DEADLINE_S)
+                self._values[arguments] = self.process.call(self.name, arguments, DEADLINE_S)
             except CourseError as error:
                 raise CourseError(f"its oracle failed: {error}") from None
         return self._values[arguments]
@@ -94,7 +78,7 @@ def load(lesson: Lesson) -> dict[str, Oracle]:
 
 
 def _validate(name: str, oracle: Oracle, lesson: Lesson) -> None:
-    line = oracle.facts.line
+    line = oracle.line
     givens = {check.name for check in lesson.checks if check.kind == "given"}
     known = {*lesson.parameters, *givens}
     if name not in {check.name for check in lesson.checks if check.kind != "raises"}:
@@ -121,7 +105,7 @@ def _import(path: Path) -> dict[str, Oracle]:
         found = process.facts(DEADLINE_S)
     except CourseError as error:
         raise ScriptError(str(error)) from None
-    return {facts.name: Oracle(facts, process) for facts in found}
+    return {facts.name: Oracle(**vars(facts), process=process) for facts in found}
 
 
 def _read(path: Path) -> str:

@@ -46,15 +46,7 @@ SET_FOR_EACH_RUN = {  # among these variables
 
 @dataclass(frozen=True)
 class Keys:
-    """The two keys of a run."""
-
-    execution: str
-    handout: str
-
-
-@dataclass(frozen=True)
-class Environment:
-    """What all runs of a plan depend on, as digests for the two keys."""
+    """The two keys of a run, or digests of what the keys of all runs of a plan depend on."""
 
     execution: str
     handout: str
@@ -65,9 +57,9 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def environment(executor: Mapping[str, object]) -> Environment:
+def environment(executor: Mapping[str, object]) -> Keys:
     """The environment of runs on this machine now; `executor` holds the executor's facts."""
-    return Environment(
+    return Keys(
         execution=digest(executor, machine(), code(EXECUTES)),
         handout=digest(
             code(JUDGES_AND_RENDERS), sys.version, packages(tuple(sys.path)), addresses()
@@ -75,7 +67,7 @@ def environment(executor: Mapping[str, object]) -> Environment:
     )
 
 
-def run_keys(run: Run, environment: Environment) -> Keys:
+def run_keys(run: Run, environment: Keys) -> Keys:
     """The keys of `run`, from the files as they are now."""
     lesson, gpus = run.lesson.path, [gpu.name for gpu in run.gpus]
     asked = [_code_cells(run.lesson), dict(run.parameters), gpus, run.threads]

@@ -1,11 +1,10 @@
 """Why a run has to be executed: what has changed since its last execution, in words."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 from ci.machine import atomic
-from ci.plan import keys
+from ci.plan import attempts, keys
 from ci.plan.planner import Run
 
 REASONS = "reasons"  # folder below build/
@@ -13,8 +12,7 @@ REASONS = "reasons"  # folder below build/
 
 def note(build: Path, run: Run, status: str, executor: Mapping[str, object]) -> None:
     """Note what an execution of `run` depended on, for `reason`."""
-    date = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    facts = {"date": date, "status": status, "parts": _parts(run, executor)}
+    facts = {"date": attempts.timestamp(), "status": status, "parts": _parts(run, executor)}
     atomic.write_json(_path(build, run), facts)
 
 

@@ -106,7 +106,7 @@ class RunCache:
         """Identifies `run` and what its execution depends on, as it was when it was planned."""
         return keys.digest(run.lesson.name, self._keys[id(run)].execution)
 
-    def _environment(self) -> keys.Environment:
+    def _environment(self) -> Keys:
         return keys.environment(self._executor())
 
     def _find(self, run: Run) -> Previous | None:
