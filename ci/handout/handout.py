@@ -86,7 +86,7 @@ def prepare(handout: Handout, language: str) -> NotebookNode:
     outcome, lesson, edition = handout.outcome, handout.lesson, handout.edition
     assert outcome.notebook is not None, "only a run that was executed has handouts"
     labels, values = translations(language), outcome.run.parameters
-    executed = list(map(_with_whole_streams, edition.cells(lesson, outcome.notebook.cells)))
+    executed = edition.cells(lesson, outcome.notebook.cells)
     loose = {cell.id: positions for cell in executed if (positions := _not_compared(cell))}
     about = {
         "name": lesson.name,
@@ -141,14 +141,6 @@ def _renumber(cells: Sequence[NotebookNode]) -> None:
                 output.execution_count = number
 
 
-def _with_whole_streams(cell: NotebookNode) -> NotebookNode:
-    return (
-        NotebookNode({**cell, "outputs": outputs.merged(cell.outputs)})
-        if cell.get("outputs")
-        else cell
-    )
-
-
 def _not_compared(cell: NotebookNode) -> list[int]:
     """The positions of the outputs of a cell that are shown but not compared."""
     found = enumerate(cell.get("outputs", []))
@@ -183,8 +175,7 @@ def _clean(output: NotebookNode) -> None:
         output.traceback = outputs.short_traceback(output).splitlines()
         output.evalue = outputs.without_folders(plain(output.evalue))
     elif output.output_type == "stream":
-        output.text = (
-            outputs.without_folders(output.text) if output.name == "stderr" else output.text
-        )
+        if output.name == "stderr":
+            output.text = outputs.without_folders(output.text)
     else:
         output.data.pop(MIME, None)

@@ -50,18 +50,6 @@ def _is_drawn(output: NotebookNode) -> bool:
     return set(data) == {"text/plain"} and bool(DRAWN.search(data["text/plain"]))
 
 
-def merged(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """`outputs` in which neighbouring pieces of one stream are one output."""
-    joined: list[NotebookNode] = []
-    for output in outputs:
-        before = joined[-1] if joined else NotebookNode(output_type="")
-        if output.output_type == "stream" == before.output_type and output.name == before.name:
-            joined[-1] = NotebookNode({**before, "text": before.text + output.text})
-        else:
-            joined.append(output)
-    return joined
-
-
 def _settable(data: Mapping[str, object], labels: Mapping[str, str]) -> dict[str, str]:
     found = {kind: text for kind, text in data.items() if kind in SHOWN and isinstance(text, str)}
     text = found.pop("text/plain", "")
