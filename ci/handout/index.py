@@ -90,32 +90,26 @@ def _margins(results: Sequence[Result]) -> list[float]:
     return sorted(r.margin for r in near if r.margin is not None)
 
 
-def course(
-    entries: Sequence[Entry], notes: Sequence[Note] = (), edition: Edition = STUDENTS
-) -> dict[str, str]:
-    """The course page in each language, by the names of its files."""
-    return _render(entries, notes, edition=edition, sweep=False, handouts=True, agreed=())
-
-
-def summary(
+def pages(
     entries: Sequence[Entry],
     notes: Sequence[Note] = (),
     *,
-    handouts: bool = False,
+    edition: Edition = STUDENTS,
+    sweep: bool = False,
+    handouts: bool = True,
     agreed: Sequence[Matrix] = (),
 ) -> dict[str, str]:
-    """The summary of the runs of a sweep, or of drafts, and of how closely the runs agree, in each
-    language. With `handouts` it links to the handouts in the folder of each run."""
-    return _render(entries, notes, edition=STUDENTS, sweep=True, handouts=handouts, agreed=agreed)
+    """The course page in each language, by the names of its files. With `sweep`, the summary of
+    runs, and of how closely they agree.
 
-
-def _render(entries: Sequence[Entry], notes: Sequence[Note], **kind: Any) -> dict[str, str]:
+    With `handouts` it links to them, in a summary to those in the folder of each run.
+    """
     abstracts = [text for entry in entries for text in entry.get("abstracts", {}).values()]
     prose = {text: Markup(p) for text, p in markdown.render(abstracts, "html").items()}
     margins = {e["name"]: list(map(_position, e["margins"])) for e in entries if e.get("margins")}
     languages = [code for code in LANGUAGES if any(code in e["titles"] for e in entries)]
     template = _templates().get_template("index.html.j2")
-    pages = {
+    made = {
         index_name(language): template.render(
             entries=entries,
             notes=notes,
@@ -124,11 +118,14 @@ def _render(entries: Sequence[Entry], notes: Sequence[Note], **kind: Any) -> dic
             labels={code: translations(code) for code in LANGUAGES},
             prose=prose,
             dots=margins,
-            **kind,
+            edition=edition,
+            sweep=sweep,
+            handouts=handouts,
+            agreed=agreed,
         )
         for language in languages or LANGUAGES[:1]
     }
-    return {index_name(LANGUAGES[0]): next(iter(pages.values())), **pages}
+    return {index_name(LANGUAGES[0]): next(iter(made.values())), **made}
 
 
 def _position(margin: float) -> float:

@@ -126,7 +126,7 @@ def publish_course(
             made = {name: index.entry(outcome, edition) for name, outcome in new.items()}
             entries = manifest.ordered({**carried, **made}, order, unchanged)
             index.connect(entries, page)
-            _write_index(page, entries, index.course(entries, notes, edition))
+            _write_index(page, entries, index.pages(entries, notes, edition=edition))
             if not html_only:
                 _archive(page, edition)
             elif (folder / edition.archive).exists():
@@ -159,7 +159,7 @@ def summarize(
             folder = page / run_folder(outcome)
             pool.copy_to(folder, outcome, notes, STUDENTS, html_only=html_only)
         entries = [index.entry(outcome) for outcome in outcomes]
-        pages = index.summary(entries, notes, handouts=handouts, agreed=agreed)
+        pages = index.pages(entries, notes, sweep=True, handouts=handouts, agreed=agreed)
         _write_index(page, entries, pages)
 
 

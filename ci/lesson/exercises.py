@@ -12,7 +12,7 @@ import tokenize
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ci.lesson import script
+from ci.lesson import header, marks, script
 from ci.lesson.fault import ScriptError, misspelt
 from ci.lesson.node import NotebookNode
 
@@ -160,10 +160,12 @@ def _dense(*texts: str) -> str:
 def without_solutions(text: str) -> str:
     """A lesson's script as students get it; the same text if it has no solution."""
     lines = script.split_lines(text)
-    kept = lines[:]
-    for block in reversed(list(script.blocks(lines, script.header_end(lines)))):
-        if block.mark is not None and SOLUTION in script.attributes(block, lines).get("tags", []):
-            del kept[block.mark : block.start + len(block.lines)]
+    kept, end = lines[:], header.read(lines)[1]
+    for block in reversed(list(script.blocks(lines, end))):
+        if block.mark is not None:
+            _, attributes, _ = marks.read(lines[block.mark], 1, False)
+            if SOLUTION in attributes.get("tags", []):
+                del kept[block.mark : block.start + len(block.lines)]
     if kept[-1:] != [""]:
         kept.append("")
     return text if len(kept) == len(lines) else "\n".join(kept)

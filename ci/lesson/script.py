@@ -69,16 +69,6 @@ def _in_string(lines: Sequence[str]) -> bool:
     return False
 
 
-def header_end(lines: Sequence[str]) -> int:
-    """The index of the line after the header."""
-    return header.read(lines)[1]
-
-
-def attributes(block: Block, lines: Sequence[str]) -> dict[str, Any]:
-    """The attributes of a cell's `# %%` line."""
-    return marks.read(lines[block.mark], 1, False)[1] if block.mark is not None else {}
-
-
 def parse(text: str) -> NotebookNode:
     """The notebook of a script: its metadata has the header's section `lesson`, and the faults.
 

@@ -50,7 +50,7 @@ def test_the_pdf_links_to_reports(make: Make) -> None:
 def test_the_course_page_links_to_colab(make: Make) -> None:
     """Beside the other formats."""
     entry = index.entry(make().outcome, STUDENTS)
-    shown = index.course([entry])["index.html"]
+    shown = index.pages([entry])["index.html"]
     assert '<a href="https://colab.example/en/03_gradients.ipynb">Open in Colab</a>' in shown
 
 

@@ -189,4 +189,4 @@ def test_one_language_alone(read: Read, tmp_path: Path) -> None:
     lesson = read(prose(f"# 平均值\n\n{CHINESE}") + CODE, header=header("[zh]"))
     paths = write_handouts(Handout(outcome(lesson), {}), tmp_path)
     assert {path.parent.name for path in paths} == {"zh"}
-    assert "平均值" in index.course([index.entry(outcome(lesson))])["index.html"]
+    assert "平均值" in index.pages([index.entry(outcome(lesson))])["index.html"]

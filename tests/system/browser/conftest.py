@@ -154,7 +154,7 @@ def write(outcomes: list[Outcome], folder: Path) -> Path:
         prepared = handout.prepare(Handout(outcome, provenance(outcome)), language)
         path.write_text(HandoutHTMLExporter().from_notebook_node(prepared)[0], "utf-8")
     index.connect(entries, folder)
-    for name, html in index.course(entries).items():
+    for name, html in index.pages(entries).items():
         (folder / name).write_text(html, "utf-8")
     return folder
 
