@@ -5,16 +5,11 @@ choose others; therefore the font comes last in each search, and is no setting. 
 of the PDF, because matplotlib draws only the thinnest weight of a variable font.
 """
 
-import functools
-import importlib.abc
+import contextlib
 import importlib.util
 import logging
-import sys
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NoReturn
 
 PACKAGE, FILE = "pylopdf_fonts_zh_cn", "NotoSansSC-Regular.otf"
@@ -27,34 +22,14 @@ STANDS_IN_FOR = (
 
 
 def prepare() -> None:
-    """Give matplotlib the font, now or as soon as the lesson imports it."""
-    for name, change in CHANGES.items():
-        if module := sys.modules.get(name):
-            change(module)
-    if not any(isinstance(finder, _Importer) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Importer())
+    """Give matplotlib the font, if it is installed and was not given the font before a fork."""
+    with contextlib.suppress(ModuleNotFoundError):
+        from matplotlib import _mathtext, _text_helpers, font_manager
 
-
-class _Importer(importlib.abc.MetaPathFinder):
-    """Changes modules of matplotlib when the lesson imports them."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname not in CHANGES:
-            return None
-        others = (finder for finder in sys.meta_path if finder is not self)
-        spec = next((s for f in others if (s := f.find_spec(fullname, path, target))), None)
-        if spec and spec.loader:
-            spec.loader.exec_module = functools.partial(  # type: ignore[method-assign]
-                _execute, spec.loader.exec_module
-            )
-        return spec
-
-
-def _execute(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
-    execute(module)
-    CHANGES[module.__name__](module)
+        if _mathtext.UnicodeFonts._get_glyph.__module__ != __name__:
+            _change_search(font_manager)
+            _change_formulas(_mathtext)
+            _text_helpers.warn_on_missing_glyph = _refuse  # it would draw an empty box
 
 
 def _font() -> Path | None:
@@ -64,9 +39,9 @@ def _font() -> Path | None:
 
 def _change_search(module: Any) -> None:
     """Append the font to each search of matplotlib's font manager."""
-    find = module.FontManager._find_fonts_by_props
-    if find.__module__ == __name__ or not (path := _font()):
+    if not (path := _font()):
         return
+    find = module.FontManager._find_fonts_by_props
     manager = module.fontManager
     manager.addfont(path)
     entry, installed = manager.ttflist.pop(), {font.name for font in manager.ttflist}
@@ -84,8 +59,6 @@ def _change_search(module: Any) -> None:
 def _change_formulas(module: Any) -> None:
     """Let the text around a formula, and the formula itself, have characters of the font."""
     get_glyph = module.UnicodeFonts._get_glyph
-    if get_glyph.__module__ == __name__:
-        return
 
     def get_glyph_with_font(self: Any, name: str, kind: str, sign: str) -> tuple[Any, int, bool]:
         try:
@@ -103,23 +76,11 @@ def _change_formulas(module: Any) -> None:
     logging.getLogger("matplotlib.mathtext").addFilter(_refuse_dummy)
 
 
-def _change_warning(module: Any) -> None:
-    """Raise where matplotlib would warn, and draw an empty box."""
-    module.warn_on_missing_glyph = _refuse
-
-
-CHANGES: Mapping[str, Callable[[Any], None]] = {
-    "matplotlib.font_manager": _change_search,
-    "matplotlib._mathtext": _change_formulas,
-    "matplotlib._text_helpers": _change_warning,
-}
-
-
 class MissingCharacterError(ValueError):
     """No font of a figure has a character."""
 
 
-def _refuse(codepoint: int, fonts: object = None) -> NoReturn:
+def _refuse(codepoint: int, fontnames: str = "") -> NoReturn:
     character = f"{chr(codepoint)} (U+{codepoint:04X})"
     message = f"no font of the figure has the character {character}"
     raise MissingCharacterError(f"{message}: replace it by words or a sign")

@@ -181,10 +181,10 @@ class Kernel(IPythonKernel):
 
 def start(on_ready: Callable[[], None] = lambda: None) -> None:
     """Run a kernel with the arguments of the command line; `on_ready` is called before a lesson."""
+    figures.prepare()
     # Python was started with -P, which keeps the lesson's neighbours away from our own imports. The
     # lesson may use them: as in Jupyter, they come after the standard library.
     add_after_standard_library("")
-    figures.prepare()
     parent = os.getppid()  # with which it ends
     app = IPKernelApp.instance(kernel_class=Kernel, config=SETTINGS, parent_handle=parent)
     app.initialize()
