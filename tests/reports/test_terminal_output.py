@@ -22,21 +22,17 @@ from tests.handout.conftest import Make, lesson, make  # noqa: F401  # fixtures
         ("longer\rab", "abnger"),
         ("longer\r\x1b[Kab", "ab"),
         ("a\r\nb\r\n", "a\nb\n"),
-        ("one\ntwo\x1b[A\rONE", "ONE\ntwo"),
-        ("abc\x1b[2Dx", "axc"),
-        ("a\x1b[3Cb", "a   b"),
-        ("a\nb\x1b[2Jc", "c"),
-        ("\b\b\x1b[9Ax", "x"),
+        ("\b\bx", "x"),
+        ("abc\b\b\x1b[1Kd", " dc"),
         ("中文\b\bx", "x文"),
         ("\x1b[31mred\x1b[0m\r\x1b[32mx", "xed"),
         ("plain\ttext\n", "plain\ttext\n"),
         ("x" * 300 + "\r", "x" * 300),
-        ("\x1b[99999999999Bx", "\n" * 10_000 + "x"),
         ("\x1b[?25lx\r", "x"),
     ],
 )
 def test_a_terminal_shows(printed: str, seen: str) -> None:
-    """Return, backspace, movements and erasures are obeyed; other text is left alone."""
+    """Return, backspace and erasures are obeyed; other text is left alone."""
     assert shown(printed) == seen
 
 
