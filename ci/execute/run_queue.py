@@ -75,10 +75,9 @@ class RunQueue:
         with self._changed:
             if self._stopped or not self._has_memory(1) or (lease.gpus and self._pool.wanted):
                 return None
-            wanted = self._place(run)
-            found = (i for i, other in enumerate(self._runs) if self._place(other) == wanted)
-            index = next(found, None)
-            return None if index is None else self._runs.pop(index)
+            found = next(iter(self.like(run)), None)
+            self._runs = [other for other in self._runs if other is not found]
+            return found
 
     def put_back(self, run: Run) -> None:
         """Let any slot take a run that was taken and has not started."""
@@ -111,9 +110,7 @@ class RunQueue:
 
     def has_like(self, run: Run) -> bool:
         """Whether a waiting run could use the server of `run`, and may."""
-        wanted = self._place(run)
-        with self._changed:
-            return not self._stopped and any(self._place(o) == wanted for o in self._runs)
+        return not self._stopped and bool(self.like(run))
 
     def _lease(self) -> tuple[Run, Lease] | None:
         """While the first run waits for other invocations, only runs without GPUs overtake it."""

@@ -4,7 +4,6 @@ Handouts that are undamaged and have the same key are not made again. The manife
 outside of the page, so a page that was replaced without its manifest does not match it.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -97,10 +96,7 @@ def _digest_of(notes: Sequence[Note]) -> str:
 
 
 def _digests(folder: Path, paths: Iterable[Path]) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in paths
-    }
+    return {str(Path(name).relative_to(folder)): found for name, found in keys.contents(paths)}
 
 
 def _is_intact(folder: Path, files: Mapping[str, str]) -> bool:

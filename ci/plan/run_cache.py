@@ -5,9 +5,8 @@ Records lie beside the attempts and not in them, since a lesson in the lab can w
 """
 
 import contextlib
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,7 +164,7 @@ class RunCache:
             "status": status,
             "seconds": checks["seconds"],
             "default": all(run.parameters[n] == run.lesson.defaults[n] for n in run.chosen),
-            "files": dict(_digests(attempt)),
+            "files": _digests(attempt),
         }
         atomic.write_json(self._folder(run) / f"{attempt.name}.json", record)
         return attempt, keys.digest(before.handout, attempt.name)
@@ -205,13 +204,12 @@ def _remove(attempt: Path, records: Path) -> None:
     atomic.remove(attempt)
 
 
-def _digests(folder: Path) -> Iterator[tuple[str, str]]:
-    for path in sorted(folder.iterdir()):
-        yield path.name, hashlib.sha256(path.read_bytes()).hexdigest()
+def _digests(folder: Path) -> dict[str, str]:
+    return {Path(name).name: found for name, found in keys.contents(sorted(folder.iterdir()))}
 
 
 def _intact(attempt: Path, files: Mapping[str, str]) -> bool:
     try:
-        return {NOTEBOOK, CHECKS} <= files.keys() and dict(_digests(attempt)) == files
+        return {NOTEBOOK, CHECKS} <= files.keys() and _digests(attempt) == files
     except OSError:
         return False
