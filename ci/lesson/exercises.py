@@ -136,20 +136,12 @@ def _hint(blank: str, solution: str) -> int | None:
 
 def _parts(solution: str) -> Iterator[str]:
     """The statements of a solution, and what they assign."""
-    lines = solution.encode().split(b"\n")
-
-    def source(node: ast.stmt | ast.expr) -> str:  # ast.get_source_segment splits lines each time
-        part = lines[node.lineno - 1 : node.end_lineno]
-        part[-1] = part[-1][: node.end_col_offset]
-        part[0] = part[0][node.col_offset :]
-        return b"\n".join(part).decode()
-
     with contextlib.suppress(SyntaxError):  # a magic of IPython
         for node in ast.walk(ast.parse(solution)):
             if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Expr):
-                yield source(node)
+                yield ast.get_source_segment(solution, node) or ""
                 if node.value and not isinstance(node.value, ast.Name | ast.Constant):
-                    yield source(node.value)
+                    yield ast.get_source_segment(solution, node.value) or ""
 
 
 def _dense(*texts: str) -> str:
