@@ -124,8 +124,9 @@ def _prose_faults(
             for (kind, tex) in markdown.formulas(document)
             if (why := refused.get((kind, tex)))
         ]
-        located = [(_location(path, cell, text), reason) for text, reason in found]
-        lines += [f"{place}: {why}" for place, why in sorted(located, key=_line_of)]
+        located = [(_line(cell, text), why) for text, why in found]
+        by_line = sorted(located, key=lambda each: each[0])
+        lines += [f"{path.parent.name}/{path.name}:{line}: {why}" for line, why in by_line]
     return [*dict.fromkeys(lines)]
 
 
@@ -224,7 +225,8 @@ def _character_faults(script: Script) -> list[str]:
         missing, why = found
         used -= {*missing}
         cell = next(c for c in cells if missing in texts[c.id])
-        lines.append(f"{_location(path, cell, missing)}: {why}: replace it by words or a sign")
+        place = f"{path.parent.name}/{path.name}:{_line(cell, missing)}"
+        lines.append(f"{place}: {why}: replace it by words or a sign")
     return lines
 
 
@@ -248,13 +250,8 @@ def _in_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _line_of(located: tuple[str, str]) -> int:
-    return int(located[0].rpartition(":")[2])
-
-
-def _location(path: Path, cell: NotebookNode, text: str) -> str:
-    """File and line of `text` in a cell."""
+def _line(cell: NotebookNode, text: str) -> int:
+    """The line of the script with `text`, which is in a cell."""
     word = re.search(rf"(?<!\S){re.escape(text)}(?!\S)", cell.source)
     start = word.start() if word else max(cell.source.find(text), 0)
-    line = cell.metadata.line + cell.source[:start].count("\n")
-    return f"{path.parent.name}/{path.name}:{line}"
+    return int(cell.metadata.line + cell.source[:start].count("\n"))

@@ -1,13 +1,13 @@
 """Chinese in the figures of a student's own Jupyter, which has no font of the course."""
 
 import ast
-import contextlib
 from collections.abc import Mapping, Sequence
 
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
 from ci.handout.prose_tree import HAN
+from ci.lesson.code import nodes
 
 SOURCE = """\
 # {comment}
@@ -39,13 +39,6 @@ def with_font(
 
 def _has_chinese(cell: NotebookNode) -> bool:
     """Whether a string in the code of a cell has a Chinese character."""
-    with contextlib.suppress(SyntaxError):  # a magic of IPython
-        if cell.cell_type == "code":
-            nodes = ast.walk(ast.parse(cell.source))
-            return any(
-                isinstance(node, ast.Constant)
-                and isinstance(node.value, str)
-                and HAN.search(node.value)
-                for node in nodes
-            )
-    return False
+    constants = (node for node in nodes(cell.source) if isinstance(node, ast.Constant))
+    texts = (each.value for each in constants if isinstance(each.value, str))
+    return cell.cell_type == "code" and any(map(HAN.search, texts))

@@ -5,8 +5,6 @@ The workbook knows the expected values of the run that it was published with, an
 NumPy, matplotlib and Jupyter. In the instructors' edition, solutions take the place of the blanks.
 """
 
-import ast
-import contextlib
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +23,7 @@ from ci.judge.compare import floating_dtype
 from ci.judge.listings import LISTING
 from ci.judge.outcome import Answer
 from ci.lesson import parameters
+from ci.lesson.code import imported_modules
 from ci.lesson.exercises import PREDICT, SETUP, Exercise, tags
 from ci.lesson.lesson import KERNELSPEC
 from ci.lesson.node import NotebookNode, copied
@@ -209,16 +208,7 @@ def with_modules(
 
 
 def _imports(cell: NotebookNode) -> set[str]:
-    """The modules that a cell imports, by the first part of their names."""
-    found: set[str] = set()
-    if cell.cell_type == "code":
-        with contextlib.suppress(SyntaxError):  # a magic of IPython
-            for node in ast.walk(ast.parse(cell.source)):
-                if isinstance(node, ast.Import):
-                    found |= {alias.name.partition(".")[0] for alias in node.names}
-                elif isinstance(node, ast.ImportFrom) and node.module:
-                    found.add(node.module.partition(".")[0])
-    return found
+    return set(imported_modules(cell.source)) if cell.cell_type == "code" else set()
 
 
 def _writers(files: Mapping[str, str], introduction: str) -> Iterator[NotebookNode]:

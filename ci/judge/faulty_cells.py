@@ -3,6 +3,7 @@
 import ast
 
 from ci.judge.not_compared import IMAGES, compares_result
+from ci.lesson.code import statements
 from ci.lesson.node import NotebookNode
 
 
@@ -29,10 +30,7 @@ def first_figure_not_drawn(notebook: NotebookNode) -> str:
 
 def _only_defines(source: str) -> bool:
     """Whether a cell contains nothing but functions and classes."""
-    try:
-        body = ast.parse(source).body
-    except SyntaxError:  # a magic of IPython
-        return False
+    body = statements(source)
     return bool(body) and all(isinstance(s, ast.FunctionDef | ast.ClassDef) for s in body)
 
 

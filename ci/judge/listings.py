@@ -7,6 +7,7 @@ each function and class that it printed.
 import ast
 from textwrap import dedent
 
+from ci.lesson.code import statements
 from ci.lesson.lesson import Lesson
 from ci.lesson.node import NotebookNode
 
@@ -29,12 +30,9 @@ def mark_listings(notebook: NotebookNode, lesson: Lesson) -> None:
 
 def _only_lists(cell: NotebookNode) -> bool:
     """Whether a cell prints definitions by `inspect.getsource`, and nothing else."""
-    try:
-        statements = ast.parse(cell.source).body
-    except SyntaxError:  # a magic of IPython
-        return False
+    found = statements(cell.source)
     only_prints = all(output.get("name") == "stdout" for output in cell.outputs)
-    prints_source = all(_prints_source(statement) for statement in statements)
+    prints_source = bool(found) and all(map(_prints_source, found))
     return only_prints and prints_source and bool(_definitions(_printed(cell)))
 
 
@@ -61,10 +59,7 @@ def _is_source(value: ast.expr) -> bool:
 def _definitions(printed: str) -> list[str]:
     """The functions and classes that a text consists of; none if it has anything else."""
     text = dedent(printed)
-    try:
-        found = ast.parse(text).body
-    except (SyntaxError, ValueError):
-        return []
+    found = statements(text)
     if not all(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in found):
         return []
     lines = text.split("\n")

@@ -5,7 +5,6 @@ any other cell. The blank is never executed: the reader moves it from the notebo
 """
 
 import ast
-import contextlib
 import io
 import re
 import tokenize
@@ -13,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ci.lesson import header, marks, script
+from ci.lesson.code import nodes
 from ci.lesson.fault import ScriptError, misspelt
 from ci.lesson.node import NotebookNode
 
@@ -136,12 +136,11 @@ def _hint(blank: str, solution: str) -> int | None:
 
 def _parts(solution: str) -> Iterator[str]:
     """The statements of a solution, and what they assign."""
-    with contextlib.suppress(SyntaxError):  # a magic of IPython
-        for node in ast.walk(ast.parse(solution)):
-            if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Expr):
-                yield ast.get_source_segment(solution, node) or ""
-                if node.value and not isinstance(node.value, ast.Name | ast.Constant):
-                    yield ast.get_source_segment(solution, node.value) or ""
+    for node in nodes(solution):
+        if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Expr):
+            yield ast.get_source_segment(solution, node) or ""
+            if node.value and not isinstance(node.value, ast.Name | ast.Constant):
+                yield ast.get_source_segment(solution, node.value) or ""
 
 
 def _dense(*texts: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from ci.errors import CourseError
 from ci.lesson import header, marks
+from ci.lesson.code import statements
 from ci.lesson.fault import ScriptError as ScriptError
 from ci.lesson.node import NotebookNode
 
@@ -174,14 +175,11 @@ def first_ignored_status(source: str) -> tuple[str, int] | None:
     """The first call in a cell that starts a program and ignores its failure, and its row."""
     if not re.search("system|subprocess", source):
         return None
-    try:
-        statements = parse_code(source, 0, "the cell")
-    except ScriptError:  # magics, whose failure is an error
-        return None
-    shown = None if source.rstrip().endswith(";") else statements[-1]
-    for node in ast.walk(ast.Module(statements, [])):
+    found = statements(source)
+    shown = [] if source.rstrip().endswith(";") else found[-1:]
+    for node in ast.walk(ast.Module(found, [])):
         match node:
-            case ast.Expr(ast.Call(function, keywords=keywords)) if node is not shown:
+            case ast.Expr(ast.Call(function, keywords=keywords)) if node not in shown:
                 name = ast.unparse(function)
                 if name in PROGRAMS and not {"check", None} & {word.arg for word in keywords}:
                     return name, node.lineno - 1

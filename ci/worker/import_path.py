@@ -1,13 +1,12 @@
 """Where Python looks for the modules that a lesson imports."""
 
-import ast
-import contextlib
 import os
 import sys
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from importlib.machinery import PathFinder
 from pathlib import Path
+
+from ci.lesson.code import imported_modules
 
 
 def add_after_standard_library(folder: str) -> None:
@@ -28,17 +27,7 @@ def add_after_standard_library(folder: str) -> None:
 
 def missing_modules(sources: Iterable[str], folder: Path) -> list[str]:
     """The modules that cells import and that are neither installed nor in the lesson's folder."""
-    names = dict.fromkeys(name for source in sources for name in _imported(source))
+    names = dict.fromkeys(name for source in sources for name in imported_modules(source))
     path = [str(folder), *sys.path]
     known = {*sys.builtin_module_names, *sys.modules}
     return [name for name in names if name not in known and not PathFinder.find_spec(name, path)]
-
-
-def _imported(source: str) -> Iterator[str]:
-    """The packages that a cell imports, if it is plain Python."""
-    with contextlib.suppress(SyntaxError, ValueError), warnings.catch_warnings(action="ignore"):
-        for node in ast.parse(source).body:
-            if isinstance(node, ast.Import):
-                yield from (alias.name.partition(".")[0] for alias in node.names)
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                yield node.module.partition(".")[0]
