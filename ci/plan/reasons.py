@@ -2,42 +2,24 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from ci.machine import atomic
-from ci.plan import attempts, keys
+from ci.plan import keys
 from ci.plan.planner import Run
 
-REASONS = "reasons"  # folder below build/
 
-
-def note(build: Path, run: Run, status: str, executor: Mapping[str, object]) -> None:
-    """Note what an execution of `run` depended on, for `reason`."""
-    facts = {"date": attempts.timestamp(), "status": status, "parts": _parts(run, executor)}
-    atomic.write_json(_path(build, run), facts)
-
-
-def reason(build: Path, run: Run, executor: Mapping[str, object], *, fresh: bool = False) -> str:
-    """Why `run`, which is not unchanged, has to be executed."""
-    if fresh:
-        return "--fresh executes every lesson"
-    before = atomic.read_json(_path(build, run))
-    if not before:
-        known = (build / REASONS / run.lesson.name).is_dir()
-        return f"never executed{' with these parameters, threads and GPUs' if known else ''}"
-    date, parts = before.get("date"), before.get("parts", {})
-    changed = [name for name, part in _parts(run, executor).items() if parts.get(name) != part]
-    if changed:
+def reason(run: Run, executor: Mapping[str, object], record: Mapping[str, Any]) -> str:
+    """Why `run`, which is not unchanged since the execution of this record, has to be executed."""
+    date, before = record["date"], record["parts"]
+    now = parts(run, executor)
+    if changed := [name for name, part in now.items() if before.get(name) != part]:
         return f"changed since {date}: {', '.join(changed)}"
-    if before.get("status") != "verified":
-        return f"{before.get('status')} on {date}"
+    if record["status"] != "verified":
+        return f"{record['status']} on {date}"
     return f"the files of its execution of {date} are gone or were modified"
 
 
-def _path(build: Path, run: Run) -> Path:
-    return build / REASONS / run.lesson.name / f"{run.key}.json"
-
-
-def _parts(run: Run, executor: Mapping[str, object]) -> dict[str, str]:
+def parts(run: Run, executor: Mapping[str, object]) -> dict[str, str]:
     """Digests of what an execution depends on, by name."""
     script = run.lesson.path
     others = [path for path in keys.inputs(script) if path != script]

@@ -13,7 +13,7 @@ from typing import Any
 
 from ci.lesson.lesson import Lesson
 from ci.machine import atomic
-from ci.plan import attempts, keys
+from ci.plan import attempts, keys, reasons
 from ci.plan.attempts import CHECKS, NOTEBOOK
 from ci.plan.keys import Keys
 from ci.plan.known_lessons import LESSONS
@@ -71,6 +71,7 @@ class RunCache:
     def __init__(self, build: Path, executor: Callable[[], Mapping[str, object]]) -> None:
         self._runs, self._records = build / RUNS, build / RECORDS
         self._executor = executor
+        self._facts: Mapping[str, object] = {}  # of the executor, when the runs were planned
         self._keys: dict[int, Keys] = {}
         self._seconds: dict[str, float] = {}  # of the last execution of each lesson
 
@@ -82,7 +83,8 @@ class RunCache:
         `is_published(lesson, key)` says whether these handouts are on the course page. Call it
         before anything starts, since it notes the keys of the runs.
         """
-        environment = self._environment()
+        self._facts = self._executor()
+        environment = keys.environment(self._facts)
         self._keys = {id(run): keys.run_keys(run, environment) for run in runs}
         found = {id(run): None if fresh else self._find(run) for run in runs}
         previous = [each for each in found.values() if each]
@@ -105,8 +107,13 @@ class RunCache:
         """Identifies `run` and what its execution depends on, as it was when it was planned."""
         return keys.digest(run.lesson.name, self._keys[id(run)].execution)
 
-    def _environment(self) -> Keys:
-        return keys.environment(self._executor())
+    def reason(self, run: Run) -> str:
+        """Why `run`, which is to be executed, is not unchanged."""
+        for record in map(atomic.read_json, _last_first(self._folder(run).glob("*.json"))):
+            if "parts" in record:
+                return reasons.reason(run, self._facts, record)
+        is_known = (self._records / run.lesson.name).is_dir()
+        return f"never executed{' with these parameters, threads and GPUs' if is_known else ''}"
 
     def _find(self, run: Run) -> Previous | None:
         """The last execution of `run` decides, unless its files are damaged."""
@@ -156,13 +163,16 @@ class RunCache:
         attempt = attempts.complete(attempt)
         _prune(self._runs / run.lesson.name / run.key, self._folder(run))
         before = self._keys[id(run)]
-        if keys.run_keys(run, self._environment()) != before:
+        facts = self._executor()
+        if keys.run_keys(run, keys.environment(facts)) != before:
             return attempt, ""
         record = {
             "execution": before.execution,
             "handout": before.handout,
             "status": status,
             "seconds": checks["seconds"],
+            "date": checks["date"],
+            "parts": reasons.parts(run, facts),
             "default": all(run.parameters[n] == run.lesson.defaults[n] for n in run.chosen),
             "files": _digests(attempt),
         }

@@ -17,7 +17,7 @@ from ci.judge.outcome import skipped_outcome
 from ci.lesson.lesson import Lesson, find_lessons, select_lessons
 from ci.lesson.node import NotebookNode
 from ci.lesson.script import LessonError
-from ci.plan import attempts, gpus, known_lessons, planner, reasons
+from ci.plan import attempts, gpus, known_lessons, planner
 from ci.plan.gpus import Gpu
 from ci.plan.planner import Run
 from ci.plan.run_cache import RunCache, Work
@@ -179,11 +179,10 @@ def _failed(runs: list[Run], build: Path) -> list[Run]:
     return chosen
 
 
-def dry_run(planned: Plan, options: Options, build: Path) -> Iterator[str]:
+def dry_run(planned: Plan, options: Options) -> Iterator[str]:
     """One line per run: what `invoke run` would do with it, and why."""
     unchanged = {id(previous.run): previous for previous in planned.work.unchanged}
     judge = {id(previous.run): previous for previous in planned.work.judge}
-    facts = planned.executor.facts()
     for run in planned.runs:
         if run.lacks_gpus:
             yield f"{run.name}: skip: {skipped_outcome(run).status_text}"
@@ -196,7 +195,8 @@ def dry_run(planned: Plan, options: Options, build: Path) -> Iterator[str]:
                 "values, prose or the code for them changed, or handouts are missing"
             )
         else:
-            yield f"{run.name}: execute: {reasons.reason(build, run, facts, fresh=options.fresh)}"
+            why = "--fresh executes every lesson" if options.fresh else planned.cache.reason(run)
+            yield f"{run.name}: execute: {why}"
 
 
 def valid_plan(options: Options, root: Path) -> Plan:

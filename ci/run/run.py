@@ -22,7 +22,7 @@ from ci.judge.outcome import (
     without_prose,
 )
 from ci.machine import atomic
-from ci.plan import attempts, reasons, run_cache, schedule
+from ci.plan import attempts, run_cache, schedule
 from ci.plan.planner import Run
 from ci.plan.run_cache import DETACHED, RUNS, RunCache, Work
 from ci.report import github, report_files
@@ -52,7 +52,7 @@ def run(
     build = root / "build"
     with atomic.exclusive(build, on_wait=lambda: print(WAITING, flush=True)):
         if options.dry_run:
-            for line in dry_run(plan(options, root), options, build):
+            for line in dry_run(plan(options, root), options):
                 print(line)
             return 0
         attempts.remove_incomplete(build / RUNS)
@@ -91,7 +91,7 @@ def _run(
         for remark in (*planned.remarks, *(note["en"] for note in notes)):
             terminal.print(remark)
         if options.verbose:
-            for line in dry_run(planned, options, build):
+            for line in dry_run(planned, options):
                 terminal.print(line)
 
         def on_event(event: Event) -> None:
@@ -102,8 +102,6 @@ def _run(
         for outcome in _outcomes(runs, work, oracles, executing, on_event):
             kept = keep(outcome, cache)
             outcomes.append(kept if makes_handouts else without_prose(kept))
-            if not (outcome.skipped or outcome.status == Status.UNCHANGED):
-                reasons.note(build, outcome.run, outcome.status, planned.executor.facts())
             terminal.on_outcome(outcomes[-1])
             if makes_handouts:
                 publish.submit(outcomes[-1], pool, handouts=options.handouts, notes=notes)

@@ -20,7 +20,7 @@ from ci.run.run import keep
 from ci.worker.executed import save
 from tests.conftest import GRADIENT, Read
 from tests.judge.test_verdicts import executed
-from tests.plan.conftest import WRONG, default_run, fake_execution, work
+from tests.plan.conftest import WRONG, default_run, fake_execution, is_published, work
 
 
 def test_a_verified_run_is_unchanged(lesson: Lesson, tmp_path: Path) -> None:
@@ -193,3 +193,24 @@ def test_the_last_execution_decides_when_the_clock_was_set_back(
     differs = fake_execution(default_run(lesson), tmp_path)
     assert differs.status == "differs"
     assert work(default_run(lesson), build=tmp_path).execute
+
+
+def test_a_run_says_why_it_is_executed(lesson: Lesson, tmp_path: Path) -> None:
+    """Never before, never so, after a change, after a failure, or since its files are gone."""
+
+    def reason(run: Run) -> str:
+        cache = RunCache(tmp_path, LocalExecutor().facts)
+        cache.work([run], is_published)
+        return cache.reason(run)
+
+    run, date = default_run(lesson), "2026-01-01 12:00 UTC"
+    assert reason(run) == "never executed"
+    attempt = fake_execution(run, tmp_path).attempt
+    other = replace(run, threads=7)
+    assert reason(other) == "never executed with these parameters, threads and GPUs"
+    (attempt / NOTEBOOK).unlink()
+    assert reason(run) == f"the files of its execution of {date} are gone or were modified"
+    (lesson.path.parent / "data.txt").write_text("1")
+    assert reason(run) == f"changed since {date}: lessons/data.txt"
+    fake_execution(run, tmp_path, status="failed")
+    assert reason(run) == f"failed on {date}"
