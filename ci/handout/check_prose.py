@@ -13,7 +13,7 @@ import typst
 from ci.errors import CourseError
 from ci.handout import dialect, markdown, pdf
 from ci.handout.formulas import refusal
-from ci.handout.markdown import Formula, plain
+from ci.handout.markdown import Formula, in_line, plain
 from ci.handout.prose_tree import WEB, Node, lists, nodes
 from ci.handout.refusals import reason
 from ci.lesson.lesson import Lesson
@@ -99,7 +99,7 @@ def _derivation_faults(derivations: Mapping[str, str], refused: Mapping[Formula,
     """The formulas of derivations that can't be set."""
     trees = zip(markdown.read([*derivations]), derivations.values(), strict=True)
     return [
-        f"{place}: the formula {_in_line(formula[1])} can't be set: {why}"
+        f"{place}: the formula {in_line(formula[1])} can't be set: {why}"
         for tree, place in trees
         for formula in markdown.formulas(tree)
         if (why := refused.get(formula))
@@ -119,7 +119,7 @@ def _prose_faults(
         found += [
             (
                 shown := tex.strip() or f"$${tex}$$",
-                f"the formula {_in_line(shown)} can't be set: {why}",
+                f"the formula {in_line(shown)} can't be set: {why}",
             )
             for (kind, tex) in markdown.formulas(document)
             if (why := refused.get((kind, tex)))
@@ -244,10 +244,6 @@ def _missing(characters: set[str]) -> tuple[str, str] | None:
         named = [chr(int(point, 16)) for point in re.findall(r"U\+([0-9A-F]+)", reason(error))]
         return next(((c, reason(error)) for c in named if c in characters), None)
     return None
-
-
-def _in_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _line(cell: NotebookNode, text: str) -> int:

@@ -63,7 +63,7 @@ def visible(text: str) -> str:
 
 def escape(text: str) -> str:
     """`text` as Markdown that means exactly this text, in one line."""
-    return _escape(" ".join(text.split()))
+    return _escape(in_line(text))
 
 
 def _escape(text: str) -> str:
@@ -73,7 +73,7 @@ def _escape(text: str) -> str:
 
 def escape_words(text: str) -> str:
     """`text` as Markdown in which only formulas, as `$x^2$`, and code have a meaning."""
-    parts = FORMULA_OR_CODE.split(" ".join(text.split()))
+    parts = FORMULA_OR_CODE.split(in_line(text))
     parts[::2] = map(_escape, parts[::2])
     parts[1::2] = map(_without_bars, parts[1::2])
     return re.sub(r"\A(\d+)([.)])", r"\1\\\2", "".join(parts))
@@ -135,13 +135,13 @@ def _render(texts: Sequence[str], target: Target) -> list[str]:
 
 def spoken(texts: Iterable[str]) -> dict[str, str]:
     """Each of `texts`, which are Markdown, as words in one line for a screen reader."""
-    return _once("plain", texts, lambda new: [_in_line(w) for w in _write(read(new), "plain")])
+    return _once("plain", texts, lambda new: [in_line(w) for w in _write(read(new), "plain")])
 
 
 def _described(markup: str, tex: str) -> str:
     """A formula of Typst, with its TeX for screen readers."""
     block = "true" if markup.startswith("$ ") else "false"
-    alt = json.dumps(" ".join(tex.split()), ensure_ascii=False)
+    alt = json.dumps(in_line(tex), ensure_ascii=False)
     return f"#math.equation(block: {block}, alt: {alt}, {markup}.body);"
 
 
@@ -265,7 +265,8 @@ def _changed(part: Node, change: Callable[[Node], Node]) -> Node:
     return mapped(_joined(part), lambda child: _changed(child, change))
 
 
-def _in_line(text: str) -> str:
+def in_line(text: str) -> str:
+    """`text` with single spaces in the place of all white space."""
     return " ".join(text.split())
 
 
