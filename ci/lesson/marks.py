@@ -42,15 +42,11 @@ def read(text: str, line: int, follows_text: bool) -> Mark:
     title, pairs = _split(options)
     if fault := _title_fault(title, bool(pairs) or kind != "code", follows_text):
         return kind, {}, [(line, fault)]
-    if pairs.startswith("{"):
-        return _json(kind, pairs, line)
     return _pairs(kind, pairs, line)
 
 
 def _split(options: str) -> tuple[str, str]:
     """The title of a cell and its attributes. A title may contain `=`, as in `Solve Ax = b`."""
-    if options.startswith("{"):
-        return "", options
     keys = [match for match in PAIR.finditer(options) if _known(match[1])]
     if first := PAIR.search(options):
         after = options[first.end() :]
@@ -67,7 +63,7 @@ def _title_fault(title: str, is_mark: bool, follows_text: bool) -> str | None:
     for word in re.findall(r"\w+", title):
         if word in CELL_ATTRIBUTES and re.search(rf"\b{word}\b\s*{AFTER_NAME}", title):
             return f"cannot read '{title}': {WRITE}"
-    if title in CELL_ATTRIBUTES:
+    if title in CELL_ATTRIBUTES or title.startswith("{"):
         return f"cannot read '{title}': {WRITE}"
     if title and follows_text and not is_mark:
         return (
@@ -90,13 +86,6 @@ def _pairs(kind: str, text: str, line: int) -> Mark:
             faults.append((line, f"a second attribute '{match[1]}': remove one of them"))
         attributes[match[1]], text = value, rest.lstrip(" \t,")
     return _checked(kind, attributes, line, faults)
-
-
-def _json(kind: str, text: str, line: int) -> Mark:
-    value, rest = _value(text)
-    if not isinstance(value, dict) or rest is None or rest.strip():
-        return kind, {}, [(line, f"cannot read '{text}': {WRITE}")]
-    return _checked(kind, value, line, [])
 
 
 def _value(text: str) -> tuple[Any, str | None]:

@@ -30,12 +30,17 @@ ATTRIBUTES = [
     ),
     *('tags=["figure" "setup"]', "check=“a”", 'check＝"a"', 'check："a"', "check=f'a'"),
     *('check="a" # mean', 'check=="a"', 'check="a";', '--check="a"', 'tags=["figure", "setup"'),
-    *('lang=["en"]', 'check="a"given="b"', 'check: "mean"', '{"check": 5}', '{"check": "a"'),
+    *(
+        'lang=["en"]',
+        'check="a"given="b"',
+        'check: "mean"',
+        '{"check": "a"}',
+        '{"tgas": ["figure"]}',
+    ),
 ]
 GOOD_ATTRIBUTES = [
     *('tab="x"', "attributes={}", 'slideshow={"slide_type": "slide"}', "collapsed=true", "id='a'"),
     *(
-        '{"slideshow": {"slide_type": "slide"}}',
         "tags=['figure']",
         "name=5",
         'tags=["remove-cell"]',
