@@ -40,7 +40,6 @@ class ServerContainer(containers.Container):
         """Start it; its runs, one after the other, write to the folder `written`."""
         super().__init__(image.id, SERVER, options)
         self._written = written
-        self._abandoned = False
 
     def attempt(self, path: Path) -> str:
         """The path in the container, to whose folder `path` links until the end of the run.
@@ -55,20 +54,15 @@ class ServerContainer(containers.Container):
         """Zero, since the engine enforces the container's limit."""
         return 0
 
-    def abandon(self) -> None:
-        """Leave the container to the next sweep: a process in it cannot be killed."""
-        self._abandoned = True
-
     def close(self) -> None:
-        """End and remove it, unless it is abandoned.
+        """End and remove it.
 
         Not with SIGTERM: the first process of a container ignores that until it has a handler, and
         so a run that is interrupted in its first seconds would end ten seconds later.
         """
-        if not self._abandoned:
-            self.kill()
-            with contextlib.suppress(OSError):  # it has what a run in progress has written
-                self._written.rmdir()
+        self.kill()
+        with contextlib.suppress(OSError):  # it has what a run in progress has written
+            self._written.rmdir()
 
 
 class ContainerExecutor:

@@ -56,9 +56,6 @@ class ServerChannel(Channel, Protocol):
     def memory(self, pid: int) -> int:
         """The bytes that a run process uses; 0 where the executor limits them itself."""
 
-    def abandon(self) -> None:
-        """Let it live on in `close`, since a process of a run cannot be killed."""
-
 
 class Executor(Protocol):
     """A place where fork servers run.

@@ -141,9 +141,6 @@ class Process:
             return f"was killed by {signal.Signals(-code).name}"
         return f"ended with exit status {code}"
 
-    def abandon(self) -> None:
-        """Nothing to do: run processes wait by themselves for what cannot be killed."""
-
     def close(self) -> None:
         """Close its input, wait for it, and kill what it has left if it could not do so itself."""
         self._input.close()

@@ -121,7 +121,7 @@ class RunClient:
         try:
             yield from self._follow(lease)
         except Exception:
-            self._note_stuck(self._abort())
+            self.is_stuck = bool(self._abort().get("stuck"))
             self._take_back()
             raise
         finally:
@@ -177,13 +177,13 @@ class RunClient:
 
     def _ended(self, message: Message) -> Execution:
         """The execution of which the run's process has sent the end."""
-        self._note_stuck(message)
+        self.is_stuck = bool(message.get("stuck"))
         self._server.executor.reclaim(self._attempt)
         return ended(self.run, self._attempt, message, self._server.environment)
 
     def _failed(self, reason: str, message: Message) -> Execution:
         """The execution of a run that was lost, or ended by us; `message` is the last about it."""
-        self._note_stuck(message)
+        self.is_stuck = bool(message.get("stuck"))
         self._take_back()
         if self._waiting.stopped:
             atomic.remove(self._attempt)
@@ -214,11 +214,6 @@ class RunClient:
         """Take the attempt back; its notebook, if there is one."""
         self._server.executor.reclaim(self._attempt)
         return attempts.tidy(self._attempt)
-
-    def _note_stuck(self, message: Message) -> None:
-        self.is_stuck = bool(message.get("stuck"))
-        if self.is_stuck:
-            self._server.channel.abandon()
 
 
 def request(run: Run, executor: Executor) -> Message:

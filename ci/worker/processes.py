@@ -15,7 +15,7 @@ from ci.machine import atomic
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
 PRIVATE = "PYTORCH_COURSE_PRIVATE"  # variable of the lab: folders of one run, as in PATH
-KILL_S = 20.0  # for processes to end after SIGKILL; one that is stuck in a driver does not
+KILL_S = 20.0  # for the next process to end after SIGKILL; one that is stuck in a driver does not
 
 
 def adopt_orphans() -> None:
@@ -50,8 +50,10 @@ def kill_descendants(spare: Set[int] = frozenset(), *, alone: bool = False) -> s
     if alone and _sees_only_its_run():
         with contextlib.suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)  # in one step, since a fork bomb leaves no time for a list
-    deadline = time.monotonic() + KILL_S
+    fewest, deadline = sys.maxsize, 0.0
     while found := _descendants(spare):
+        if len(found) < fewest:  # hundreds take long to end on a busy machine
+            fewest, deadline = len(found), time.monotonic() + KILL_S
         if time.monotonic() > deadline:
             return {process.pid for process in found}
         for process in found:

@@ -37,7 +37,6 @@ class ScriptedExecutor:
 
     def __init__(self, *scripts: Script) -> None:
         self._scripts = list(scripts)
-        self.abandoned = False
 
     def start(self, *_: Any) -> "ScriptedExecutor":
         """Start a server with the next script, or raise for `cannot_start`."""
@@ -78,10 +77,6 @@ class ScriptedExecutor:
     def ending(self) -> str:
         """The same text as a process."""
         return "ended with exit status 1"
-
-    def abandon(self) -> None:
-        """Note that the server was abandoned."""
-        self.abandoned = True
 
     def close(self) -> None:
         """Nothing to end."""
@@ -169,7 +164,7 @@ def test_the_deadline_starts_with_the_execution(
 def test_a_gpu_with_a_process_that_cannot_be_killed_is_not_leased_again(
     read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server keeps the lock and is abandoned; this invocation keeps the lock too."""
+    """The run process keeps the lock; this invocation keeps it too."""
     monkeypatch.setattr(leases, "FOLDER", tmp_path / "leases")
 
     def gets_stuck() -> Iterator[Mapping[str, Any]]:
@@ -180,5 +175,4 @@ def test_a_gpu_with_a_process_that_cannot_be_killed_is_not_leased_again(
     runs = planner.runs([read()], [], [GPU])
     (execution,) = executions(runs, tmp_path / "runs", executor, gpus=[GPU])
     assert (execution.end, execution.machine_fault) == ("failed", True)
-    assert executor.abandoned
     assert leases.GpuPool([GPU]).lease([GPU]) is None

@@ -64,6 +64,24 @@ def test_a_process_that_cannot_be_killed_is_reported() -> None:
     assert outcome("{child.pid}", setup=setup) == "True True False"
 
 
+def test_many_processes_have_the_time_that_they_need() -> None:
+    """None is reported as long as one after the other ends."""
+    setup = (
+        "import time\n"
+        "processes.KILL_S = 2\n"
+        "kill, wait, next_kill = psutil.Process.kill, psutil.wait_procs, 0\n"
+        "def kill_slowly(process):\n"
+        "    global next_kill\n"
+        "    if time.monotonic() > next_kill:\n"
+        "        next_kill = time.monotonic() + 0.8\n"
+        "        kill(process)\n"
+        "psutil.Process.kill = kill_slowly\n"
+        "psutil.wait_procs = lambda found, timeout: wait(found, 0.1)\n"
+        "for _ in range(3): subprocess.Popen(['sleep', '60'], stdout=-3)"
+    )
+    assert outcome("set()", setup=setup) == "True False False"
+
+
 def test_children_can_be_spared() -> None:
     """For example other runs, when one was lost."""
     assert outcome("set()", how="spare={child.pid}") == "True True False"
