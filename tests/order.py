@@ -15,6 +15,7 @@ NEEDS = {
 # group counts its own containers, or removes images; the others share what is made once.
 GROUPS = {
     "docker: images": {
+        "system/test_build_lab.py",
         "system/test_docker.py",
         "system/test_image.py",
         "system/test_workflow_jobs.py",
@@ -22,6 +23,7 @@ GROUPS = {
     "docker: containers": {
         "execute/test_container.py",
         "execute/test_container_gpus.py",
+        "execute/test_container_leftovers.py",
         "execute/test_container_limits.py",
         "execute/test_escapes.py",
         "system/test_engine_dies.py",

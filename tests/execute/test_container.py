@@ -13,10 +13,9 @@ from ci.execute import engine, executor, server_client
 from ci.execute.container import ContainerExecutor
 from ci.execute.events import CellStarted, Event, Execution, Finished
 from ci.execute.local import LocalExecutor
-from ci.lab.containers import GIB
 from ci.lab.docker_engine import connect
 from ci.lab.image import Image
-from ci.plan import attempts, planner
+from ci.plan import planner
 from tests.conftest import DOCKER, GRADIENT, HEADER, Read, executions
 from tests.execute.conftest import execute, printed
 from tests.machine_parts import containers_named
@@ -124,103 +123,6 @@ def test_a_lesson_that_kills_its_run_process_fails_alone(
     cells = "# %%\nimport os\nif size == 2: os.kill(os.getppid(), 9); input()\n"
     ends = execute(read(cells), tmp_path / "runs", the_lab, "size=2,3")
     assert [end.reason for end in ends] == ["its process was killed by SIGKILL", ""]
-
-
-PLANTED = """\
-# %%
-import os
-attempt = "/attempt"
-os.symlink("{victim}", attempt + "/.checks.json.{pid}")
-os.symlink("{victim}", attempt + "/executed.ipynb")
-os.symlink("{victim}", attempt + "/executed.partial")
-os.mkdir(attempt + "/checks.json")
-os.mkfifo(attempt + "/junit.xml")
-"""
-
-
-def test_files_that_a_lesson_plants_in_its_attempt_are_removed(
-    the_lab: ContainerExecutor, read: Read, tmp_path: Path
-) -> None:
-    """No planted link is followed, and the caller owns the files of the run."""
-    victim = tmp_path / "victim"
-    victim.write_text("the host's")
-    (end,) = execute(
-        read(PLANTED.format(victim=victim, pid=os.getpid())), tmp_path / "runs", the_lab
-    )
-    assert end.end == "completed"
-    assert sorted(path.name for path in end.attempt.iterdir()) == ["executed.ipynb", "log.txt"]
-    owners = {(path.stat().st_uid, path.is_symlink()) for path in end.attempt.iterdir()}
-    assert owners == {(os.getuid(), False)}
-    assert victim.read_text() == "the host's"
-
-
-@pytest.mark.parametrize("as_root", [False, True])
-def test_a_run_sees_no_other_attempt(
-    lab_image: Image, read: Read, tmp_path: Path, as_root: bool
-) -> None:
-    """Neither an earlier one nor that of another container; so a judged attempt stays as it was."""
-    cells = "# %%\nimport os\nprint(os.listdir('/attempt'), open('/attempt/left', 'x').name)\n"
-    where = ContainerExecutor(lab_image, memory=2 * GIB, as_root=as_root)
-    ends = execute(read(cells), tmp_path / "runs", where, "size=2,3")
-    assert [printed(end) for end in ends] == [["['log.txt'] /attempt/left"]] * 2
-
-
-SWAPPED = """\
-# %%
-import glob, os
-for path in ["/attempt", *glob.glob("/attempt*/*"), *glob.glob("/attempt*/*/.*")]:
-    try:
-        os.rename(path, path + "-before")
-        os.symlink("{victim}", path)
-    except OSError:
-        pass
-"""
-
-
-@pytest.mark.parametrize("as_root", [False, True])
-def test_a_link_in_the_place_of_an_attempt_is_not_followed(
-    lab_image: Image, read: Read, tmp_path: Path, as_root: bool
-) -> None:
-    """What is removed after a run is its own; as root inside, as if the caller were not root."""
-    victim = tmp_path / "victim"
-    (victim / "folder").mkdir(parents=True)
-    (victim / "file").write_text("the machine's")
-    before = victim.stat().st_mode
-    where = ContainerExecutor(lab_image, memory=2 * GIB, as_root=as_root)
-    (end,) = execute(read(SWAPPED.format(victim=victim)), tmp_path / "runs", where)
-    attempts.complete(end.attempt)
-    assert sorted(path.name for path in victim.iterdir()) == ["file", "folder"]
-    assert victim.stat().st_mode == before
-
-
-UNREADABLE = """\
-# %%
-import os
-os.makedirs("/attempt/a/b")
-open("/attempt/a/b/c", "w").close()
-os.link("/attempt/a/b/c", "/attempt/d")
-for path in ("/attempt/a/b/c", "/attempt/a/b", "/attempt/a", "/attempt/log.txt", "/attempt"):
-    os.chmod(path, 0)
-"""
-
-
-@pytest.mark.parametrize("as_root", [False, True])
-def test_files_without_rights_are_removed(
-    lab_image: Image, read: Read, tmp_path: Path, as_root: bool
-) -> None:
-    """The run fails because its notebook cannot be saved; the next one is not harmed."""
-    cells = UNREADABLE.replace("\n", "\n    ").replace("# %%\n", "# %%\nif size == 2:\n", 1)
-    where = ContainerExecutor(lab_image, memory=2 * GIB, as_root=as_root)
-    ends = execute(read(cells.rstrip() + "\n"), tmp_path / "runs", where, "size=2,3")
-    assert [end.machine_fault for end in ends] == [False, False]
-    assert ends[1].reason == ""
-    for end in ends:
-        left = {
-            path.name: (path.stat().st_uid, path.stat().st_mode) for path in end.attempt.iterdir()
-        }
-        assert set(left) <= {"executed.ipynb", "log.txt"}
-        assert set(left.values()) == {(os.getuid(), 0o100644)}
-    assert sorted((tmp_path / "runs/01_small").glob("*/.*")) == sorted(e.attempt for e in ends)
 
 
 def test_auto_selects_the_lab_if_its_image_is_up_to_date(lab_image: Image) -> None:

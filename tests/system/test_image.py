@@ -4,8 +4,6 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -14,21 +12,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ci.errors import MachineError, UsageError
+from ci.errors import MachineError
 from ci.lab import builder, image
 from ci.lab.docker_engine import connect
 from ci.lab.image import Image
-from tests.conftest import DOCKER, ROOT
+from tests.conftest import DOCKER
 from tests.machine_parts import missing
 
 BASE = image.Base("base:1", "sha256:1")
 SMALL = "small-test"  # a variant for tests, so that no image of the lab loses its name
-
-
-def test_an_unknown_variant_is_the_command_lines_fault() -> None:
-    """The message lists both: the nearest word to `gpu` would be `cpu`."""
-    with pytest.raises(UsageError, match="--variant gpu: expected cuda or cpu"):
-        image.parse_variant("gpu")
 
 
 @pytest.fixture
@@ -86,47 +78,6 @@ def test_the_labels_name_an_images_inputs() -> None:
 def test_outside_a_repository_no_commit_is_named(folder: Path) -> None:
     """The label is left out."""
     assert "org.opencontainers.image.revision" not in builder.make_labels(SMALL, BASE, folder)
-
-
-CLIENT = """\
-#!/bin/sh
-case $1 in
-  buildx) [ {buildx} = True ] && echo "github.com/docker/buildx 0.13.1" ;;
-  --version) echo "Docker version {version}, build 1" ;;
-esac
-"""
-
-
-@pytest.mark.parametrize(
-    ("version", "buildx", "name"),
-    [
-        ("29.7.2", True, "buildx"),
-        ("20.10.24+dfsg1", True, "buildx"),
-        ("20.10.24+dfsg1", False, "BuildKit"),
-        ("28.2.2", False, "the classic builder"),
-        ("podman", False, "the classic builder"),
-    ],
-)
-def test_the_best_builder_of_a_docker_command_is_chosen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, buildx: bool, name: str
-) -> None:
-    """buildx if it is installed, BuildKit of an old client, or the classic builder."""
-    (tmp_path / "docker").write_text(CLIENT.format(version=version, buildx=buildx))
-    (tmp_path / "docker").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.delenv("DOCKER_BUILDKIT", raising=False)
-    assert builder.find_builder().name == name
-    monkeypatch.setenv("DOCKER_BUILDKIT", "0")
-    assert builder.find_builder().name == "the classic builder"
-
-
-def test_without_a_docker_command_nothing_can_be_built(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The SDK alone is not enough."""
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MachineError, match="no `docker` command here.*: install Docker"):
-        builder.find_builder()
 
 
 def test_a_build_gets_the_callers_package_index_by_name(
@@ -291,37 +242,3 @@ def test_an_interrupted_build_stops(base: image.Base, folder: Path) -> None:
     wait_until(lambda: not asleep(seconds))
     with connect() as client:
         assert image.built(client, SMALL) == []
-
-
-def invoke(*words: str) -> tuple[int, list[str]]:
-    """The exit status and the lines of `invoke build-lab`."""
-    command = [sys.executable, "-m", "invoke", "build-lab", *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.returncode, (done.stdout + done.stderr).splitlines()
-
-
-def test_an_image_that_is_up_to_date_is_left_alone(lab_image: Image, base_image: str) -> None:
-    """No step runs, and the image is the same."""
-    assert invoke("--variant", "cpu", "--base-image", base_image) == (0, [str(lab_image)])
-
-
-def test_a_base_that_does_not_exist_is_the_machines_fault(docker_engine: None) -> None:
-    """After the registry was asked, one line says how to make a base."""
-    status, lines = invoke("--variant", "cpu", "--base-image", "localhost:1/no/such:image")
-    assert (status, len(lines)) == (3, 2)
-    assert lines[0] == "pulling localhost:1/no/such:image"
-    assert "no base image localhost:1/no/such:image here or in a registry" in lines[1]
-    assert "docker/make_base" in lines[1]
-
-
-def test_an_engine_that_is_down_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line with its address."""
-    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
-    status, lines = invoke("--variant", "cpu")
-    assert (status, len(lines)) == (3, 1)
-    assert "no Docker engine answers at unix:///nowhere.sock" in lines[0]
-
-
-def test_a_bad_variant_is_the_command_lines_fault() -> None:
-    """Status 2, before any engine is contacted."""
-    assert invoke("--variant", "gpu") == (2, ["--variant gpu: expected cuda or cpu"])
