@@ -542,15 +542,15 @@ torch.stack([wrong[0], mended[0]])  # (2, features)
 # |  | symptom | remedy | how to notice |
 # |---|---|---|---|
 # | 1 | losses fall, the saved model is poor | last pass outside `no_sync()` | compare **weights** between ranks |
-# | 2 | loss explodes with more ranks, or Adam hides it | weights $n_r / n$ | compare the **gradient** with one device |
-# | 3 | validation depends on the number of ranks, or is NaN | all-reduce of sum and count | a batch that ranks do not share evenly |
-# | 4 | more ranks, but no fewer steps per epoch | `DistributedSampler` | **gather sample indices**, count them |
-# | 5 | more samples evaluated than there are | weight $1/k$ | gather sample indices, count them |
-# | 6 | equal gradients, different models | `broadcast`, or DDP | compare weights **before** the first step |
-# | 7 | model depends on the size of the shards | `SyncBatchNorm` | shards that differ: sorted samples |
+# | 2 | loss explodes, unless Adam hides it | weights $n_r / n$ | compare the **gradient** |
+# | 3 | validation depends on $W$, or is NaN | all-reduce of sum and count | validate uneven shards |
+# | 4 | more ranks, as many steps per epoch | `DistributedSampler` | gather the **sample indices** |
+# | 5 | more samples evaluated than exist | weight $1/k$ | count the sample indices |
+# | 6 | equal gradients, different models | `broadcast`, or DDP | compare **initial** weights |
+# | 7 | model depends on the shards' size | `SyncBatchNorm` | shards that differ: sorted samples |
 # | 8 | every epoch has the same curve | `set_epoch` each epoch | compare the orders of two epochs |
-# | 9 | gradient depends on the number of microbatches | sums, divided by $n$ | a batch that the pieces do not share evenly |
-# | 10 | none | one pass per step | compare the gradient **before** `step()` |
+# | 9 | microbatches change the gradient | sums, divided by $n$ | microbatches of two sizes |
+# | 10 | none | one pass per step | the gradient **before** `step()` |
 
 # %% [markdown] lang="zh"
 # |  | 症状 | 办法 | 怎样发现 |
