@@ -149,7 +149,8 @@ def prove(lesson: Lesson, execute: Execute, folder: Path) -> None:
     assert list(raised) == checks(blank), raised
     assert len(raised) == len(lesson.exercises)
     assert all(text.startswith("AssertionError: ✗ ") for text in raised.values()), raised
-    ticks = [cell.outputs[0].text for cell in executed.cells if cell.id in solutions]
+    printed = (cell.outputs for cell in executed.cells if cell.id in solutions)
+    ticks = ["".join(piece.text for piece in pieces) for pieces in printed]
     assert ticks == [f"✓ {exercise.name}\n" for exercise in lesson.exercises]
 
 
