@@ -134,8 +134,8 @@ def typeset(
         for name, content in contents.items():
             Path(folder, name).write_bytes(content)
         pdf: bytes = typst.compile(
-            Path(folder, "main.typ"),
-            root=Path(folder),
+            f"{folder}/main.typ",  # not a Path: an interrupt in its code would be a TypeError
+            root=folder,
             font_paths=_fonts(),
             ignore_system_fonts=True,
             pdf_standards=list(standards),
