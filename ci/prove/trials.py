@@ -233,7 +233,7 @@ def _try_mutant(mutant: Mutant, shell: LessonShell, oracles: Mapping[str, Oracle
     if mutant.is_oracle:
         oracles = oracle.load(shell.lesson)
     else:
-        _start_ranks_anew()
+        _restart_ranks()
     return shell.finish(oracles, mutant.check)
 
 
@@ -255,7 +255,7 @@ def _switch_to_copy(mutant: Mutant, shell: LessonShell) -> None:
     shell.lesson = replace(shell.lesson, path=script)
 
 
-def _start_ranks_anew() -> None:
+def _restart_ranks() -> None:
     """Have a lesson that starts ranks start them in this fork, by a server of its own.
 
     The server of the parent is no child of this process, which could not wait for it.
